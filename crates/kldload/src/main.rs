@@ -1,0 +1,2 @@
+//! kldload
+fn main() {}
