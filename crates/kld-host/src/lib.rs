@@ -1,0 +1,49 @@
+//! The only code of kldload that touches a machine: processes, files that must not be half-written, locks, and
+//! one module per tool of the system.
+//!
+//! Each tool module has three thin parts: `*_cmd` makes a [`Cmd`] (pure), `parse_*` reads the tool's output (pure,
+//! tested on real output), and a trait with the real tool and a stateful fake behind it.
+
+mod atomic;
+mod cmd;
+mod lock;
+pub mod nft;
+pub mod systemd;
+pub mod wireguard;
+pub mod zfs;
+pub mod zpool;
+
+pub use atomic::{AtomicFile, WriteError, atomic_write};
+pub use cmd::{Child, Cmd, ExecError, Line, Output, package_of};
+pub use lock::{Lock, LockError};
+
+/// Output of a tool that is not what its documentation says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("could not read the output of `{tool}`: {reason}")]
+pub struct ParseError {
+    /// The command whose output it is.
+    pub tool: &'static str,
+    /// What was expected and what came, in one line.
+    pub reason: String,
+}
+
+/// A tool that could not be asked: it failed, or it answered something unknown.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolError {
+    /// The tool did not run, or failed.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// The tool answered something unknown.
+    #[error(transparent)]
+    Parse(#[from] ParseError),
+}
+
+impl ToolError {
+    /// What the user can do.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Exec(error) => error.hint(),
+            Self::Parse(_) => None,
+        }
+    }
+}

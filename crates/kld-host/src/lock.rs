@@ -1,0 +1,109 @@
+//! One holder at a time, across processes.
+//!
+//! An advisory `flock(2)` on a file that stays: the kernel lets go when the holder dies, so there is no stale lock.
+//! The file says who holds it, for the message only.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// A lock that is held until it is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// A lock that was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Someone else has it.
+    #[error("`{}` is locked by {holder}", path.display())]
+    Held {
+        /// The lock file.
+        path: PathBuf,
+        /// Who: `process 4242 (kldload build)`.
+        holder: String,
+    },
+    /// The file cannot be used.
+    #[error("could not lock `{}`", path.display())]
+    File {
+        /// The lock file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl LockError {
+    /// What the user can do.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Held { .. } => Some("wait until it has ended, or end it".to_owned()),
+            Self::File { .. } => None,
+        }
+    }
+}
+
+impl Lock {
+    /// Takes the lock if it is free. `purpose` is shown to whoever finds it taken: `kldload build`.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] when it is taken.
+    pub fn try_acquire(path: &Path, purpose: &str) -> Result<Self, LockError> {
+        Self::acquire_with(path, purpose, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    /// Takes the lock, waiting as long as it takes.
+    ///
+    /// # Errors
+    /// When the file cannot be used.
+    pub fn acquire(path: &Path, purpose: &str) -> Result<Self, LockError> {
+        Self::acquire_with(path, purpose, FlockOperation::LockExclusive)
+    }
+
+    fn acquire_with(path: &Path, purpose: &str, operation: FlockOperation) -> Result<Self, LockError> {
+        let error = |source| LockError::File { path: path.to_owned(), source };
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.read(true).write(true).create(true).truncate(false).open(path).map_err(error)?;
+        match flock(&file, operation) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut holder = String::new();
+                let _ = file.take(200).read_to_string(&mut holder);
+                let holder = holder.lines().next().unwrap_or("another process").to_owned();
+                return Err(LockError::Held { path: path.to_owned(), holder });
+            }
+            Err(errno) => return Err(error(errno.into())),
+        }
+        file.set_len(0).map_err(error)?;
+        file.rewind().map_err(error)?;
+        writeln!(file, "process {} ({purpose})", std::process::id()).map_err(error)?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_and_says_who() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("lock");
+        let first = Lock::try_acquire(&path, "kldload build").expect("free");
+        let error = Lock::try_acquire(&path, "other").expect_err("taken");
+        let want =
+            format!("`{}` is locked by process {} (kldload build)", path.display(), std::process::id());
+        assert_eq!(error.to_string(), want);
+        drop(first);
+        Lock::acquire(&path, "next").expect("free again");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_is_no_lock() {
+        assert!(matches!(Lock::try_acquire(Path::new("/nowhere/lock"), "x"), Err(LockError::File { .. })));
+    }
+}
