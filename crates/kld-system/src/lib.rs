@@ -1,1 +1,34 @@
-//! placeholder
+//! Appliance → System: everything the machine must be, each item with the manifest line and the reason.
+//!
+//! [`render`] is a pure function. It is cut into layers, one file each in `layers/`, so that the folder listing shows the
+//! product. Each layer first makes typed values (rules, directives, properties) with a reason, then text from them, in
+//! the format of the tool that reads it. Distributions are data in `distros/`.
+//!
+//! Nothing here reads a clock, a file or the host: the same appliance gives the same system, byte for byte.
+
+mod context;
+mod distro;
+mod draft;
+mod explain;
+mod ini_file;
+mod layers;
+mod node;
+mod render;
+mod system;
+mod unit_file;
+
+pub use distro::{
+    AccountNames, DistroSpec, DpkgPaths, ModuleBuild, PackagedService, Paths, RolePackages, SwitchedOff,
+    UnitNames, UnknownDistro, find_distro, known as known_distros,
+};
+pub use explain::{ExplainRow, explain};
+pub use node::{
+    NodeConfig, NodeConfigError, NodeDatasetKey, NodeEncrypted, NodeEsp, NodeListen, NodeMount, NodeOpenPort,
+    NodePeer, NodePlane, NodeReplication, NodeSecret, NodeSecretSource, NodeService, NodeSetup,
+    NodeSnapshots, NodeVerify, PATH as NODE_CONFIG_PATH, VERSION as NODE_CONFIG_VERSION,
+};
+pub use render::{RenderError, render, render_core};
+pub use system::{
+    Because, Content, Created, Enablement, Item, Layer, MountOwner, System, SystemDataset, SystemFile,
+    SystemUser, UnitState,
+};

@@ -1,0 +1,226 @@
+//! Sandboxes: sets of systemd directives, each with its reason, and kernel settings.
+//!
+//! Follows systemd.exec(5) and systemd.resource-control(5). [`OWN`] is for services that a manifest describes in full,
+//! [`PACKAGED`] for units of packages, which start as root and drop privileges themselves; the others are for kldload's
+//! own units, each as narrow as its work allows.
+
+use crate::context::Context;
+use crate::draft::Draft;
+use crate::system::{Because, Layer, SystemFile};
+
+/// Name, value, reason.
+pub(crate) type Hardening = (&'static str, &'static str, &'static str);
+
+/// Part of every sandbox: what no service of a server has a use for.
+macro_rules! sandbox {
+    ($($more:expr),* $(,)?) => {
+        &[
+            ("NoNewPrivileges", "yes", "no program it starts gains rights, setuid or not"),
+            ("ProtectKernelTunables", "yes", "kernel settings are read only"),
+            ("ProtectKernelLogs", "yes", "the kernel's log shows addresses and names"),
+            ("ProtectControlGroups", "yes", "it cannot lift its own limits"),
+            ("ProtectHostname", "yes", "the machine's name is not its business"),
+            ("RestrictRealtime", "yes", "it cannot starve everything else"),
+            ("RestrictSUIDSGID", "yes", "it leaves no door for later"),
+            ("LockPersonality", "yes", "no odd execution domains, which have odd bugs"),
+            ("SystemCallArchitectures", "native", "no 32-bit calls, which have been holes before"),
+            $($more),*
+        ]
+    };
+}
+
+/// For a service that the manifest describes in full.
+pub(crate) const OWN: &[Hardening] = sandbox![
+    ("ProtectSystem", "strict", "everything is read only but what is listed"),
+    ("ProtectHome", "yes", "people's files are not its business"),
+    ("PrivateTmp", "yes", "a /tmp of its own: no file of another service in the way"),
+    ("PrivateDevices", "yes", "no disks, no memory, no terminals"),
+    ("DevicePolicy", "closed", "no devices but null, zero, full, random"),
+    ("ProtectKernelModules", "yes", "it loads no kernel code"),
+    ("ProtectClock", "yes", "logs and certificates rest on the clock"),
+    ("ProtectProc", "invisible", "processes of others are not seen"),
+    ("ProcSubset", "pid", "nothing about the machine in /proc"),
+    ("RestrictNamespaces", "yes", "containers inside a service are how kernels get attacked"),
+    ("MemoryDenyWriteExecute", "yes", "memory is written or executed, never both"),
+    ("SystemCallFilter", "@system-service", "the calls that services make"),
+    ("SystemCallFilter", "~@privileged @resources", "less those that need rights it does not have"),
+    ("SystemCallErrorNumber", "EPERM", "a refused call is an error the program can report"),
+    ("CapabilityBoundingSet", "", "no right of root, whatever happens"),
+    ("AmbientCapabilities", "", "no right of root, whatever happens"),
+    ("RemoveIPC", "yes", "shared memory goes when the service goes"),
+    ("UMask", "0077", "its files are its own"),
+    ("KeyringMode", "private", "keys of others are not seen"),
+];
+
+/// For a unit that a package brings. These do not take part in how such units start: as root, changing the account.
+pub(crate) const PACKAGED: &[Hardening] = sandbox![
+    ("ProtectSystem", "strict", "everything is read only but what is listed"),
+    ("ProtectHome", "yes", "people's files are not its business"),
+    ("PrivateTmp", "yes", "a /tmp of its own: no file of another service in the way"),
+    ("PrivateDevices", "yes", "no disks, no memory, no terminals"),
+    ("ProtectKernelModules", "yes", "it loads no kernel code"),
+    ("ProtectClock", "yes", "logs and certificates rest on the clock"),
+    ("RestrictNamespaces", "yes", "containers inside a service are how kernels get attacked"),
+    ("SystemCallFilter", "@system-service", "the calls that services make"),
+    ("SystemCallErrorNumber", "EPERM", "a refused call is an error the program can report"),
+    (
+        "CapabilityBoundingSet",
+        "CAP_SETUID CAP_SETGID CAP_DAC_OVERRIDE CAP_FOWNER CAP_CHOWN CAP_KILL CAP_NET_BIND_SERVICE CAP_SYS_RESOURCE",
+        "what a start as root needs to hand over to an account, and no more",
+    ),
+    ("KeyringMode", "private", "keys of others are not seen"),
+];
+
+/// For `kldload node init`: it makes keys, grows the pool and writes below /etc and /efi.
+pub(crate) const IDENTITY: &[Hardening] = sandbox![
+    ("ProtectHome", "tmpfs", "people's files are not its business"),
+    ("ProtectProc", "invisible", "processes of others are not seen"),
+    ("RestrictAddressFamilies", "AF_UNIX AF_NETLINK", "it talks to no other machine"),
+    ("PrivateNetwork", "yes", "it talks to no other machine"),
+    ("IPAddressDeny", "any", "it talks to no other machine"),
+    ("MemoryDenyWriteExecute", "yes", "memory is written or executed, never both"),
+    ("RestrictNamespaces", "yes", "it starts no containers"),
+    ("UMask", "0077", "keys are for root"),
+    ("KeyringMode", "private", "keys of others are not seen"),
+    ("ProtectKernelModules", "yes", "ZFS is loaded before it starts"),
+    (
+        "SystemCallFilter",
+        "@system-service @mount",
+        "the calls of services, and mounting a dataset it has made"
+    ),
+    ("SystemCallErrorNumber", "EPERM", "a refused call is an error it can report"),
+    (
+        "CapabilityBoundingSet",
+        "CAP_SYS_ADMIN CAP_CHOWN CAP_FOWNER CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_SETUID CAP_SETGID",
+        "pools and datasets need administration, files need owners",
+    ),
+];
+
+/// For the unit that waits for the planes.
+pub(crate) const MESH: &[Hardening] = sandbox![
+    ("DynamicUser", "yes", "it only looks, so it needs no account"),
+    ("ProtectSystem", "strict", "it writes nothing"),
+    ("ProtectHome", "yes", "people's files are not its business"),
+    ("PrivateTmp", "yes", "it needs no files"),
+    ("PrivateDevices", "yes", "no disks, no memory, no terminals"),
+    ("DevicePolicy", "closed", "no devices"),
+    ("ProtectKernelModules", "yes", "it loads no kernel code"),
+    ("ProtectClock", "yes", "the clock is not its business"),
+    ("ProtectProc", "invisible", "processes of others are not seen"),
+    ("RestrictNamespaces", "yes", "it starts no containers"),
+    ("RestrictAddressFamilies", "AF_UNIX AF_NETLINK", "it asks the kernel and networkd, nobody else"),
+    ("IPAddressDeny", "any", "it talks to no other machine"),
+    ("MemoryDenyWriteExecute", "yes", "memory is written or executed, never both"),
+    ("SystemCallFilter", "@system-service", "the calls that services make"),
+    ("SystemCallFilter", "~@privileged @resources", "less those that need rights it does not have"),
+    ("SystemCallErrorNumber", "EPERM", "a refused call is an error it can report"),
+    ("CapabilityBoundingSet", "", "no right of root"),
+    ("UMask", "0077", "it makes no files for others"),
+];
+
+/// For a unit that decrypts the key of a dataset.
+pub(crate) const KEY_UNLOCKER: &[Hardening] = sandbox![
+    ("ProtectSystem", "strict", "it writes to its RAM disk only"),
+    ("ProtectHome", "tmpfs", "people's files are not its business"),
+    ("PrivateNetwork", "yes", "it talks to no other machine"),
+    ("RestrictAddressFamilies", "AF_UNIX", "it talks to no other machine"),
+    ("IPAddressDeny", "any", "it talks to no other machine"),
+    ("DevicePolicy", "closed", "the TPM is the only device it needs"),
+    ("DeviceAllow", "char-tpm rw", "the TPM holds the key of the key, when there is one"),
+    ("ProtectKernelModules", "yes", "it loads no kernel code"),
+    ("ProtectClock", "yes", "the clock is not its business"),
+    ("ProtectProc", "invisible", "processes of others are not seen"),
+    ("RestrictNamespaces", "yes", "it starts no containers"),
+    ("MemoryDenyWriteExecute", "yes", "memory is written or executed, never both"),
+    ("SystemCallFilter", "@system-service", "the calls that services make"),
+    ("SystemCallFilter", "~@privileged @resources", "less those that need rights it does not have"),
+    ("SystemCallErrorNumber", "EPERM", "a refused call is an error it can report"),
+    ("CapabilityBoundingSet", "", "root's own files need no right of root"),
+];
+
+/// For kldload's jobs that look at pools and the mesh and write one file.
+pub(crate) const OBSERVER: &[Hardening] = sandbox![
+    ("ProtectSystem", "strict", "it writes to one directory"),
+    ("ProtectHome", "yes", "people's files are not its business"),
+    ("PrivateTmp", "yes", "a /tmp of its own"),
+    ("DevicePolicy", "closed", "the pool's control device is the only one"),
+    ("DeviceAllow", "/dev/zfs rw", "it asks the pool how it is"),
+    ("ProtectKernelModules", "yes", "it loads no kernel code"),
+    ("ProtectClock", "yes", "the clock is not its business"),
+    ("ProtectProc", "invisible", "processes of others are not seen"),
+    ("RestrictNamespaces", "yes", "it starts no containers"),
+    ("RestrictAddressFamilies", "AF_UNIX AF_NETLINK", "it asks the kernel and systemd, no other machine"),
+    ("IPAddressDeny", "any", "it talks to no other machine"),
+    ("MemoryDenyWriteExecute", "yes", "memory is written or executed, never both"),
+    ("SystemCallFilter", "@system-service", "the calls that services make"),
+    ("SystemCallFilter", "~@privileged @resources", "less those that need rights it does not have"),
+    ("SystemCallErrorNumber", "EPERM", "a refused call is an error it can report"),
+    (
+        "CapabilityBoundingSet",
+        "CAP_NET_ADMIN",
+        "the kernel tells who is connected to the planes only to administrators"
+    ),
+    ("UMask", "0022", "the exporter reads what it writes"),
+];
+
+/// For jobs that need ZFS administration: sanoid takes and removes snapshots, syncoid sends them.
+pub(crate) const ZFS_JOB: &[Hardening] = sandbox![
+    ("ProtectHome", "read-only", "people's files are not changed by it"),
+    ("PrivateTmp", "yes", "a /tmp of its own"),
+    ("DevicePolicy", "closed", "the pool's control device is the only one"),
+    ("DeviceAllow", "/dev/zfs rw", "snapshots are made through it"),
+    ("ProtectSystem", "strict", "it writes to its own directories only"),
+    ("ProtectKernelModules", "yes", "it loads no kernel code"),
+    ("ProtectClock", "yes", "the clock is not its business"),
+    ("RestrictNamespaces", "yes", "it starts no containers"),
+    ("MemoryDenyWriteExecute", "yes", "memory is written or executed, never both"),
+    ("SystemCallFilter", "@system-service", "the calls that services make"),
+    ("SystemCallErrorNumber", "EPERM", "a refused call is an error it can report"),
+    ("KeyringMode", "private", "keys of others are not seen"),
+    ("UMask", "0077", "its files are for root"),
+];
+
+/// Kernel settings of a server, sysctl.d(5).
+const SYSCTL: &[Hardening] = &[
+    ("net.ipv4.conf.all.accept_redirects", "0", "no neighbour changes the routes"),
+    ("net.ipv4.conf.default.accept_redirects", "0", "no neighbour changes the routes"),
+    ("net.ipv6.conf.all.accept_redirects", "0", "no neighbour changes the routes"),
+    ("net.ipv6.conf.default.accept_redirects", "0", "no neighbour changes the routes"),
+    ("net.ipv4.conf.all.send_redirects", "0", "this machine is not a router"),
+    ("net.ipv4.conf.all.accept_source_route", "0", "senders do not choose paths"),
+    ("net.ipv6.conf.all.accept_source_route", "0", "senders do not choose paths"),
+    ("net.ipv4.conf.all.rp_filter", "2", "a source that no interface leads to is false"),
+    ("net.ipv4.conf.all.arp_ignore", "1", "an address is answered for on its own interface only"),
+    ("net.ipv4.conf.all.arp_announce", "2", "an address is named on its own interface only"),
+    ("kernel.kptr_restrict", "2", "addresses of the kernel are not shown"),
+    ("kernel.dmesg_restrict", "1", "the kernel's log is for root"),
+    ("kernel.yama.ptrace_scope", "1", "a process looks into its children only"),
+    ("kernel.unprivileged_bpf_disabled", "1", "BPF programs are for root"),
+    ("fs.protected_fifos", "2", "no traps in shared directories"),
+    ("fs.protected_regular", "2", "no traps in shared directories"),
+];
+
+/// Adds the kernel settings, and keeps systemd from opening doors of its own.
+pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {
+    let _ = context;
+    let because = |reason: &str| Because::always(Layer::Hardening, reason);
+    let mut text = String::from(
+        "# Kernel settings. Written by kldload; `kldload explain` gives the reason of every line.\n",
+    );
+    let mut parts = Vec::new();
+    for (name, value, reason) in SYSCTL {
+        text.push_str(&format!("{name} = {value}\n"));
+        parts.push(crate::system::Item::new(format!("{name} = {value}"), because(reason)));
+    }
+    let file = SystemFile::text(
+        "/etc/sysctl.d/50-kldload.conf",
+        text,
+        because("the network stack of a machine that strangers reach"),
+    );
+    draft.file(file.with_parts(parts));
+    draft.file(SystemFile::symlink(
+        "/etc/systemd/system-generators/systemd-ssh-generator",
+        "/dev/null",
+        because("no SSH over host sockets: SSH is on a plane or nowhere"),
+    ));
+}

@@ -1,0 +1,148 @@
+//! Replication by syncoid on a timer, over a plane. Options of syncoid 2.2.
+//!
+//! It sends the snapshots that sanoid takes and makes none of its own (`--no-sync-snap`), resumes after a break, and never
+//! rolls the other side back (`--no-rollback`): what was changed there by hand stops it, and is reported by its age.
+
+use kld_manifest::model::{Replication, ReplicationHost, Schedule};
+
+use crate::context::Context;
+use crate::draft::Draft;
+use crate::layers::identity::interval_minutes;
+use crate::layers::{hardening, snapshots, wireguard};
+use crate::node::NodeReplication;
+use crate::system::{Because, Enablement, Layer, SystemFile};
+use crate::unit_file::{Section, UnitFile};
+
+const DIRECTORY: &str = "/etc/kldload/replication";
+const STATE: &str = "/var/lib/kldload/replication";
+const SERVICE: &str = "kldload-replicate.service";
+const TIMER: &str = "kldload-replicate.timer";
+
+/// Adds the job, when the manifest has a target.
+pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {
+    let Some(replication) = &context.appliance.replication else { return };
+    let because = |reason: &str| Because::new(Layer::Replication, replication.span, reason);
+    draft.role(&context.distro.packages.replication, &because("syncoid, and what it pipes through"));
+    draft.role(&context.distro.packages.ssh_client, &because("the transport"));
+    draft.file(SystemFile::directory(
+        DIRECTORY,
+        0o700,
+        because("the SSH key of replication, made on the machine"),
+    ));
+    draft.file(SystemFile::directory(STATE, 0o755, because("when replication last worked")));
+    draft.file(service(context, replication));
+    draft.file(timer(replication));
+    let schedule = Because::new(Layer::Replication, replication.schedule.span, "nobody has to remember");
+    draft.unit(TIMER, Enablement::Enabled, schedule);
+}
+
+fn service(context: &Context<'_>, replication: &Replication) -> SystemFile {
+    let because = |reason: &str| Because::new(Layer::Replication, replication.span, reason);
+    let mut unit = UnitFile::default();
+    let node = node_replication(context, replication);
+    wireguard::wait_for_mesh(&mut unit, &because("it travels over a plane, never in clear"));
+    let mut add =
+        |section, name: &str, value: &str, reason: &str| unit.add(section, name, value, because(reason));
+    use Section::{Service, Unit};
+    add(Unit, "Description", &format!("Replicate to {}", node.host), "what people read in the log");
+    add(Service, "Type", "oneshot", "done when everything is sent");
+    add(Service, "Environment", "HOME=/root", "ssh asks for it");
+    for (dataset, _) in snapshots::datasets(context) {
+        let leaf = dataset.as_str().rsplit('/').next().unwrap_or_default();
+        let command = format!(
+            "{} --no-sync-snap --no-rollback --quiet --sshkey={} --sshoption=UserKnownHostsFile={} \
+             --sshoption=StrictHostKeyChecking=accept-new --sshoption=BatchMode=yes --sshoption=ConnectTimeout=20 \
+             --sendoptions=w {dataset} {}@{}:{}/{leaf}",
+            context.distro.paths.syncoid,
+            node.key_file,
+            node.known_hosts,
+            node.user,
+            ssh_host(&node.host),
+            node.target
+        );
+        add(
+            Service,
+            "ExecStart",
+            &command,
+            "sends what the other side does not have, encrypted datasets as they are",
+        );
+    }
+    add(
+        Service,
+        "ExecStart",
+        &format!("/usr/bin/touch {}", node.stamp_file),
+        "reached only when everything was sent",
+    );
+    add(Service, "TimeoutStartSec", "infinity", "a first send takes as long as it takes");
+    add(Service, "Nice", "10", "services come first");
+    add(Service, "IOSchedulingClass", "idle", "services come first");
+    for (name, value, reason) in hardening::ZFS_JOB {
+        add(Service, name, value, reason);
+    }
+    add(
+        Service,
+        "RestrictAddressFamilies",
+        "AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+        "SSH to the other machine",
+    );
+    add(Service, "CapabilityBoundingSet", "CAP_SYS_ADMIN", "ZFS asks for it");
+    add(
+        Service,
+        "ReadWritePaths",
+        &format!("{DIRECTORY} {STATE}"),
+        "the other side's host key, and when it last worked",
+    );
+    if let Some(plane) = context.plane(&replication.plane.value) {
+        add(Service, "IPAddressDeny", "any", "it talks to the plane it travels over");
+        add(Service, "IPAddressAllow", "localhost", "names are resolved on this machine");
+        add(Service, "IPAddressAllow", &plane.address.trunc().to_string(), "the plane it travels over");
+    }
+    unit.into_file(format!("/etc/systemd/system/{SERVICE}"), because("a copy of the data on another machine"))
+}
+
+/// IPv6 addresses need brackets before a colon.
+fn ssh_host(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+fn timer(replication: &Replication) -> SystemFile {
+    let because = |reason: &str| Because::new(Layer::Replication, replication.schedule.span, reason);
+    let mut unit = UnitFile::default();
+    let mut add =
+        |section, name: &str, value: &str, reason: &str| unit.add(section, name, value, because(reason));
+    use Section::{Install, Timer, Unit};
+    add(Unit, "Description", "When to replicate", "what people read in the log");
+    add(Timer, "OnCalendar", &calendar(&replication.schedule.value), "as written in the manifest");
+    add(Timer, "Persistent", "yes", "a run that was missed while the machine was off is made up for");
+    add(Timer, "AccuracySec", "1s", "the age of a copy is measured, so it starts when it is said to");
+    add(Install, "WantedBy", "timers.target", "part of every start");
+    unit.into_file(format!("/etc/systemd/system/{TIMER}"), because("how old the copy may get"))
+}
+
+/// A schedule as systemd.time(7) writes it.
+pub(crate) fn calendar(schedule: &Schedule) -> String {
+    match schedule {
+        Schedule::EveryMinutes(minutes) => format!("*:0/{minutes}"),
+        Schedule::Hourly { minute } => format!("*:{minute:02}"),
+        Schedule::Daily { hour, minute } => format!("*-*-* {hour:02}:{minute:02}:00"),
+        Schedule::Weekly { day, hour, minute } => format!("{day} *-*-* {hour:02}:{minute:02}:00"),
+    }
+}
+
+/// What the machine must know of replication.
+pub(crate) fn node_replication(context: &Context<'_>, replication: &Replication) -> NodeReplication {
+    NodeReplication {
+        user: replication.user.to_string(),
+        host: match &replication.host {
+            ReplicationHost::Name(name) => name.to_string(),
+            ReplicationHost::Address(address) => address.to_string(),
+        },
+        target: replication.dataset.to_string(),
+        plane: replication.plane.to_string(),
+        datasets: snapshots::datasets(context).iter().map(|(name, _)| name.to_string()).collect(),
+        key_file: format!("{DIRECTORY}/ssh_key"),
+        known_hosts: format!("{DIRECTORY}/known_hosts"),
+        stamp_file: format!("{STATE}/last-success"),
+        max_age_minutes: interval_minutes(&replication.schedule.value).saturating_mul(2),
+    }
+}
