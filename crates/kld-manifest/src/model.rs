@@ -15,7 +15,7 @@ use crate::names::{
 use crate::span::{Span, Spanned};
 
 /// One machine, described and checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Appliance {
     /// Name of the machine; also its host name (`git.internal`).
     pub name: Spanned<HostName>,
@@ -64,7 +64,7 @@ pub struct Appliance {
 }
 
 /// The distribution an appliance is re-packed from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Distro {
     /// Which one.
     pub family: DistroFamily,
@@ -73,8 +73,9 @@ pub struct Distro {
 }
 
 /// The distributions a manifest may name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[allow(missing_docs, reason = "the names say it")]
+#[serde(rename_all = "kebab-case")]
 pub enum DistroFamily {
     Debian,
     Ubuntu,
@@ -87,7 +88,8 @@ pub enum DistroFamily {
 }
 
 /// How much of kldload the machine carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Profile {
     /// The stock distribution with ZFS as root; nothing of kldload in it.
     Core,
@@ -98,7 +100,7 @@ pub enum Profile {
 }
 
 /// A dataset of the manifest.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Dataset {
     /// Full name, `rpool/srv/gitea`.
     pub name: Spanned<DatasetName>,
@@ -112,7 +114,7 @@ pub struct Dataset {
 }
 
 /// One ZFS property, already known to be possible.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Property {
     /// As `zfs set` names it.
     pub name: String,
@@ -123,7 +125,8 @@ pub struct Property {
 }
 
 /// Native encryption of one dataset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Encryption {
     /// `aes-256-gcm`, which is also what `on` means.
     Aes256Gcm,
@@ -132,7 +135,7 @@ pub enum Encryption {
 }
 
 /// What may come in through one interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Zone {
     /// The interface, as written.
     pub interface: Spanned<InterfaceName>,
@@ -145,7 +148,8 @@ pub struct Zone {
 }
 
 /// Which side of the wall an interface is on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ZoneKind {
     /// Anybody can send packets here.
     Public,
@@ -154,7 +158,7 @@ pub enum ZoneKind {
 }
 
 /// Ports accepted in a zone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Allow {
     /// TCP or UDP.
     pub protocol: Protocol,
@@ -171,15 +175,16 @@ pub struct Allow {
 }
 
 /// A transport protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[allow(missing_docs, reason = "the names say it")]
+#[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     Tcp,
     Udp,
 }
 
 /// Ports `first..=last`; `first <= last`, never 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct PortRange {
     pub first: u16,
@@ -187,7 +192,7 @@ pub struct PortRange {
 }
 
 /// One WireGuard interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Plane {
     /// `wg0`, `wg1`, …
     pub interface: Spanned<InterfaceName>,
@@ -202,7 +207,8 @@ pub struct Plane {
 }
 
 /// What a plane's encrypted packets travel over.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Carrier {
     /// The public interface: the port is open to anybody.
     Public,
@@ -211,7 +217,7 @@ pub enum Carrier {
 }
 
 /// One WireGuard peer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Peer {
     /// A name for people.
     pub name: Spanned<String>,
@@ -226,7 +232,7 @@ pub struct Peer {
 }
 
 /// Connections the machine may open.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Outbound {
     /// What is allowed out of the public interface besides DNS, DHCP, NTP and WireGuard.
     pub allow: Vec<OutboundRule>,
@@ -237,7 +243,7 @@ pub struct Outbound {
 }
 
 /// One allowed kind of outgoing connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct OutboundRule {
     /// TCP or UDP.
     pub protocol: Protocol,
@@ -254,7 +260,7 @@ pub struct OutboundRule {
 }
 
 /// An account.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct User {
     /// Login name.
     pub name: Spanned<UserName>,
@@ -275,7 +281,7 @@ pub struct User {
 }
 
 /// A file put into the machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct FileSpec {
     /// Absolute path in the machine, no `..`.
     pub path: Spanned<String>,
@@ -288,7 +294,8 @@ pub struct FileSpec {
 }
 
 /// Where the bytes of a file come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum FileSource {
     /// A file or directory beside the manifest: a relative path that stays below it.
     Path(Spanned<String>),
@@ -297,7 +304,7 @@ pub enum FileSource {
 }
 
 /// A systemd service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Service {
     /// `gitea.service`.
     pub unit: Spanned<UnitName>,
@@ -326,7 +333,7 @@ pub struct Service {
 }
 
 /// `name=value` with its place.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Directive {
     pub name: String,
@@ -335,7 +342,7 @@ pub struct Directive {
 }
 
 /// Where a service listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Listen {
     /// The interface's address, or loopback.
     pub on: ListenOn,
@@ -348,7 +355,8 @@ pub struct Listen {
 }
 
 /// Which address a service binds to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ListenOn {
     /// 127.0.0.1 / ::1 only.
     Loopback,
@@ -359,7 +367,7 @@ pub enum ListenOn {
 }
 
 /// A container run by podman as a systemd unit.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Container {
     /// Name; the unit is `NAME.service`.
     pub name: Spanned<UnitName>,
@@ -376,7 +384,7 @@ pub struct Container {
 }
 
 /// A published container port.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Publish {
     /// Where on the machine.
     pub listen: Listen,
@@ -385,7 +393,7 @@ pub struct Publish {
 }
 
 /// A secret, by name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Secret {
     /// Its name.
     pub name: Spanned<SecretName>,
@@ -394,7 +402,8 @@ pub struct Secret {
 }
 
 /// Where a secret's value comes from. Never from the manifest.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum SecretSource {
     /// Made on the machine at first boot: this many random bytes, in base64.
     Generate {
@@ -406,7 +415,7 @@ pub enum SecretSource {
 }
 
 /// How sanoid takes and keeps snapshots.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct SnapshotPolicy {
     /// Name of the template, `production` by default.
     pub template: String,
@@ -429,7 +438,7 @@ pub struct SnapshotPolicy {
 }
 
 /// Where and when datasets are replicated.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Replication {
     /// Account on the other machine.
     pub user: UserName,
@@ -446,15 +455,17 @@ pub struct Replication {
 }
 
 /// The other end of a replication.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[allow(missing_docs, reason = "the names say it")]
+#[serde(rename_all = "kebab-case")]
 pub enum ReplicationHost {
     Name(HostName),
     Address(IpAddr),
 }
 
 /// When something runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Schedule {
     /// Every n minutes (1–59).
     EveryMinutes(u32),
@@ -482,7 +493,7 @@ pub enum Schedule {
 }
 
 /// What is watched, and what is said when it goes wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Monitoring {
     /// The alerts, in the order written.
     pub alerts: Vec<Alert>,
@@ -491,7 +502,7 @@ pub struct Monitoring {
 }
 
 /// One alert.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Alert {
     /// What must hold for it to fire.
     pub condition: AlertCondition,
@@ -506,7 +517,8 @@ pub struct Alert {
 }
 
 /// What can be wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum AlertCondition {
     /// The pool is not ONLINE (`pool_health != ONLINE`, `pool DEGRADED`).
     PoolNotOnline,
@@ -530,7 +542,8 @@ pub enum AlertCondition {
 }
 
 /// How loud an alert is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// Look at it tomorrow.
     Warn,
@@ -539,7 +552,7 @@ pub enum Severity {
 }
 
 /// Numbered steps, with the targets of a recovery.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Procedure {
     /// The steps in order.
     pub steps: Vec<Step>,
@@ -550,7 +563,7 @@ pub struct Procedure {
 }
 
 /// One step of a procedure.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Step {
     /// As written, without the number.
     pub text: Spanned<String>,
@@ -559,7 +572,7 @@ pub struct Step {
 }
 
 /// One proof that the machine works.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Verify {
     /// What it proves.
     pub name: Spanned<String>,

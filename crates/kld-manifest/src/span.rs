@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A place in the manifest text: one line, a range of characters in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize)]
 pub struct Span {
     /// Line, counted from 1. 0 means "not written in the manifest" (a default).
     pub line: u32,
@@ -30,7 +30,7 @@ impl fmt::Display for Span {
 }
 
 /// A value with the place it was written at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub struct Spanned<T> {
     /// The value.
     pub value: T,

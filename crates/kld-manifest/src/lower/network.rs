@@ -1,0 +1,517 @@
+//! `network_topology` and `outbound` → zones and rules.
+//!
+//! A rule is written `TCP 80,443 what it is for`; the next one begins after `, TCP` or `, UDP`. A line of prose that
+//! mentions a port without opening it is refused rather than taken for a remark: a reader would believe the port open.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::fields::{Fields, impossible, items, map_entries, no_deeper_lines, parse_name};
+use crate::diagnostic::Reporter;
+use crate::keys::{ALLOW, OUTBOUND_RULE, ZONE};
+use crate::model::{Allow, Outbound, OutboundRule, PortRange, Protocol, Zone, ZoneKind};
+use crate::names::{InterfaceName, UserName};
+use crate::span::{Span, Spanned};
+use crate::syntax::Node;
+use crate::text::Text;
+use crate::values::{self, Wrong};
+
+/// Which way the connections of a rule go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    In,
+    Out,
+}
+
+impl Direction {
+    /// The word before the networks of a rule.
+    fn networks_word(self) -> &'static str {
+        match self {
+            Direction::In => "from",
+            Direction::Out => "to",
+        }
+    }
+}
+
+/// A rule as one line says it.
+#[derive(Debug)]
+struct Rule {
+    protocol: Protocol,
+    ports: Vec<PortRange>,
+    purpose: Option<String>,
+    networks: Vec<IpNet>,
+    rate: Option<u32>,
+    span: Span,
+}
+
+/// The number of a plane: `wg2` → 2.
+pub(crate) fn plane_number(interface: &str) -> Option<u8> {
+    let digits = interface.strip_prefix("wg")?;
+    let canonical = digits == "0" || !digits.starts_with('0');
+    (canonical && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+/// The zones, in the order written.
+pub(super) fn lower_zones(node: &Node<'_>, report: &mut Reporter) -> Vec<Zone> {
+    let mut zones: Vec<Zone> = Vec::new();
+    for (key, entry) in map_entries(node, "interfaces", report) {
+        let Some(interface) = parse_name::<InterfaceName>(key, report) else { continue };
+        if let Some(first) = zones.iter().find(|zone| zone.interface.value == interface.value) {
+            report
+                .error(
+                    "duplicate-key",
+                    key.span(),
+                    format!("the interface `{}` is written twice", key.as_str()),
+                )
+                .hint("put all of its rules on one line, separated by commas")
+                .related(first.interface.span, "first written here");
+            continue;
+        }
+        if key.as_str() == "lo" {
+            report
+                .error("loopback-zone", key.span(), "`lo` is no zone: the machine always talks to itself")
+                .hint("leave the line out; services on loopback say `listens: localhost:PORT`");
+            continue;
+        }
+        if key.as_str().starts_with("wg") && plane_number(key.as_str()).is_none() {
+            report
+                .error("invalid-name", key.span(), format!("`{}` is not a plane", key.as_str()))
+                .hint("planes are `wg0` to `wg255`");
+            continue;
+        }
+        zones.push(zone(interface, entry, report));
+    }
+    zones
+}
+
+fn zone(interface: Spanned<InterfaceName>, entry: &Node<'_>, report: &mut Reporter) -> Zone {
+    let kind = if plane_number(interface.as_str()).is_some() { ZoneKind::Plane } else { ZoneKind::Public };
+    let mut zone = Zone { interface, kind, allow: Vec::new(), note: None };
+    if entry.pending {
+        return zone;
+    }
+    if let Some(line) = entry.value {
+        no_deeper_lines(entry, report);
+        let (note, rules) = read_rules(line.bare(), Direction::In, report);
+        zone.note = note.map(|note| note.with(note.as_str().to_owned()));
+        zone.allow = rules.into_iter().map(Rule::into_allow).collect();
+    } else {
+        let fields = Fields::of(&ZONE, entry, report);
+        zone.note = fields.string("note", report);
+        if let Some(node) = fields.node("allow") {
+            for item in items(node, report) {
+                zone.allow.extend(allow(item, report));
+            }
+        }
+    }
+    check_openings(&zone.allow, report);
+    zone
+}
+
+fn allow(item: &Node<'_>, report: &mut Reporter) -> Option<Allow> {
+    let fields = Fields::of(&ALLOW, item, report);
+    let from = networks(&fields.list("from", report), report);
+    let rate = fields.text("rate", report).and_then(|rate| parse_rate(rate.as_str()).ok());
+    let purpose = fields.string("purpose", report).map(|purpose| purpose.value);
+    let (protocol, ports) = protocol_and_ports(&fields, report)?;
+    Some(Allow { protocol, ports, purpose, from, rate_per_second: rate, span: item.text.span() })
+}
+
+fn protocol_and_ports(fields: &Fields<'_>, report: &mut Reporter) -> Option<(Protocol, Vec<PortRange>)> {
+    let (protocol, name) = match (fields.has("tcp"), fields.has("udp")) {
+        (true, false) => (Protocol::Tcp, "tcp"),
+        (false, true) => (Protocol::Udp, "udp"),
+        (both, _) => {
+            let message = if both {
+                "a rule is for `tcp` or for `udp`, not both"
+            } else {
+                "`tcp` or `udp` is missing here"
+            };
+            report.error("missing-key", fields.owner(), message).hint(if both {
+                "write two rules"
+            } else {
+                "for example `tcp: 443`"
+            });
+            return None;
+        }
+    };
+    Some((protocol, ports(&fields.list(name, report), report)?))
+}
+
+/// The connections the machine may open.
+pub(super) fn lower_outbound(node: &Node<'_>, report: &mut Reporter) -> Outbound {
+    let mut outbound = Outbound { allow: Vec::new(), unrestricted: false, span: node.span() };
+    if node.pending {
+        return outbound;
+    }
+    match node.value.map(Text::bare) {
+        Some(line) if line.as_str() == "any" => outbound.unrestricted = true,
+        Some(line) if line.as_str() == "nothing" => {}
+        Some(line) => {
+            let (note, rules) = read_rules(line, Direction::Out, report);
+            if let Some(note) = note {
+                report
+                    .error(
+                        "rule-not-understood",
+                        note.span(),
+                        format!("`{}` is not an outbound rule", note.as_str()),
+                    )
+                    .hint("write `TCP 80,443 package updates`, `any` or `nothing`");
+            }
+            outbound.allow = rules.into_iter().map(Rule::into_outbound).collect();
+        }
+        None => {
+            for item in items(node, report) {
+                outbound.allow.extend(outbound_rule(item, report));
+            }
+            return outbound;
+        }
+    }
+    no_deeper_lines(node, report);
+    outbound
+}
+
+fn outbound_rule(item: &Node<'_>, report: &mut Reporter) -> Option<OutboundRule> {
+    let fields = Fields::of(&OUTBOUND_RULE, item, report);
+    let to = networks(&fields.list("to", report), report);
+    let user = fields.parsed::<UserName>("user", report).map(|user| user.value);
+    let purpose = fields.string("purpose", report).map(|purpose| purpose.value);
+    let (protocol, ports) = protocol_and_ports(&fields, report)?;
+    Some(OutboundRule { protocol, ports, to, user, purpose, span: item.text.span() })
+}
+
+impl Rule {
+    fn into_allow(self) -> Allow {
+        let Rule { protocol, ports, purpose, networks, rate, span } = self;
+        Allow { protocol, ports, purpose, from: networks, rate_per_second: rate, span }
+    }
+
+    fn into_outbound(self) -> OutboundRule {
+        let Rule { protocol, ports, purpose, networks, rate: _, span } = self;
+        OutboundRule { protocol, ports, to: networks, user: None, purpose, span }
+    }
+}
+
+/// The remark before the first rule, and the rules.
+fn read_rules<'a>(
+    line: Text<'a>,
+    direction: Direction,
+    report: &mut Reporter,
+) -> (Option<Text<'a>>, Vec<Rule>) {
+    let parts = line.list();
+    let mut rules: Vec<(Protocol, Text<'a>)> = Vec::new();
+    let mut note: Option<Text<'a>> = None;
+    let start_of = |text: Text<'_>| (text.span().column - line.span().column) as usize;
+    let bytes = |characters: usize| {
+        line.as_str().char_indices().nth(characters).map_or(line.as_str().len(), |(at, _)| at)
+    };
+    for part in parts {
+        let from = bytes(start_of(part));
+        let to = from + part.as_str().len();
+        match (starting_protocol(part), rules.last_mut()) {
+            (Some(protocol), _) => rules.push((protocol, part)),
+            // A comma inside a rule (`TCP 80,443 a, b`): the rule goes on.
+            (None, Some((_, rule))) => *rule = line.slice(bytes(start_of(*rule)), to),
+            (None, None) => note = Some(line.slice(note.map_or(from, |n| bytes(start_of(n))), to)),
+        }
+    }
+    if let Some(hidden) = note.and_then(hidden_port) {
+        not_a_rule(hidden, report);
+    }
+    (
+        note,
+        rules
+            .into_iter()
+            .filter_map(|(protocol, rule)| read_rule(protocol, rule, direction, report))
+            .collect(),
+    )
+}
+
+fn not_a_rule(hidden: Text<'_>, report: &mut Reporter) {
+    report
+        .error(
+            "rule-not-understood",
+            hidden.span(),
+            format!("`{}` opens nothing where it stands", hidden.as_str()),
+        )
+        .hint("a rule begins with `TCP` or `UDP` at the start of the line or after a comma");
+}
+
+/// `TCP` or `UDP` as the first word.
+fn starting_protocol(text: Text<'_>) -> Option<Protocol> {
+    protocol(text.words().first()?.as_str())
+}
+
+fn protocol(word: &str) -> Option<Protocol> {
+    if word.eq_ignore_ascii_case("tcp") {
+        Some(Protocol::Tcp)
+    } else if word.eq_ignore_ascii_case("udp") {
+        Some(Protocol::Udp)
+    } else {
+        None
+    }
+}
+
+/// `TCP 443` in the middle of prose; what stands in parentheses is a remark.
+fn hidden_port(text: Text<'_>) -> Option<Text<'_>> {
+    let words = text.words();
+    let mut depth = 0_i32;
+    for (at, word) in words.iter().enumerate() {
+        let number = words.get(at + 1).filter(|next| next.as_str().starts_with(|c: char| c.is_ascii_digit()));
+        if let (0, Some(_), Some(next)) = (depth, protocol(word.as_str()), number) {
+            let length = (next.span().column + next.span().length - word.span().column) as usize;
+            let start = (word.span().column - text.span().column) as usize;
+            let bytes =
+                |n: usize| text.as_str().char_indices().nth(n).map_or(text.as_str().len(), |(b, _)| b);
+            return Some(text.slice(bytes(start), bytes(start + length)));
+        }
+        for c in word.as_str().chars() {
+            depth += i32::from(c == '(') - i32::from(c == ')');
+        }
+    }
+    None
+}
+
+fn read_rule(
+    protocol: Protocol,
+    rule: Text<'_>,
+    direction: Direction,
+    report: &mut Reporter,
+) -> Option<Rule> {
+    let words = rule.words();
+    let mut rest = words.iter().copied().skip(1).peekable();
+    let mut numbers = Vec::new();
+    while let Some(word) =
+        rest.next_if(|word| numbers.is_empty() || word.as_str().starts_with(|c: char| c.is_ascii_digit()))
+    {
+        numbers.extend(word.list());
+        if !word.as_str().ends_with(',') {
+            break;
+        }
+    }
+    if !numbers.first().is_some_and(|n| n.as_str().starts_with(|c: char| c.is_ascii_digit())) {
+        report
+            .error("rule-not-understood", rule.span(), "no port stands in this rule")
+            .hint("write the ports behind `TCP` or `UDP`: `TCP 80,443 web`");
+        return None;
+    }
+    let ports = ports(&numbers, report);
+    let (mut found, mut rate, mut purpose) = (Vec::new(), None, Vec::new());
+    let mut good = true;
+    while let Some(word) = rest.next() {
+        let next = rest.peek().copied();
+        let looks_like_network = |t: &Text<'_>| {
+            t.as_str().starts_with(|c: char| c.is_ascii_digit())
+                || t.as_str().contains(':')
+                || t.as_str().contains('/')
+        };
+        if let Some(next) =
+            next.filter(|n| word.as_str() == direction.networks_word() && looks_like_network(n))
+        {
+            rest.next();
+            let mut list = next.list();
+            while list.last().is_some_and(|_| {
+                rest.peek().is_some_and(|w| looks_like_network(w) && w.as_str().contains('.'))
+            }) {
+                list.extend(rest.next().map(Text::list).unwrap_or_default());
+            }
+            let read = networks(&list, report);
+            good &= read.len() == list.len();
+            found.extend(read);
+        } else if let Some(next) = next.filter(|n| word.as_str() == "rate" && n.as_str().contains('/')) {
+            rest.next();
+            match parse_rate(next.as_str().trim_end_matches(',')) {
+                Ok(_) if direction == Direction::Out => {
+                    report.error("rule-not-understood", next.span(), "outbound rules have no rate");
+                    good = false;
+                }
+                Ok(number) => rate = Some(number),
+                Err(wrong) => {
+                    impossible("rate", next, wrong, report);
+                    good = false;
+                }
+            }
+        } else {
+            purpose.push(word);
+        }
+    }
+    if let Some(hidden) = remaining(rule, &purpose).and_then(hidden_port) {
+        not_a_rule(hidden, report);
+    }
+    let purpose = purpose.iter().map(|word| word.as_str()).collect::<Vec<_>>().join(" ");
+    let purpose = Some(without_parentheses(purpose.trim_end_matches(','))).filter(|p| !p.is_empty());
+    let ports = ports.filter(|_| good)?;
+    Some(Rule { protocol, ports, purpose, networks: found, rate, span: rule.span() })
+}
+
+/// The piece of `rule` from the first of `words` on.
+fn remaining<'a>(rule: Text<'a>, words: &[Text<'a>]) -> Option<Text<'a>> {
+    let first = words.first()?;
+    let characters = (first.span().column - rule.span().column) as usize;
+    let at = rule.as_str().char_indices().nth(characters).map(|(at, _)| at)?;
+    Some(rule.from(at))
+}
+
+fn without_parentheses(purpose: &str) -> String {
+    match purpose.strip_prefix('(').and_then(|p| p.strip_suffix(')')) {
+        Some(inner) if !inner.contains(['(', ')']) => inner.trim().to_owned(),
+        _ => purpose.trim().to_owned(),
+    }
+}
+
+/// Ports and ranges, sorted; `None` when one of them is wrong.
+fn ports(words: &[Text<'_>], report: &mut Reporter) -> Option<Vec<PortRange>> {
+    let mut ranges: Vec<(PortRange, Text<'_>)> = Vec::new();
+    for word in words {
+        match values::parse_port_range(word.as_str()) {
+            Ok(range) => ranges.push((range, *word)),
+            Err(wrong) => impossible("port", *word, wrong, report),
+        }
+    }
+    let complete = ranges.len() == words.len();
+    ranges.sort_by_key(|(range, _)| *range);
+    for pair in ranges.windows(2) {
+        if let [(a, first), (b, second)] = pair
+            && a.last >= b.first
+        {
+            report
+                .error("port-twice", second.span(), format!("`{}` is opened twice", second.as_str()))
+                .related(first.span(), "first opened here");
+            return None;
+        }
+    }
+    (complete && !ranges.is_empty()).then(|| ranges.into_iter().map(|(range, _)| range).collect())
+}
+
+fn networks(words: &[Text<'_>], report: &mut Reporter) -> Vec<IpNet> {
+    words.iter().filter_map(|word| network(*word, report)).map(|net| net.value).collect()
+}
+
+/// A network; an address alone is the network of that address.
+pub(super) fn network(word: Text<'_>, report: &mut Reporter) -> Option<Spanned<IpNet>> {
+    match parse_network(word.as_str()) {
+        Ok(net) => Some(word.with(net)),
+        Err(wrong) => {
+            impossible("network", word, wrong, report);
+            None
+        }
+    }
+}
+
+fn parse_network(text: &str) -> Result<IpNet, Wrong> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(IpNet::from(address));
+    }
+    let net: IpNet = text.parse().map_err(|_| {
+        Wrong::because("a network is an address and the length of its prefix")
+            .hint("for example `10.8.0.0/24`")
+    })?;
+    if net.addr() == net.network() {
+        return Ok(net);
+    }
+    Err(Wrong::because("there are host bits behind its prefix").hint(format!(
+        "write `{}` for the network or `{}` for the address",
+        net.trunc(),
+        net.addr()
+    )))
+}
+
+/// `20/second` → 20.
+pub(crate) fn parse_rate(text: &str) -> Result<u32, Wrong> {
+    let wrong =
+        || Wrong::because("a rate is a number of connections per second").hint("for example `20/second`");
+    let number = text.strip_suffix("/second").ok_or_else(wrong)?;
+    let number = values::parse_integer(number, 1, 1_000_000).map_err(|_| wrong())?;
+    u32::try_from(number).map_err(|_| wrong())
+}
+
+/// Two rules of a zone that open one port to the same senders contradict each other in purpose or rate.
+fn check_openings(rules: &[Allow], report: &mut Reporter) {
+    for (at, rule) in rules.iter().enumerate() {
+        let same = |other: &&Allow| {
+            other.protocol == rule.protocol
+                && other.from == rule.from
+                && other
+                    .ports
+                    .iter()
+                    .any(|a| rule.ports.iter().any(|b| a.first <= b.last && b.first <= a.last))
+        };
+        if let Some(first) = rules[..at].iter().find(same) {
+            report
+                .error("port-twice", rule.span, "a port of this rule is already open in this zone")
+                .related(first.span, "first opened here");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> (Option<String>, Vec<Rule>, Vec<crate::Diagnostic>) {
+        let mut report = Reporter::default();
+        let (note, rules) = read_rules(Text::new(line, 1, 1), Direction::In, &mut report);
+        (note.map(|n| n.as_str().to_owned()), rules, report.finish())
+    }
+
+    #[test]
+    fn lines_of_the_topology() {
+        let table = [
+            (
+                "TCP 80,443 (HTTPS only — Nginx reverse proxy)",
+                "Tcp 80-80 443-443 [HTTPS only — Nginx reverse proxy]",
+            ),
+            (
+                "TCP 3000 Gitea admin UI, TCP 22 SSH git push (backplane only)",
+                "Tcp 3000-3000 [Gitea admin UI]; Tcp 22-22 [SSH git push (backplane only)]",
+            ),
+            ("UDP 27015-27030 game", "Udp 27015-27030 [game]"),
+            ("tcp 80, 443 web, also for b", "Tcp 80-80 443-443 [web, also for b]"),
+            ("TCP 22", "Tcp 22-22 []"),
+            (
+                "TCP 22 SSH from 10.8.0.0/28,10.8.1.5 rate 5/second",
+                "Tcp 22-22 [SSH] from 10.8.0.0/28 10.8.1.5/32 rate 5",
+            ),
+            ("TCP 22 SSH from anywhere", "Tcp 22-22 [SSH from anywhere]"),
+            ("syncoid source — all three, nightly", "note syncoid source — all three, nightly; "),
+            ("é bastion, TCP 22 SSH", "note é bastion; Tcp 22-22 [SSH]"),
+        ];
+        for (line, expected) in table {
+            let (note, rules, diagnostics) = read(line);
+            assert_eq!(diagnostics, [], "{line}");
+            let rules: Vec<String> = rules
+                .iter()
+                .map(|rule| {
+                    let ports: Vec<String> =
+                        rule.ports.iter().map(|p| format!("{}-{}", p.first, p.last)).collect();
+                    let mut text = format!(
+                        "{:?} {} [{}]",
+                        rule.protocol,
+                        ports.join(" "),
+                        rule.purpose.as_deref().unwrap_or_default()
+                    );
+                    if !rule.networks.is_empty() {
+                        let nets: Vec<String> = rule.networks.iter().map(ToString::to_string).collect();
+                        text.push_str(&format!(" from {}", nets.join(" ")));
+                    }
+                    if let Some(rate) = rule.rate {
+                        text.push_str(&format!(" rate {rate}"));
+                    }
+                    text
+                })
+                .collect();
+            let note = note.map(|n| format!("note {n}; ")).unwrap_or_default();
+            assert_eq!(format!("{note}{}", rules.join("; ")), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn ports_that_only_seem_open_are_errors() {
+        for line in
+            ["HTTPS on TCP 443", "TCP 80 web and TCP 443 web", "TCP any", "TCP 0", "TCP 80-70", "TCP 22, 22"]
+        {
+            assert!(!read(line).2.is_empty(), "{line}");
+        }
+    }
+}
