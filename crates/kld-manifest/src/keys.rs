@@ -9,6 +9,8 @@ mod policy;
 mod root;
 mod services;
 pub(crate) mod storage;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use crate::values::{self, Wrong};
 

@@ -583,3 +583,25 @@ pub struct Verify {
     /// Given up after this long.
     pub timeout: Duration,
 }
+
+impl Appliance {
+    /// The dataset with this full name.
+    pub fn dataset(&self, name: &DatasetName) -> Option<&Dataset> {
+        self.datasets.iter().find(|dataset| dataset.name.value == *name)
+    }
+
+    /// The zone of an interface.
+    pub fn zone(&self, interface: &InterfaceName) -> Option<&Zone> {
+        self.zones.iter().find(|zone| zone.interface.value == *interface)
+    }
+
+    /// The plane on an interface.
+    pub fn plane(&self, interface: &InterfaceName) -> Option<&Plane> {
+        self.planes.iter().find(|plane| plane.interface.value == *interface)
+    }
+
+    /// The service with this unit.
+    pub fn service(&self, unit: &UnitName) -> Option<&Service> {
+        self.services.iter().find(|service| service.unit.value == *unit)
+    }
+}

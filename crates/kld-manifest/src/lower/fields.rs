@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::diagnostic::Reporter;
-use crate::keys::{Key, Kind, Section, refused_key};
+use crate::keys::{Key, Section, refused_key};
 use crate::nearest::did_you_mean;
 use crate::span::{Span, Spanned};
 use crate::syntax::{Marker, Node};
@@ -311,17 +311,4 @@ fn names(section: &Section) -> String {
     let names: Vec<String> = section.keys.iter().take(12).map(|key| format!("`{}`", key.name)).collect();
     let more = if section.keys.len() > names.len() { ", …" } else { "" };
     format!("{}{more}", names.join(", "))
-}
-
-/// Whether a kind is read with [`scalar`].
-pub(crate) fn is_scalar(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::Text(_)
-            | Kind::Checked(_)
-            | Kind::Integer { .. }
-            | Kind::Choice(_)
-            | Kind::Flag
-            | Kind::Duration
-    )
 }

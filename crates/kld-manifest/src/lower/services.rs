@@ -6,7 +6,7 @@ use crate::diagnostic::Reporter;
 use crate::directives::{DIRECTIVES, words_of};
 use crate::keys::{CONTAINER, LISTEN, MOUNT, PUBLISH, SERVICE, Section};
 use crate::model::{Container, Directive, Listen, ListenOn, Protocol, Publish, Service};
-use crate::names::{DatasetName, InterfaceName, SecretName, UnitName, UserName};
+use crate::names::{DatasetName, InterfaceName, UnitName, UserName};
 use crate::nearest::did_you_mean;
 use crate::span::{Span, Spanned};
 use crate::syntax::{Marker, Node};
