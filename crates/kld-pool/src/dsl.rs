@@ -1,0 +1,499 @@
+//! The dataset and snapshot layer: directories (names, properties, space), datasets (heads and snapshots) and the hidden
+//! ones every pool has: `$MOS`, `$FREE` and `$ORIGIN`, whose snapshot every file system descends from.
+
+use std::collections::BTreeSet;
+
+use crate::error::WriteError;
+use crate::features::{self, Feature};
+use crate::format::blkptr::BlockPointer;
+use crate::format::dnode::{Dnode, object_type};
+use crate::format::words;
+use crate::format::zap::Zap;
+use crate::fs::Filesystem;
+use crate::media::Media;
+use crate::objset::ObjectSet;
+use crate::plan::Planned;
+use crate::properties::Stored;
+use crate::seed::Seed;
+use crate::space::Space;
+use crate::txg;
+
+/// 64-bit words of `dsl_dir_phys_t` and of `dsl_dataset_phys_t`.
+const DIR_WORDS: usize = 32;
+const DATASET_WORDS: usize = 40;
+/// Bytes of a deadlist's header.
+const DEADLIST_HEADER: usize = 320;
+/// Bytes of a bpobj's header, and the size of its blocks.
+const BPOBJ_HEADER: usize = 48;
+const BPOBJ_BLOCK: u32 = 128 << 10;
+
+/// A DSL directory: its object and its two tables.
+#[derive(Clone, Copy, Debug)]
+struct Dir {
+    object: u64,
+    properties: u64,
+    children: u64,
+}
+
+/// A dataset that is in the pool.
+#[derive(Clone, Copy, Debug)]
+struct Placed {
+    dir: Dir,
+    head: u64,
+}
+
+/// The layer, once all of it but the space totals is written.
+#[derive(Debug)]
+pub(crate) struct Dsl {
+    created: u64,
+    mos: Dir,
+    free: Dir,
+    origin: Dir,
+    origin_head: u64,
+    origin_snapshot: u64,
+    clones: u64,
+    datasets: Vec<Placed>,
+    pub(crate) usage: features::Usage,
+}
+
+/// What a dataset object says, besides what all have in common.
+struct Dataset<'a> {
+    dir: u64,
+    previous: Option<(u64, u64)>,
+    next: u64,
+    snapshot_names: u64,
+    children: u64,
+    created_txg: u64,
+    deadlist: u64,
+    space: Space,
+    unique: u64,
+    pointer: &'a BlockPointer,
+    next_clones: u64,
+}
+
+/// Space of a directory and everything below it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) used: u64,
+    compressed: u64,
+    uncompressed: u64,
+    quota: u64,
+    reserved: u64,
+    head: u64,
+    child: u64,
+    child_reserved: u64,
+    head_reserved: u64,
+}
+
+/// An object that lists block pointers; empty ones only.
+pub(crate) fn empty_bpobj() -> Dnode {
+    let mut dnode = Dnode::with_bonus(object_type::BPOBJ, object_type::BPOBJ_HEADER, vec![0; BPOBJ_HEADER]);
+    dnode.block_size = BPOBJ_BLOCK;
+    dnode
+}
+
+/// Builds the layer step by step.
+struct Builder<'a, 'm> {
+    media: &'a mut Media<'m>,
+    objects: &'a mut ObjectSet,
+    seed: Seed,
+    created: u64,
+    usage: features::Usage,
+}
+
+impl Dsl {
+    /// Writes everything but the directories' space totals, which depend on what the pool's own objects take.
+    pub(crate) fn write(
+        media: &mut Media,
+        objects: &mut ObjectSet,
+        seed: Seed,
+        created: u64,
+        plan: &[Planned],
+        filesystems: &[Filesystem],
+    ) -> Result<Dsl, WriteError> {
+        let mut builder = Builder { media, objects, seed, created, usage: features::Usage::default() };
+        let dirs: Vec<Dir> = plan.iter().map(|_| builder.add_dir()).collect();
+        let (mos, free, origin) = (builder.add_dir(), builder.add_dir(), builder.add_dir());
+
+        let origin_head = builder.objects.add(Dnode::with_bonus(object_type::DSL_DATASET, object_type::DSL_DATASET, Vec::new()));
+        let origin_snapshot = builder.objects.add(Dnode::with_bonus(object_type::DSL_DATASET, object_type::DSL_DATASET, Vec::new()));
+        let mut datasets = Vec::new();
+        // The oldest dataset of each chain descends from the origin; each head is a clone of it.
+        let mut next_clones = builder.zap("next clones", 0);
+        let mut clones = builder.zap("clones", 0);
+        for ((planned, filesystem), dir) in plan.iter().zip(filesystems).zip(&dirs) {
+            let (head, oldest) = builder.add_dataset(planned, filesystem, *dir, origin_snapshot)?;
+            next_clones.add_u64(format!("{oldest:x}"), oldest);
+            clones.add_u64(format!("{head:x}"), head);
+            datasets.push(Placed { dir: *dir, head });
+        }
+        let next_clones = builder.add_zap(object_type::NEXT_CLONES, &next_clones)?;
+        let clones = builder.add_zap(object_type::DSL_CLONES, &clones)?;
+        builder.set_origin(origin, origin_head, origin_snapshot, plan.len() as u64, next_clones)?;
+        builder.set_tables(plan, &dirs, [("$MOS", mos), ("$FREE", free), ("$ORIGIN", origin)])?;
+        let usage = builder.usage;
+        Ok(Dsl { created, mos, free, origin, origin_head, origin_snapshot, clones, datasets, usage })
+    }
+
+    /// The object of the pool's root directory.
+    pub(crate) fn root_dir(&self) -> u64 {
+        self.datasets[0].dir.object
+    }
+
+    /// The dataset object of the dataset at `index` of the plan.
+    pub(crate) fn head(&self, index: usize) -> u64 {
+        self.datasets[index].head
+    }
+
+    /// Sets the space totals of all directories, now that it is known what the pool's own objects take.
+    pub(crate) fn settle(&self, objects: &mut ObjectSet, plan: &[Planned], totals: &[Totals], mos: Space) {
+        for ((placed, planned), totals) in self.datasets.iter().zip(plan).zip(totals) {
+            let parent = planned.parent.map_or(0, |parent| self.datasets[parent].dir.object);
+            self.set_dir(objects, placed.dir, placed.head, parent, self.origin_snapshot, totals, 0);
+        }
+        let root = self.root_dir();
+        let mos_totals = Totals {
+            used: mos.referenced,
+            compressed: mos.compressed,
+            uncompressed: mos.uncompressed,
+            head: mos.referenced,
+            ..Totals::default()
+        };
+        self.set_dir(objects, self.mos, 0, root, 0, &mos_totals, 0);
+        self.set_dir(objects, self.free, 0, root, 0, &Totals::default(), 0);
+        self.set_dir(objects, self.origin, self.origin_head, root, 0, &Totals::default(), self.clones);
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the fields of one on-disk structure")]
+    fn set_dir(
+        &self,
+        objects: &mut ObjectSet,
+        dir: Dir,
+        head: u64,
+        parent: u64,
+        origin: u64,
+        totals: &Totals,
+        clones: u64,
+    ) {
+        const FLAG_USED_BREAKDOWN: u64 = 1;
+        let mut fields = vec![
+            self.created,
+            head,
+            parent,
+            origin,
+            dir.children,
+            totals.used,
+            totals.compressed,
+            totals.uncompressed,
+            totals.quota,
+            totals.reserved,
+            dir.properties,
+            0,
+            FLAG_USED_BREAKDOWN,
+            totals.head,
+            0,
+            totals.child,
+            totals.child_reserved,
+            totals.head_reserved,
+            clones,
+        ];
+        fields.resize(DIR_WORDS, 0);
+        objects.get_mut(dir.object).bonus = words(&fields);
+    }
+}
+
+/// Space of each dataset of the plan with everything below it. The pool's own objects, `mos`, count as a child of the root.
+///
+/// A reservation makes a dataset count in its parent with at least what it reserves.
+pub(crate) fn totals(plan: &[Planned], own: &[Space], mos: Space) -> Vec<Totals> {
+    let mut totals: Vec<Totals> = plan
+        .iter()
+        .zip(own)
+        .map(|(planned, own)| {
+            // What a snapshot also holds is not unique to the head: it would have to be kept twice.
+            let unique = if planned.snapshots.is_empty() { own.referenced } else { 0 };
+            let head_reserved = planned.bytes("refreservation").unwrap_or(0).saturating_sub(unique);
+            Totals {
+                used: own.referenced + head_reserved,
+                compressed: own.compressed,
+                uncompressed: own.uncompressed,
+                quota: planned.bytes("quota").unwrap_or(0),
+                reserved: planned.bytes("reservation").unwrap_or(0),
+                head: own.referenced,
+                head_reserved,
+                ..Totals::default()
+            }
+        })
+        .collect();
+    if let Some(root) = totals.first_mut() {
+        root.used += mos.referenced;
+        root.compressed += mos.compressed;
+        root.uncompressed += mos.uncompressed;
+        root.child += mos.referenced;
+    }
+    // Children come after their parents.
+    for i in (1..plan.len()).rev() {
+        let child = totals[i];
+        if let Some(parent) = plan[i].parent {
+            let parent = &mut totals[parent];
+            parent.used += child.used.max(child.reserved);
+            parent.compressed += child.compressed;
+            parent.uncompressed += child.uncompressed;
+            parent.child += child.used;
+            parent.child_reserved += child.reserved.saturating_sub(child.used);
+        }
+    }
+    totals
+}
+
+/// Fails when a dataset uses more than it may.
+pub(crate) fn check_quotas(plan: &[Planned], own: &[Space], totals: &[Totals]) -> Result<(), WriteError> {
+    for ((planned, own), totals) in plan.iter().zip(own).zip(totals) {
+        for (property, used) in [("quota", totals.used), ("refquota", own.referenced)] {
+            if let Some(limit) = planned.bytes(property)
+                && used > limit
+            {
+                return Err(WriteError::OverQuota { dataset: planned.name.to_string(), property, limit, used });
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Builder<'_, '_> {
+    fn add_dir(&mut self) -> Dir {
+        let dir = Dnode::with_bonus(object_type::DSL_DIR, object_type::DSL_DIR, Vec::new());
+        Dir {
+            object: self.objects.add(dir),
+            properties: self.objects.add(Dnode::new(object_type::DSL_PROPERTIES)),
+            children: self.objects.add(Dnode::new(object_type::DSL_DIR_CHILD_MAP)),
+        }
+    }
+
+    fn zap(&self, purpose: &str, object: u64) -> Zap {
+        Zap::new(self.seed.number(purpose, object))
+    }
+
+    fn add_zap(&mut self, kind: u8, zap: &Zap) -> Result<u64, WriteError> {
+        self.objects.add_zap(self.media, kind, zap)
+    }
+
+    fn set_zap(&mut self, object: u64, zap: &Zap) -> Result<(), WriteError> {
+        self.objects.set_zap(self.media, object, zap)
+    }
+
+    /// A list, for each transaction group in `keys`, of the blocks born after it that the next dataset no longer has: none.
+    fn add_deadlist(&mut self, keys: &[u64]) -> Result<u64, WriteError> {
+        let header = vec![0; DEADLIST_HEADER];
+        let object =
+            self.objects.add(Dnode::with_bonus(object_type::DEADLIST, object_type::DEADLIST_HEADER, header));
+        let mut zap = self.zap("deadlist", object);
+        for key in keys {
+            zap.add_u64(format!("{key:x}"), self.objects.add(empty_bpobj()));
+        }
+        self.set_zap(object, &zap)?;
+        Ok(object)
+    }
+
+    /// Adds a dataset object; one that uses features carries a table of them, as its data.
+    fn add_dataset_object(&mut self, features: &BTreeSet<Feature>) -> Result<u64, WriteError> {
+        let kind = if features.is_empty() { object_type::DSL_DATASET } else { object_type::ZAP_METADATA };
+        let object = self.objects.add(Dnode::with_bonus(kind, object_type::DSL_DATASET, Vec::new()));
+        if !features.is_empty() {
+            let mut zap = self.zap("dataset features", object);
+            features.iter().for_each(|feature| zap.add_u64(feature.guid(), 0));
+            self.set_zap(object, &zap)?;
+            self.usage.add(features.iter().copied());
+        }
+        Ok(object)
+    }
+
+    /// Adds the head of a dataset and its snapshots; gives the objects of the head and of the oldest of them all.
+    fn add_dataset(
+        &mut self,
+        planned: &Planned,
+        filesystem: &Filesystem,
+        dir: Dir,
+        origin: u64,
+    ) -> Result<(u64, u64), WriteError> {
+        let seed = self.seed.part(planned.name.as_str());
+        let head = self.add_dataset_object(&filesystem.features)?;
+        let snapshots: Vec<u64> = planned
+            .snapshots
+            .iter()
+            .map(|_| self.add_dataset_object(&filesystem.features))
+            .collect::<Result<_, _>>()?;
+        let mut names = self.zap("snapshot names", head);
+        planned.snapshots.iter().zip(&snapshots).for_each(|(name, object)| names.add_u64(name, *object));
+        let snapshot_names = self.add_zap(object_type::DSL_SNAPSHOT_MAP, &names)?;
+
+        let chain: Vec<u64> = snapshots.iter().copied().chain([head]).collect();
+        let mut previous = (origin, txg::ORIGIN);
+        // A deadlist has one key per older snapshot but the newest of them (OpenZFS adds a key when the next one is taken).
+        let mut keys = vec![0];
+        for (i, object) in chain.iter().enumerate() {
+            let is_head = *object == head;
+            let deadlist = self.add_deadlist(&keys)?;
+            keys.push(previous.1);
+            let created_txg = if is_head { txg::CREATED } else { txg::snapshot(i) };
+            let bonus = self.dataset_bonus(
+                &seed,
+                i as u64,
+                &Dataset {
+                    dir: dir.object,
+                    previous: Some(previous),
+                    next: chain.get(i + 1).copied().unwrap_or(0),
+                    snapshot_names: if is_head { snapshot_names } else { 0 },
+                    children: u64::from(!is_head),
+                    created_txg,
+                    deadlist,
+                    space: filesystem.space,
+                    // All hold the same blocks: nothing is unique as soon as there are two.
+                    unique: if snapshots.is_empty() { filesystem.space.referenced } else { 0 },
+                    pointer: &filesystem.pointer,
+                    next_clones: 0,
+                },
+            );
+            self.objects.get_mut(*object).bonus = bonus;
+            previous = (*object, created_txg);
+        }
+        Ok((head, chain[0]))
+    }
+
+    /// Fills in `$ORIGIN` and its snapshot, from which `filesystems` descend.
+    fn set_origin(
+        &mut self,
+        dir: Dir,
+        head: u64,
+        snapshot: u64,
+        filesystems: u64,
+        next_clones: u64,
+    ) -> Result<(), WriteError> {
+        let seed = self.seed.part("$ORIGIN");
+        let mut names = self.zap("snapshot names", head);
+        names.add_u64("$ORIGIN", snapshot);
+        let snapshot_names = self.add_zap(object_type::DSL_SNAPSHOT_MAP, &names)?;
+        let common = Dataset {
+            dir: dir.object,
+            previous: None,
+            next: 0,
+            snapshot_names: 0,
+            children: 0,
+            created_txg: txg::ORIGIN,
+            deadlist: 0,
+            space: Space::default(),
+            unique: 0,
+            pointer: &BlockPointer::HOLE,
+            next_clones: 0,
+        };
+        let snapshot_deadlist = self.add_deadlist(&[])?;
+        let head_deadlist = self.add_deadlist(&[0])?;
+        let head_bonus = self.dataset_bonus(
+            &seed,
+            0,
+            &Dataset {
+                previous: Some((snapshot, txg::ORIGIN)),
+                snapshot_names,
+                deadlist: head_deadlist,
+                ..common
+            },
+        );
+        let snapshot_bonus = self.dataset_bonus(
+            &seed,
+            1,
+            &Dataset { next: head, children: 1 + filesystems, deadlist: snapshot_deadlist, next_clones, ..common },
+        );
+        self.objects.get_mut(head).bonus = head_bonus;
+        self.objects.get_mut(snapshot).bonus = snapshot_bonus;
+        Ok(())
+    }
+
+    fn dataset_bonus(&self, seed: &Seed, index: u64, dataset: &Dataset) -> Vec<u8> {
+        const FLAG_UNIQUE_ACCURATE: u64 = 4;
+        // File system ids have 56 bits.
+        let fsid = (seed.number("fsid", index) >> 8).max(1);
+        let (previous, previous_txg) = dataset.previous.unwrap_or((0, 0));
+        let mut fields = vec![
+            dataset.dir,
+            previous,
+            previous_txg,
+            dataset.next,
+            dataset.snapshot_names,
+            dataset.children,
+            self.created,
+            dataset.created_txg,
+            dataset.deadlist,
+            dataset.space.referenced,
+            dataset.space.compressed,
+            dataset.space.uncompressed,
+            dataset.unique,
+            fsid,
+            seed.number("guid", index),
+            FLAG_UNIQUE_ACCURATE,
+        ];
+        fields.extend(dataset.pointer.words());
+        fields.push(dataset.next_clones);
+        fields.resize(DATASET_WORDS, 0);
+        words(&fields)
+    }
+
+    /// Writes the property and child tables of all directories.
+    fn set_tables(&mut self, plan: &[Planned], dirs: &[Dir], hidden: [(&str, Dir); 3]) -> Result<(), WriteError> {
+        for (i, dir) in dirs.iter().enumerate() {
+            let mut properties = self.zap("properties", dir.object);
+            for (name, value) in plan[i].properties.into_iter().flat_map(|properties| properties.stored()) {
+                match value {
+                    Stored::Number(number) => properties.add_u64(name, *number),
+                    Stored::Text(text) => properties.add_text(name, text),
+                }
+            }
+            self.set_zap(dir.properties, &properties)?;
+            let mut children = self.zap("children", dir.object);
+            if plan[i].parent.is_none() {
+                hidden.iter().for_each(|(name, dir)| children.add_u64(name, dir.object));
+            }
+            for (child, dir) in plan.iter().zip(dirs).filter(|(child, _)| child.parent == Some(i)) {
+                children.add_u64(child.name.last(), dir.object);
+            }
+            self.set_zap(dir.children, &children)?;
+        }
+        for (_, dir) in hidden {
+            let (properties, children) = (self.zap("properties", dir.object), self.zap("children", dir.object));
+            self.set_zap(dir.properties, &properties)?;
+            self.set_zap(dir.children, &children)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::plan;
+    use crate::spec::{DatasetSpec, PoolSpec};
+
+    #[test]
+    fn reservations_count_in_the_parent() {
+        let mut spec = PoolSpec::new("p".parse().unwrap(), 1 << 30, [0; 32]);
+        for (name, properties) in
+            [("p/a", &[("reservation", "1000"), ("quota", "3000")][..]), ("p/b", &[("refreservation", "500")]), ("p/c", &[("refreservation", "500")])]
+        {
+            let mut dataset = DatasetSpec::new(name.parse().unwrap());
+            properties.iter().for_each(|(name, value)| dataset.properties.set(name, value).unwrap());
+            spec.datasets.push(dataset);
+        }
+        spec.datasets[2].snapshots.push("s".into());
+        let plan = plan(&spec).unwrap();
+        let own = [100; 4].map(|referenced| Space { referenced, compressed: 1, uncompressed: 2 });
+        let totals = totals(&plan, &own, Space { referenced: 7, compressed: 0, uncompressed: 0 });
+        assert_eq!(totals.iter().map(|t| t.used).collect::<Vec<_>>(), [100 + 7 + 1000 + 500 + 600, 100, 500, 600]);
+        let root = totals[0];
+        assert_eq!((root.head, root.child, root.child_reserved, root.head_reserved), (100, 7 + 100 + 500 + 600, 900, 0));
+        assert_eq!((totals[1].quota, totals[1].reserved), (3000, 1000));
+        assert_eq!((totals[2].head_reserved, totals[3].head_reserved), (400, 500));
+        assert!(check_quotas(&plan, &own, &totals).is_ok());
+        let large = [5000; 4].map(|referenced| Space { referenced, compressed: 1, uncompressed: 2 });
+        let error = check_quotas(&plan, &large, &super::totals(&plan, &large, Space::default())).unwrap_err();
+        assert_eq!(error.to_string(), "`quota` of `p/a` is 3000 bytes, less than the 5000 bytes it uses");
+    }
+}

@@ -1,0 +1,151 @@
+//! Why a pool could not be written.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::name::NameError;
+use crate::space::MIN_DEVICE;
+
+/// A pool could not be written. What was written so far is not a pool: labels are written last.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The vdev is smaller than any pool.
+    #[error("cannot make a pool of {size} bytes: the least is {MIN_DEVICE}")]
+    BelowMinimum {
+        /// The size asked for.
+        size: u64,
+    },
+    /// The vdev is larger than what can be described.
+    #[error("cannot make a pool of {size} bytes: the most is 256 TiB")]
+    AboveMaximum {
+        /// The size asked for.
+        size: u64,
+    },
+    /// The content does not fit. All of it was read and compressed to find out how much is needed.
+    #[error("the content does not fit into {size} bytes: at least {needed} bytes are needed")]
+    TooSmall {
+        /// The size of the vdev.
+        size: u64,
+        /// A size on which the content fits.
+        needed: u64,
+    },
+    /// The sector size is out of range.
+    #[error("cannot make a pool with ashift `{0}`: it must be from 9 to 16")]
+    BadAshift(u8),
+    /// A snapshot cannot have its name.
+    #[error(transparent)]
+    BadName(#[from] NameError),
+    /// A dataset is named like one of another pool.
+    #[error("dataset `{dataset}` is not in pool `{pool}`")]
+    ForeignDataset {
+        /// The dataset.
+        dataset: String,
+        /// The pool being written.
+        pool: String,
+    },
+    /// Two datasets, or two snapshots of one dataset, have the same name.
+    #[error("`{0}` is given twice")]
+    Duplicate(String),
+    /// The dataset to boot from is not in the pool.
+    #[error("the dataset to boot from, `{0}`, is not given")]
+    NoBootfs(String),
+    /// Content exceeds a limit set on its dataset.
+    #[error("`{property}` of `{dataset}` is {limit} bytes, less than the {used} bytes it uses")]
+    OverQuota {
+        /// The dataset.
+        dataset: String,
+        /// `quota` or `refquota`.
+        property: &'static str,
+        /// The limit.
+        limit: u64,
+        /// What is used.
+        used: u64,
+    },
+    /// A file of the host could not be read.
+    #[error("cannot read `{}` for `{path}` of `{dataset}`", source_path.display())]
+    ReadFile {
+        /// The dataset it was for.
+        dataset: String,
+        /// Its path there.
+        path: String,
+        /// The file of the host.
+        source_path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of the host is not what it was when the tree was made.
+    #[error("`{}` changed while it was read for `{path}` of `{dataset}`", source_path.display())]
+    FileChanged {
+        /// The dataset it was for.
+        dataset: String,
+        /// Its path there.
+        path: String,
+        /// The file of the host.
+        source_path: PathBuf,
+    },
+    /// Extended attributes exceed what ZFS keeps as system attributes.
+    #[error("the extended attributes of `{path}` of `{dataset}` take {bytes} bytes, more than ZFS can keep with the file")]
+    XattrsTooLarge {
+        /// The dataset.
+        dataset: String,
+        /// The file.
+        path: String,
+        /// The size of the value at fault, or of all together.
+        bytes: usize,
+    },
+    /// More datasets, snapshots and metaslabs than one indirect block of the pool's own objects can hold.
+    #[error("the pool needs {objects} objects of its own, more than the {most} that can be written")]
+    TooManyObjects {
+        /// Objects needed.
+        objects: u64,
+        /// The most there can be.
+        most: u64,
+    },
+    /// Too many names of a table share one hash.
+    #[error("a table of {entries} names cannot be hashed")]
+    TableTooCrowded {
+        /// Names in it.
+        entries: usize,
+    },
+    /// The compressor failed.
+    #[error("cannot compress a block")]
+    Compress {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The output failed.
+    #[error("cannot write the pool at byte {offset}")]
+    Output {
+        /// Where on the vdev.
+        offset: u64,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The output could not be made durable.
+    #[error("cannot make the pool durable")]
+    Sync {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl WriteError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            WriteError::BelowMinimum { .. } => Some("make the pool at least 64 MiB large".to_owned()),
+            WriteError::TooSmall { needed, .. } => {
+                Some(format!("make the pool at least {} MiB large, and larger to have room to work", needed >> 20))
+            }
+            WriteError::OverQuota { property, .. } => Some(format!("raise `{property}` or put less into the dataset")),
+            WriteError::FileChanged { .. } => Some("leave the source alone while the pool is written".to_owned()),
+            WriteError::NoBootfs(name) => Some(format!("add the dataset `{name}`")),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Block pointers (`blkptr_t`): 128 bytes that say where a block lies, how large it is and what it must hash to.
+//!
+//! Three forms are written: holes (all zero: never born), embedded (the compressed block itself, at most 112
+//! bytes, sits in the pointer) and ordinary ones with one to three copies on vdev 0.
+
+use super::SECTOR;
+use super::checksum::Checksum;
+
+/// Bytes of payload an embedded block pointer can carry (`BPE_PAYLOAD_SIZE`).
+pub(crate) const EMBEDDED_MAX: usize = 112;
+/// `ZIO_CHECKSUM_FLETCHER_4`.
+const FLETCHER4: u64 = 7;
+/// Words of an embedded pointer that keep their meaning: the properties and the birth txg.
+const WORD_PROPERTIES: usize = 6;
+const WORD_BIRTH: usize = 10;
+const WORD_FILL: usize = 11;
+
+const EMBEDDED_BIT: u64 = 1 << 39;
+const LITTLE_ENDIAN_BIT: u64 = 1 << 63;
+
+/// A block pointer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct BlockPointer([u64; 16]);
+
+/// What the properties word says about a block besides sizes and compression.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Role {
+    /// DMU object type (`dmu_object_type_t`).
+    pub(crate) object_type: u8,
+    /// 0 for data, n for indirect blocks n above it.
+    pub(crate) level: u8,
+}
+
+/// An ordinary block as it lies on the vdev.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    /// Logical size in bytes, a multiple of 512.
+    pub(crate) lsize: u64,
+    /// Size after compression in bytes, a multiple of 512.
+    pub(crate) psize: u64,
+    /// Allocated size of each copy in bytes.
+    pub(crate) asize: u64,
+    /// `enum zio_compress` code.
+    pub(crate) compression: u8,
+    pub(crate) checksum: Checksum,
+}
+
+impl BlockPointer {
+    /// A block that was never written and reads as zeros.
+    pub(crate) const HOLE: BlockPointer = BlockPointer([0; 16]);
+
+    /// A block at `offsets` (1 to 3 byte offsets into the vdev's allocatable space), born in `birth`.
+    pub(crate) fn stored(extent: &Extent, offsets: &[u64], role: Role, birth: u64, fill: u64) -> BlockPointer {
+        let mut words = [0; 16];
+        for (copy, offset) in offsets.iter().enumerate() {
+            words[copy * 2] = extent.asize / SECTOR as u64;
+            words[copy * 2 + 1] = offset / SECTOR as u64;
+        }
+        words[WORD_PROPERTIES] = (extent.lsize / SECTOR as u64 - 1)
+            | (extent.psize / SECTOR as u64 - 1) << 16
+            | u64::from(extent.compression) << 32
+            | FLETCHER4 << 40
+            | role.bits();
+        words[WORD_BIRTH] = birth;
+        words[WORD_FILL] = fill;
+        words[12..].copy_from_slice(&extent.checksum);
+        BlockPointer(words)
+    }
+
+    /// A block of `lsize` bytes whose compressed form (at most [`EMBEDDED_MAX`] bytes) is `payload`.
+    pub(crate) fn embedded(payload: &[u8], lsize: u64, compression: u8, role: Role, birth: u64) -> BlockPointer {
+        let mut bytes = [0; EMBEDDED_MAX];
+        bytes[..payload.len()].copy_from_slice(payload);
+        let mut chunks = bytes.chunks_exact(8);
+        let mut words = [0; 16];
+        for (i, word) in words.iter_mut().enumerate() {
+            if i != WORD_PROPERTIES && i != WORD_BIRTH {
+                let mut chunk = [0; 8];
+                chunk.copy_from_slice(chunks.next().expect("14 words of 8 bytes are 112 bytes"));
+                *word = u64::from_le_bytes(chunk);
+            }
+        }
+        words[WORD_PROPERTIES] = (lsize - 1)
+            | (payload.len() as u64 - 1) << 25
+            | u64::from(compression) << 32
+            | EMBEDDED_BIT
+            | role.bits();
+        words[WORD_BIRTH] = birth;
+        BlockPointer(words)
+    }
+
+    pub(crate) fn is_hole(&self) -> bool {
+        self.0[WORD_PROPERTIES] == 0
+    }
+
+    /// Blocks below and including this one that hold something (for dnode blocks: allocated dnodes).
+    pub(crate) fn fill(&self) -> u64 {
+        if self.is_hole() {
+            0
+        } else if self.0[WORD_PROPERTIES] & EMBEDDED_BIT != 0 {
+            1
+        } else {
+            self.0[WORD_FILL]
+        }
+    }
+
+    pub(crate) fn words(&self) -> &[u64; 16] {
+        &self.0
+    }
+
+    pub(crate) fn to_bytes(self) -> [u8; 128] {
+        let mut bytes = [0; 128];
+        for (chunk, word) in bytes.chunks_exact_mut(8).zip(self.0) {
+            chunk.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+}
+
+impl Role {
+    fn bits(self) -> u64 {
+        u64::from(self.object_type) << 48 | u64::from(self.level) << 56 | LITTLE_ENDIAN_BIT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_stored_block() {
+        let extent = Extent { lsize: 131_072, psize: 8192, asize: 8192, compression: 15, checksum: [1, 2, 3, 4] };
+        let bp = BlockPointer::stored(&extent, &[4096, 12_288], Role { object_type: 19, level: 0 }, 10, 1);
+        assert_eq!(bp.words()[..4], [16, 8, 16, 24]);
+        assert_eq!(bp.words()[6], 255 | 15 << 16 | 15 << 32 | 7 << 40 | 19 << 48 | 1 << 63);
+        assert_eq!(bp.words()[10..], [10, 1, 1, 2, 3, 4]);
+        assert_eq!(bp.fill(), 1);
+    }
+
+    #[test]
+    fn an_embedded_payload_skips_two_words() {
+        let payload: Vec<u8> = (1..=112).collect();
+        let bp = BlockPointer::embedded(&payload, 131_072, 15, Role { object_type: 19, level: 0 }, 10);
+        let bytes = bp.to_bytes();
+        assert_eq!(bytes[..48], payload[..48]);
+        assert_eq!(bytes[56..80], payload[48..72]);
+        assert_eq!(bytes[88..], payload[72..]);
+        assert_eq!(bp.words()[6] & 0x1ff_ffff, 131_071);
+        assert_eq!(bp.fill(), 1);
+        assert_eq!(BlockPointer::HOLE.fill(), 0);
+    }
+}

@@ -1,0 +1,336 @@
+//! System attributes (SA): what an inode holds, packed into the bonus buffer of its dnode, the rest into a spill block.
+//!
+//! A buffer is a header that names a *layout* (an ordered list of attributes), then the attributes, each padded to
+//! 8 bytes. Layouts are numbered per dataset and recorded in its layout table.
+
+use std::collections::BTreeMap;
+
+use super::acl::trivial_acl;
+use crate::format::dnode::{BONUS_OFFSET, SLOT, SPILL_POINTER};
+use crate::format::nvlist::{NvList, Value};
+use crate::format::{put_u16, put_u32};
+use crate::tree::{Kind, Meta};
+use crate::txg;
+
+/// `SA_MAGIC`.
+const MAGIC: u32 = 0x002f_505a;
+/// Layout numbers 0 and 1 are reserved for objects from before SA.
+const FIRST_LAYOUT: u16 = 2;
+/// The largest dnode: 16 KiB.
+pub(crate) const MAX_SLOTS: u8 = 32;
+/// Longest value and longest packed list of extended attributes (`DXATTR_MAX_ENTRY_SIZE`, `DXATTR_MAX_SA_SIZE`).
+pub(crate) const MAX_XATTR_VALUE: usize = 32 << 10;
+const MAX_XATTRS: usize = (64 << 10) - 8;
+
+/// Name, registered length (0 = variable), byteswap class and number of every attribute of the ZPL.
+pub(crate) const REGISTRY: [(&str, u64, u64); 22] = [
+    ("ATIME", 16, 0),
+    ("MTIME", 16, 0),
+    ("CTIME", 16, 0),
+    ("CRTIME", 16, 0),
+    ("GEN", 8, 0),
+    ("MODE", 8, 0),
+    ("SIZE", 8, 0),
+    ("PARENT", 8, 0),
+    ("LINKS", 8, 0),
+    ("XATTR", 8, 0),
+    ("RDEV", 8, 0),
+    ("FLAGS", 8, 0),
+    ("UID", 8, 0),
+    ("GID", 8, 0),
+    ("PAD", 32, 0),
+    ("ZNODE_ACL", 88, 3),
+    ("DACL_COUNT", 8, 0),
+    ("SYMLINK", 0, 3),
+    ("SCANSTAMP", 32, 3),
+    ("DACL_ACES", 0, 4),
+    ("DXATTR", 0, 3),
+    ("PROJID", 8, 0),
+];
+
+/// Numbers of the attributes that are written: their places in [`REGISTRY`].
+mod attr {
+    pub(super) const ATIME: u16 = 0;
+    pub(super) const MTIME: u16 = 1;
+    pub(super) const CTIME: u16 = 2;
+    pub(super) const CRTIME: u16 = 3;
+    pub(super) const GEN: u16 = 4;
+    pub(super) const MODE: u16 = 5;
+    pub(super) const SIZE: u16 = 6;
+    pub(super) const PARENT: u16 = 7;
+    pub(super) const LINKS: u16 = 8;
+    pub(super) const RDEV: u16 = 10;
+    pub(super) const FLAGS: u16 = 11;
+    pub(super) const UID: u16 = 12;
+    pub(super) const GID: u16 = 13;
+    pub(super) const DACL_COUNT: u16 = 16;
+    pub(super) const SYMLINK: u16 = 17;
+    pub(super) const DACL_ACES: u16 = 19;
+    pub(super) const DXATTR: u16 = 20;
+    pub(super) const PROJID: u16 = 21;
+}
+
+/// File type bits of a mode.
+const IFMT_DIR: u32 = 0o040_000;
+const IFMT_FILE: u32 = 0o100_000;
+const IFMT_LINK: u32 = 0o120_000;
+const IFMT_CHAR: u32 = 0o020_000;
+const IFMT_BLOCK: u32 = 0o060_000;
+const IFMT_FIFO: u32 = 0o010_000;
+const IFMT_SOCKET: u32 = 0o140_000;
+
+/// What a node is within its dataset, besides its own metadata.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Place {
+    /// Object number of the directory that holds its first name.
+    pub(crate) parent: u64,
+    /// Names of a file; subdirectories plus two of a directory.
+    pub(crate) links: u64,
+    /// Entries of a directory.
+    pub(crate) entries: u64,
+}
+
+/// Packed attributes.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    pub(crate) bonus: Vec<u8>,
+    pub(crate) spill: Option<Vec<u8>>,
+    pub(crate) slots: u8,
+}
+
+/// Extended attributes exceed what a system attribute can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct XattrsTooLarge {
+    pub(crate) bytes: usize,
+}
+
+/// The layouts in use.
+#[derive(Debug, Default)]
+pub(crate) struct Layouts {
+    numbers: BTreeMap<Vec<u16>, u16>,
+}
+
+impl Layouts {
+    fn number(&mut self, attributes: Vec<u16>) -> u16 {
+        let next = FIRST_LAYOUT + self.numbers.len() as u16;
+        *self.numbers.entry(attributes).or_insert(next)
+    }
+
+    /// Number and attributes of each layout, by number.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, &[u16])> {
+        let mut all: Vec<(u16, &[u16])> = self.numbers.iter().map(|(list, number)| (*number, list.as_slice())).collect();
+        all.sort_unstable();
+        all.into_iter()
+    }
+}
+
+struct Attribute {
+    number: u16,
+    value: Vec<u8>,
+}
+
+impl Attribute {
+    fn is_variable(&self) -> bool {
+        REGISTRY[usize::from(self.number)].1 == 0
+    }
+}
+
+/// Packs the attributes of a node for a dnode of at most `max_slots` slots.
+pub(crate) fn pack(
+    meta: &Meta,
+    kind: &Kind,
+    place: Place,
+    max_slots: u8,
+    layouts: &mut Layouts,
+) -> Result<Packed, XattrsTooLarge> {
+    let attributes = attributes_of(meta, kind, place)?;
+    let whole = packed_len(&attributes);
+    if whole <= usize::from(max_slots) * SLOT - BONUS_OFFSET {
+        let slots = (whole + BONUS_OFFSET).div_ceil(SLOT) as u8;
+        return Ok(Packed { bonus: pack_buffer(&attributes, layouts), spill: None, slots });
+    }
+    // The longest prefix that leaves room for the spill pointer stays in the smallest dnode.
+    const ROOM: usize = SLOT - BONUS_OFFSET - SPILL_POINTER;
+    let kept = (0..attributes.len())
+        .rev()
+        .find(|kept| packed_len(&attributes[..*kept]) <= ROOM)
+        .expect("no attributes at all fit anywhere");
+    let (bonus, spilled) = attributes.split_at(kept);
+    Ok(Packed {
+        bonus: pack_buffer(bonus, layouts),
+        spill: Some(crate::format::pad_to_sector(pack_buffer(spilled, layouts))),
+        slots: 1,
+    })
+}
+
+fn attributes_of(meta: &Meta, kind: &Kind, place: Place) -> Result<Vec<Attribute>, XattrsTooLarge> {
+    let is_dir = matches!(kind, Kind::Directory);
+    let is_link = matches!(kind, Kind::Symlink(_));
+    let has_project = is_dir || matches!(kind, Kind::File(_));
+    let permissions = if is_link { 0o777 } else { meta.mode & 0o7777 };
+    let size = match kind {
+        Kind::Directory => place.entries + 2,
+        Kind::File(data) => data.len(),
+        Kind::Symlink(target) => target.len() as u64,
+        _ => 0,
+    };
+    let acl = trivial_acl(permissions, is_dir);
+    let time = [meta.mtime.sec.cast_unsigned(), u64::from(meta.mtime.nsec)];
+
+    let mut list = Vec::with_capacity(17);
+    let mut add = |number: u16, words: &[u64]| list.push(Attribute { number, value: crate::format::words(words) });
+    add(attr::MODE, &[u64::from(format_bits(kind) | permissions)]);
+    add(attr::SIZE, &[size]);
+    add(attr::GEN, &[txg::BIRTH]);
+    add(attr::UID, &[u64::from(meta.uid)]);
+    add(attr::GID, &[u64::from(meta.gid)]);
+    add(attr::PARENT, &[place.parent]);
+    add(attr::FLAGS, &[flags(permissions, is_dir, has_project)]);
+    for number in [attr::ATIME, attr::MTIME, attr::CTIME, attr::CRTIME] {
+        add(number, &time);
+    }
+    add(attr::LINKS, &[place.links]);
+    if has_project {
+        add(attr::PROJID, &[0]);
+    }
+    if let Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } = kind {
+        // The kernel's own dev_t: 12 and 20 bits.
+        add(attr::RDEV, &[u64::from(*major) << 20 | u64::from(*minor)]);
+    }
+    add(attr::DACL_COUNT, &[acl.len() as u64]);
+    list.push(Attribute { number: attr::DACL_ACES, value: acl.iter().flat_map(|ace| ace.to_bytes()).collect() });
+    if let Kind::Symlink(target) = kind {
+        list.push(Attribute { number: attr::SYMLINK, value: target.clone() });
+    }
+    if !meta.xattrs.is_empty() {
+        list.push(Attribute { number: attr::DXATTR, value: pack_xattrs(&meta.xattrs)? });
+    }
+    Ok(list)
+}
+
+fn pack_xattrs(xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Vec<u8>, XattrsTooLarge> {
+    if let Some(value) = xattrs.values().find(|value| value.len() > MAX_XATTR_VALUE) {
+        return Err(XattrsTooLarge { bytes: value.len() });
+    }
+    let list = xattrs.iter().fold(NvList::new(), |list, (name, value)| list.with(name, Value::Bytes(value.clone())));
+    let packed = list.pack();
+    if packed.len() > MAX_XATTRS { Err(XattrsTooLarge { bytes: packed.len() }) } else { Ok(packed) }
+}
+
+fn format_bits(kind: &Kind) -> u32 {
+    match kind {
+        Kind::Directory => IFMT_DIR,
+        Kind::File(_) => IFMT_FILE,
+        Kind::Symlink(_) => IFMT_LINK,
+        Kind::CharDevice { .. } => IFMT_CHAR,
+        Kind::BlockDevice { .. } => IFMT_BLOCK,
+        Kind::Fifo => IFMT_FIFO,
+        Kind::Socket => IFMT_SOCKET,
+    }
+}
+
+/// The type a directory entry states for what it names (`DT_*`).
+pub(crate) fn entry_type(kind: &Kind) -> u64 {
+    u64::from(format_bits(kind) >> 12)
+}
+
+/// `z_pflags` as Linux OpenZFS sets them on new objects.
+fn flags(permissions: u32, is_dir: bool, has_project: bool) -> u64 {
+    const ARCHIVE: u64 = 0x8_0000_0000;
+    const AV_MODIFIED: u64 = 0x400_0000_0000;
+    const PROJECT_ID: u64 = 1 << 47;
+    const ACL_TRIVIAL: u64 = 0x4;
+    const ACL_AUTO_INHERIT: u64 = 0x40;
+    const NO_EXECS_DENIED: u64 = 0x100;
+    let all_may_execute = permissions & 0o111 == 0o111;
+    ARCHIVE
+        | AV_MODIFIED
+        | ACL_TRIVIAL
+        | if all_may_execute { NO_EXECS_DENIED } else { 0 }
+        | if is_dir { ACL_AUTO_INHERIT } else { 0 }
+        | if has_project { PROJECT_ID } else { 0 }
+}
+
+/// The header: magic, layout, and the length of each attribute that has no fixed one.
+fn header_len(attributes: &[Attribute]) -> usize {
+    let variable = attributes.iter().filter(|attribute| attribute.is_variable()).count();
+    (6 + 2 * variable.max(1)).next_multiple_of(8)
+}
+
+fn packed_len(attributes: &[Attribute]) -> usize {
+    let values: usize = attributes.iter().map(|attribute| attribute.value.len().next_multiple_of(8)).sum();
+    header_len(attributes) + values
+}
+
+fn pack_buffer(attributes: &[Attribute], layouts: &mut Layouts) -> Vec<u8> {
+    let layout = layouts.number(attributes.iter().map(|attribute| attribute.number).collect());
+    let header = header_len(attributes);
+    let mut buffer = vec![0; header];
+    put_u32(&mut buffer, 0, MAGIC);
+    put_u16(&mut buffer, 4, layout | ((header / 8) as u16) << 10);
+    for (i, attribute) in attributes.iter().filter(|attribute| attribute.is_variable()).enumerate() {
+        put_u16(&mut buffer, 6 + i * 2, attribute.value.len() as u16);
+    }
+    for attribute in attributes {
+        buffer.extend(&attribute.value);
+        buffer.resize(buffer.len().next_multiple_of(8), 0);
+    }
+    buffer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Data, Timestamp};
+
+    fn meta(mode: u32, xattr_len: usize) -> Meta {
+        let mut meta = Meta::root(mode, Timestamp { sec: 1_700_000_000, nsec: 5 });
+        if xattr_len > 0 {
+            meta.xattrs.insert(b"user.k".to_vec(), vec![1; xattr_len]);
+        }
+        meta
+    }
+
+    #[test]
+    fn sizes_by_content_and_dnode_limit() {
+        let file = Kind::File(Data::bytes(*b"x"));
+        let link = |len| Kind::Symlink(vec![b't'; len]);
+        for (mode, xattr, kind, max, slots, bonus, spill) in [
+            (0o644, 0, &file, 32, 1, 176, None),
+            (0o007, 0, &file, 32, 1, 192, None),
+            (0o644, 30, &file, 32, 1, 280, None),
+            (0o644, 3000, &file, 32, 7, 3248, None),
+            (0o644, 3000, &file, 1, 1, 176, Some(3584)),
+            (0o644, 20_000, &file, 32, 1, 176, Some(20_480)),
+            (0o777, 0, &link(100), 1, 1, 280, None),
+            (0o777, 0, &link(400), 1, 1, 168, Some(512)),
+        ] {
+            let packed = pack(&meta(mode, xattr), kind, Place::default(), max, &mut Layouts::default()).unwrap();
+            let found = (packed.slots, packed.bonus.len(), packed.spill.map(|spill| spill.len()));
+            assert_eq!(found, (slots, bonus, spill), "{mode:o} {xattr} {max}");
+        }
+    }
+
+    #[test]
+    fn too_large_attributes_are_refused() {
+        let file = Kind::File(Data::bytes(*b"x"));
+        let mut layouts = Layouts::default();
+        let error = pack(&meta(0o644, 40_000), &file, Place::default(), 32, &mut layouts).unwrap_err();
+        assert_eq!(error.bytes, 40_000);
+        let mut three = meta(0o644, 30_000);
+        three.xattrs.insert(b"user.l".to_vec(), vec![1; 30_000]);
+        three.xattrs.insert(b"user.m".to_vec(), vec![1; 30_000]);
+        assert!(pack(&three, &file, Place::default(), 32, &mut layouts).is_err());
+    }
+
+    #[test]
+    fn layouts_are_numbered_as_they_appear() {
+        let mut layouts = Layouts::default();
+        let file = Kind::File(Data::bytes(*b"x"));
+        for kind in [&file, &Kind::Fifo, &file] {
+            pack(&meta(0o644, 0), kind, Place::default(), 32, &mut layouts).unwrap();
+        }
+        let numbers: Vec<_> = layouts.iter().map(|(number, list)| (number, list.len())).collect();
+        assert_eq!(numbers, [(2, 15), (3, 14)]);
+    }
+}

@@ -1,0 +1,60 @@
+//! Writes ZFS pools as bytes: no kernel module, no root, no loop device, and the same bytes every time.
+//!
+//! ```no_run
+//! use kld_pool::tree::Tree;
+//! use kld_pool::{DatasetSpec, PoolSpec, write_pool};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut root = DatasetSpec::new("tank/home".parse()?);
+//! root.properties.set("compression", "zstd-3")?;
+//! root.tree = Some(Tree::from_dir("/srv/home")?);
+//! root.snapshots.push("install".to_owned());
+//!
+//! let mut spec = PoolSpec::new("tank".parse()?, 10 << 30, [7; 32]);
+//! spec.datasets.push(root);
+//! let out = std::fs::File::create_new("tank.img")?;
+//! out.set_len(spec.size)?;
+//! let summary = write_pool(&spec, &out, &())?;
+//! println!("{} bytes allocated", summary.allocated);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What is written is an exported pool on one vdev (pool version 5000 with the feature flags of OpenZFS 2.0 and later),
+//! which any later OpenZFS imports without force. Everything is born in one transaction group: there is no intent log,
+//! nothing is freed, and space is used from the front of the vdev without gaps.
+//!
+//! Limits: one disk, partition or file (mirrors and raidz are made by attaching or replicating later); file systems only,
+//! no volumes; no encryption, no dedup; lz4, zstd-1 to zstd-19 or no compression; fletcher-4 checksums; the snapshots of a
+//! dataset all equal its head.
+
+mod codec;
+mod device;
+mod dsl;
+mod error;
+mod features;
+mod format;
+mod fs;
+mod indirect;
+mod label;
+mod media;
+mod name;
+mod objset;
+mod plan;
+mod pool;
+mod pool_properties;
+mod properties;
+mod seed;
+mod space;
+mod spec;
+pub mod tree;
+mod txg;
+
+pub use codec::Compression;
+pub use device::{Progress, Region, WriteAt};
+pub use error::WriteError;
+pub use name::{DatasetName, NameError, PoolName};
+pub use pool::{DatasetSummary, Summary, write_pool};
+pub use pool_properties::PoolProperties;
+pub use properties::{Properties, PropertyError};
+pub use spec::{DatasetSpec, PoolSpec, VdevType};

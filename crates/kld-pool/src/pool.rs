@@ -1,0 +1,474 @@
+//! The whole pool: datasets first, then the pool's own objects (the MOS), the labels last.
+//!
+//! Some of the MOS describes what was allocated, which includes itself. Those parts have a fixed size: they are stored
+//! uncompressed, their space is reserved before any of them is written.
+
+use crate::device::{Progress, WriteAt};
+use crate::dsl::{self, Dsl};
+use crate::error::WriteError;
+use crate::features;
+use crate::format::blkptr::{BlockPointer, Role};
+use crate::format::dnode::{self, Dnode, POINTERS_PER_INDIRECT, SLOT, SLOTS_PER_BLOCK, object_type};
+use crate::format::zap::Zap;
+use crate::format::{SECTOR, put_u64};
+use crate::fs::pipeline::Settings;
+use crate::fs::{Filesystem, Layout, write_filesystem};
+use crate::label::Config;
+use crate::media::{Media, POOL_COPIES};
+use crate::objset::{OBJSET_LEN, ObjectSet, TYPE_AT};
+use crate::plan::{Planned, plan};
+use crate::seed::Seed;
+use crate::space::{Allocator, Geometry, MAX_DEVICE, MIN_DEVICE, Space, device_size_for};
+use crate::spec::PoolSpec;
+use crate::tree::{Meta, Timestamp, Tree};
+use crate::txg;
+
+/// `DMU_OST_META`.
+const OBJSET_META: u64 = 1;
+/// Size of the configuration object's block.
+const CONFIG_BLOCK: usize = 16 << 10;
+/// Bytes of a space map with its one run, and of its header with the histogram.
+const SPACE_MAP: usize = 4096;
+const SPACE_MAP_HEADER: usize = 320;
+
+/// What is in a pool that was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// The pool's GUID.
+    pub guid: u64,
+    /// Bytes allocated on the vdev, all copies of metadata included.
+    pub allocated: u64,
+    /// Bytes that can be allocated at all.
+    pub capacity: u64,
+    /// Bytes written to the output.
+    pub written: u64,
+    /// Its datasets, parents before children, also those that were not given but had to be made.
+    pub datasets: Vec<DatasetSummary>,
+}
+
+/// What is in one dataset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DatasetSummary {
+    /// Its name.
+    pub name: String,
+    /// Objects in it: files, directories, and five tables.
+    pub objects: u64,
+    /// Apparent size of its files in bytes.
+    pub logical: u64,
+    /// Bytes its blocks have after compression, one copy of each.
+    pub compressed: u64,
+    /// Bytes its blocks take on the vdev (`zfs get referenced`).
+    pub referenced: u64,
+}
+
+/// Writes the pool that `spec` describes to `out`, which reads as zeros and is at least as large as the vdev.
+///
+/// The bytes depend on `spec` and on the content it refers to, and on nothing else. When this fails, `out` holds no pool:
+/// the labels are written last.
+pub fn write_pool(
+    spec: &PoolSpec,
+    out: &dyn WriteAt,
+    progress: &dyn Progress,
+) -> Result<Summary, WriteError> {
+    const ASHIFTS: std::ops::RangeInclusive<u8> = 9..=16;
+    if spec.size < MIN_DEVICE {
+        return Err(WriteError::BelowMinimum { size: spec.size });
+    }
+    if spec.size > MAX_DEVICE {
+        return Err(WriteError::AboveMaximum { size: spec.size });
+    }
+    if !ASHIFTS.contains(&spec.ashift) {
+        return Err(WriteError::BadAshift(spec.ashift));
+    }
+    let plan = plan(spec)?;
+    let geometry = Geometry::of(spec.size);
+    let mut media = Media::new(out, Allocator::new(geometry, spec.ashift), spec.ashift)?;
+    let seed = Seed::new(spec.seed);
+
+    let filesystems = write_filesystems(spec, &plan, seed, &mut media, progress)?;
+    let mut pool = Pool { spec, geometry, seed: seed.part("$MOS"), media, objects: ObjectSet::new(POOL_COPIES) };
+    pool.write(&plan, &filesystems)
+}
+
+fn write_filesystems(
+    spec: &PoolSpec,
+    plan: &[Planned],
+    seed: Seed,
+    media: &mut Media,
+    progress: &dyn Progress,
+) -> Result<Vec<Filesystem>, WriteError> {
+    let threads = match spec.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let mut empty = Tree::new();
+    let created = Timestamp { sec: spec.created.cast_signed(), nsec: 0 };
+    if let Some(meta) = empty.meta_mut("") {
+        *meta = Meta::root(0o755, created);
+    }
+    let total = plan.iter().filter_map(|planned| planned.tree).map(Tree::apparent_size).sum();
+    let mut done = 0;
+    progress.bytes(done, total);
+    plan.iter()
+        .map(|planned| {
+            let name = planned.name.as_str();
+            let effective = planned.effective;
+            let layout = Layout {
+                record_size: effective.record_size,
+                large_dnodes: effective.large_dnodes,
+                settings: Settings { compression: effective.compression, ashift: spec.ashift, threads },
+            };
+            write_filesystem(media, name, seed.part(name), planned.tree.unwrap_or(&empty), layout, &mut |bytes| {
+                done += bytes;
+                progress.bytes(done, total);
+            })
+        })
+        .collect()
+}
+
+struct Pool<'a> {
+    spec: &'a PoolSpec,
+    geometry: Geometry,
+    seed: Seed,
+    media: Media<'a>,
+    objects: ObjectSet,
+}
+
+/// Objects of the MOS whose content is written after the datasets'.
+struct Fixtures {
+    directory: u64,
+    config: u64,
+    metaslab_array: u64,
+    features_for_read: u64,
+    features_for_write: u64,
+    feature_descriptions: u64,
+    feature_enabled_txg: u64,
+    properties: u64,
+    sync_bplist: u64,
+    free_bpobj: u64,
+}
+
+/// Where one block goes: its copies.
+type Copies = [u64; POOL_COPIES];
+
+/// Space for what describes the allocation.
+struct Reservation {
+    features: Copies,
+    space_maps: Vec<Copies>,
+    array: Copies,
+    dnodes: Vec<Copies>,
+    indirect: Copies,
+    objset: Copies,
+    /// What all of it takes.
+    space: Space,
+}
+
+/// Sizes of what is reserved.
+struct Sizes {
+    features: usize,
+    array: usize,
+    dnode_blocks: u64,
+}
+
+impl Fixtures {
+    fn reserve(objects: &mut ObjectSet) -> Fixtures {
+        let mut add = |dnode| objects.add(dnode);
+        let zap = || Dnode::new(object_type::ZAP_METADATA);
+        let config = || {
+            Dnode::with_bonus(object_type::PACKED_NVLIST, object_type::PACKED_NVLIST_SIZE, vec![0; 8])
+        };
+        Fixtures {
+            // Readers look for it at number 1.
+            directory: add(Dnode::new(object_type::OBJECT_DIRECTORY)),
+            config: add(config()),
+            metaslab_array: add(Dnode::new(object_type::OBJECT_ARRAY)),
+            features_for_read: add(zap()),
+            features_for_write: add(zap()),
+            feature_descriptions: add(zap()),
+            feature_enabled_txg: add(zap()),
+            properties: add(Dnode::new(object_type::POOL_PROPERTIES)),
+            sync_bplist: add(dsl::empty_bpobj()),
+            free_bpobj: add(dsl::empty_bpobj()),
+        }
+    }
+}
+
+impl Reservation {
+    fn take(allocator: &mut Allocator, sizes: &Sizes, space_maps: u64) -> Reservation {
+        let mut space = Space::default();
+        let mut take = |size: usize| {
+            let size = size as u64;
+            space.referenced += size.next_multiple_of(allocator.unit()) * POOL_COPIES as u64;
+            space.compressed += size;
+            space.uncompressed += size;
+            [(); POOL_COPIES].map(|()| allocator.allocate(size))
+        };
+        let features = take(sizes.features);
+        let maps = (0..space_maps).map(|_| take(SPACE_MAP)).collect();
+        let array = take(sizes.array);
+        let dnodes = (0..sizes.dnode_blocks).map(|_| take(dnode::BLOCK)).collect();
+        let indirect = take(POINTERS_PER_INDIRECT * 128);
+        let objset = take(OBJSET_LEN);
+        Reservation { features, space_maps: maps, array, dnodes, indirect, objset, space }
+    }
+}
+
+impl Pool<'_> {
+    fn write(&mut self, plan: &[Planned], filesystems: &[Filesystem]) -> Result<Summary, WriteError> {
+        let fixtures = Fixtures::reserve(&mut self.objects);
+        let created = self.spec.created;
+        let dsl = Dsl::write(&mut self.media, &mut self.objects, self.seed, created, plan, filesystems)?;
+        self.write_properties(&fixtures, &dsl, plan)?;
+        self.write_features(&fixtures, &dsl.usage)?;
+        self.write_directory(&fixtures, &dsl)?;
+        let guid = self.seed.number("pool guid", 0);
+        let longest = plan.iter().map(|planned| planned.snapshots.len()).max().unwrap_or(0);
+        let config = Config {
+            name: self.spec.name.as_str(),
+            guid,
+            vdev_guid: self.seed.number("vdev guid", 0),
+            vdev_path: &self.spec.vdev_path,
+            vdev_type: self.spec.vdev_type,
+            ashift: self.spec.ashift,
+            geometry: self.geometry,
+            metaslab_array: fixtures.metaslab_array,
+            properties: &self.spec.properties,
+            txg: txg::uberblock(longest),
+            created,
+        };
+        self.write_config(&fixtures, &config)?;
+
+        let (maps, reservation) = self.reserve()?;
+        self.objects.space += reservation.space;
+        let own: Vec<Space> = filesystems.iter().map(|filesystem| filesystem.space).collect();
+        let totals = dsl::totals(plan, &own, self.objects.space);
+        dsl::check_quotas(plan, &own, &totals)?;
+        let needed = self.media.allocator.end().max(totals.first().map_or(0, |root| root.used));
+        if needed > self.geometry.capacity() {
+            return Err(WriteError::TooSmall { size: self.spec.size, needed: device_size_for(needed) });
+        }
+        let own_space = self.objects.space;
+        dsl.settle(&mut self.objects, plan, &totals, own_space);
+        self.store_features_for_write(&fixtures, &dsl.usage, &reservation)?;
+        self.store_space_maps(&fixtures, &maps, &reservation)?;
+        let root = self.store_objset(&reservation)?;
+
+        self.media.sync()?;
+        for (at, label) in config.labels(&root) {
+            self.media.write_device(&label, at)?;
+        }
+        self.media.sync()?;
+        Ok(Summary {
+            guid,
+            allocated: totals_allocated(&own, self.objects.space),
+            capacity: self.geometry.capacity(),
+            written: self.media.written(),
+            datasets: plan.iter().zip(filesystems).map(|(planned, filesystem)| DatasetSummary {
+                name: planned.name.to_string(),
+                objects: filesystem.objects,
+                logical: filesystem.logical,
+                compressed: filesystem.space.compressed,
+                referenced: filesystem.space.referenced,
+            }).collect(),
+        })
+    }
+
+    fn zap(&self, object: u64) -> Zap {
+        Zap::new(self.seed.number("table", object))
+    }
+
+    fn set_zap(&mut self, object: u64, zap: &Zap) -> Result<(), WriteError> {
+        self.objects.set_zap(&mut self.media, object, zap)
+    }
+
+    fn write_properties(&mut self, fixtures: &Fixtures, dsl: &Dsl, plan: &[Planned]) -> Result<(), WriteError> {
+        let mut zap = self.zap(fixtures.properties);
+        let bootfs = self.spec.bootfs.as_ref();
+        if let Some(index) = plan.iter().position(|planned| Some(&planned.name) == bootfs) {
+            zap.add_u64("bootfs", dsl.head(index));
+        }
+        zap.add_u64("ashift", u64::from(self.spec.ashift));
+        self.spec.properties.numbers().for_each(|(name, number)| zap.add_u64(name, number));
+        self.set_zap(fixtures.properties, &zap)
+    }
+
+    /// Writes the feature tables, except the one whose counts depend on how many space maps there are.
+    fn write_features(&mut self, fixtures: &Fixtures, usage: &features::Usage) -> Result<(), WriteError> {
+        let mut descriptions = self.zap(fixtures.feature_descriptions);
+        let mut enabled = self.zap(fixtures.feature_enabled_txg);
+        for (guid, _) in usage.for_read().into_iter().chain(usage.for_write(0)) {
+            descriptions.add_text(guid, features::short_name(guid));
+            enabled.add_u64(guid, txg::POOL_CREATED);
+        }
+        let mut for_read = self.zap(fixtures.features_for_read);
+        usage.for_read().into_iter().for_each(|(guid, count)| for_read.add_u64(guid, count));
+        self.set_zap(fixtures.feature_descriptions, &descriptions)?;
+        self.set_zap(fixtures.feature_enabled_txg, &enabled)?;
+        self.set_zap(fixtures.features_for_read, &for_read)
+    }
+
+    fn write_directory(&mut self, fixtures: &Fixtures, dsl: &Dsl) -> Result<(), WriteError> {
+        const VERSION: u64 = 5000;
+        let mut zap = self.zap(fixtures.directory);
+        for (name, value) in [
+            ("root_dataset", dsl.root_dir()),
+            ("config", fixtures.config),
+            ("sync_bplist", fixtures.sync_bplist),
+            ("free_bpobj", fixtures.free_bpobj),
+            ("features_for_read", fixtures.features_for_read),
+            ("features_for_write", fixtures.features_for_write),
+            ("feature_descriptions", fixtures.feature_descriptions),
+            ("feature_enabled_txg", fixtures.feature_enabled_txg),
+            ("pool_props", fixtures.properties),
+            ("deflate", 1),
+            ("creation_version", VERSION),
+        ] {
+            zap.add_u64(name, value);
+        }
+        self.set_zap(fixtures.directory, &zap)
+    }
+
+    fn write_config(&mut self, fixtures: &Fixtures, config: &Config) -> Result<(), WriteError> {
+        let mut packed = config.pack_for_pool();
+        let dnode = self.objects.get_mut(fixtures.config);
+        dnode.bonus = (packed.len() as u64).to_le_bytes().to_vec();
+        packed.resize(packed.len().next_multiple_of(CONFIG_BLOCK), 0);
+        let blocks: Vec<Vec<u8>> = packed.chunks(CONFIG_BLOCK).map(<[u8]>::to_vec).collect();
+        self.objects.set_blocks(&mut self.media, fixtures.config, CONFIG_BLOCK as u32, &blocks)
+    }
+
+    /// Reserves space for what describes the allocation; gives the space maps' objects, one for each metaslab touched.
+    fn reserve(&mut self) -> Result<(Vec<u64>, Reservation), WriteError> {
+        const MOST: u64 = (POINTERS_PER_INDIRECT * SLOTS_PER_BLOCK) as u64;
+        let array = (self.geometry.metaslabs as usize * 8).next_multiple_of(SECTOR);
+        let mut count = self.media.allocator.used_per_metaslab().len() as u64;
+        loop {
+            let sizes =
+                Sizes { features: FEATURES_BLOCK, array, dnode_blocks: self.objects.dnode_block_count(count) };
+            let mut trial = self.media.allocator.clone();
+            let reservation = Reservation::take(&mut trial, &sizes, count);
+            let touched = trial.used_per_metaslab().len() as u64;
+            if touched > count {
+                count = touched;
+                continue;
+            }
+            self.media.allocator = trial;
+            let objects = self.objects.next() + count;
+            if objects > MOST {
+                return Err(WriteError::TooManyObjects { objects, most: MOST });
+            }
+            let space_map = || {
+                let header = vec![0; SPACE_MAP_HEADER];
+                Dnode::with_bonus(object_type::SPACE_MAP, object_type::SPACE_MAP_HEADER, header)
+            };
+            let maps = (0..count).map(|_| self.objects.add(space_map())).collect();
+            return Ok((maps, reservation));
+        }
+    }
+
+    /// Stores a reserved block of an object that has only this one.
+    fn store_single(&mut self, object: u64, block: &[u8], copies: &Copies) -> Result<(), WriteError> {
+        let unit = self.media.allocator.unit();
+        let role = Role { object_type: self.objects.get(object).object_type, level: 0 };
+        let pointer = self.media.store_at(block, copies, role, 1)?;
+        let dnode = self.objects.get_mut(object);
+        dnode.block_size = block.len() as u32;
+        dnode.pointer = pointer;
+        dnode.used = (block.len() as u64).next_multiple_of(unit) * POOL_COPIES as u64;
+        Ok(())
+    }
+
+    fn store_features_for_write(
+        &mut self,
+        fixtures: &Fixtures,
+        usage: &features::Usage,
+        reservation: &Reservation,
+    ) -> Result<(), WriteError> {
+        let mut zap = self.zap(fixtures.features_for_write);
+        let space_maps = reservation.space_maps.len() as u64;
+        usage.for_write(space_maps).into_iter().for_each(|(guid, count)| zap.add_u64(guid, count));
+        let built = zap.build().map_err(|_| WriteError::TableTooCrowded { entries: zap.entries.len() })?;
+        debug_assert_eq!(built.block_size as usize, FEATURES_BLOCK, "the reserved size is that of the table");
+        self.store_single(fixtures.features_for_write, &built.blocks[0], &reservation.features)
+    }
+
+    fn store_space_maps(
+        &mut self,
+        fixtures: &Fixtures,
+        maps: &[u64],
+        reservation: &Reservation,
+    ) -> Result<(), WriteError> {
+        let mut array = vec![0; (self.geometry.metaslabs as usize * 8).next_multiple_of(SECTOR)];
+        let used = self.media.allocator.used_per_metaslab().to_vec();
+        for (i, (map, copies)) in maps.iter().zip(&reservation.space_maps).enumerate() {
+            put_u64(&mut array, i * 8, *map);
+            let (header, run) =
+                space_map(*map, used.get(i).copied().unwrap_or(0), self.geometry.metaslab_size(), self.spec.ashift);
+            self.store_single(*map, &run, copies)?;
+            self.objects.get_mut(*map).bonus = header;
+        }
+        self.store_single(fixtures.metaslab_array, &array, &reservation.array)
+    }
+
+    /// Stores the dnode array, its one indirect block and the header; gives the pointer the uberblock needs.
+    fn store_objset(&mut self, reservation: &Reservation) -> Result<BlockPointer, WriteError> {
+        let unit = self.media.allocator.unit();
+        let mut indirect = vec![0; POINTERS_PER_INDIRECT * 128];
+        let mut fill = 0;
+        let blocks: Vec<_> = self.objects.dnode_blocks().collect();
+        for (i, (block, copies)) in blocks.iter().zip(&reservation.dnodes).enumerate() {
+            let role = Role { object_type: object_type::DNODE, level: 0 };
+            let pointer = self.media.store_at(&block.bytes, copies, role, block.fill)?;
+            indirect[i * 128..(i + 1) * 128].copy_from_slice(&pointer.to_bytes());
+            fill += block.fill;
+        }
+        let role = Role { object_type: object_type::DNODE, level: 1 };
+        let mut meta_dnode = Dnode::new(object_type::DNODE);
+        meta_dnode.block_size = dnode::BLOCK as u32;
+        meta_dnode.levels = 2;
+        meta_dnode.last_block = blocks.len() as u64 - 1;
+        meta_dnode.pointer = self.media.store_at(&indirect, &reservation.indirect, role, fill)?;
+        let dnode_bytes = blocks.len() as u64 * (dnode::BLOCK as u64).next_multiple_of(unit);
+        meta_dnode.used = POOL_COPIES as u64 * (dnode_bytes + (indirect.len() as u64).next_multiple_of(unit));
+        let mut header = vec![0; OBJSET_LEN];
+        header[..SLOT].copy_from_slice(&meta_dnode.to_bytes());
+        put_u64(&mut header, TYPE_AT, OBJSET_META);
+        let role = Role { object_type: object_type::OBJSET, level: 0 };
+        self.media.store_at(&header, &reservation.objset, role, fill)
+    }
+}
+
+/// Size of the block of the table of features for writing: nine entries of a micro ZAP, in sectors.
+const FEATURES_BLOCK: usize = 1024;
+
+/// A space map with one run of `used` bytes at the start of a metaslab: its header and its data.
+fn space_map(object: u64, used: u64, metaslab: u64, ashift: u8) -> (Vec<u8>, Vec<u8>) {
+    const TWO_WORD_ENTRY: u64 = 3 << 62;
+    const RUN_SHIFT: u32 = 24;
+    const ENTRY_LEN: u64 = 16;
+    const HISTOGRAM_AT: usize = 64;
+    const BUCKETS: u32 = 32;
+    let mut header = vec![0; SPACE_MAP_HEADER];
+    let mut run = vec![0; SPACE_MAP];
+    put_u64(&mut header, 0, object);
+    if used > 0 {
+        // Type allocated and offset 0 are a second word of zero.
+        put_u64(&mut run, 0, TWO_WORD_ENTRY | ((used >> ashift) - 1) << RUN_SHIFT);
+        put_u64(&mut header, 8, ENTRY_LEN);
+        put_u64(&mut header, 16, used);
+    }
+    // The allocator of the importing system chooses metaslabs by this: one free run, in the bucket of its size.
+    let free = metaslab - used;
+    if free > 0 {
+        let bucket = (free.ilog2() - u32::from(ashift)).min(BUCKETS - 1);
+        put_u64(&mut header, HISTOGRAM_AT + bucket as usize * 8, 1);
+    }
+    (header, run)
+}
+
+/// Bytes allocated for datasets and the pool's own objects.
+fn totals_allocated(own: &[Space], mos: Space) -> u64 {
+    own.iter().map(|space| space.referenced).sum::<u64>() + mos.referenced
+}

@@ -1,0 +1,125 @@
+//! Pool properties: what `zpool create -o` takes, as far as it makes sense for a pool that is written once.
+
+use std::collections::BTreeMap;
+
+use crate::properties::PropertyError;
+
+/// Feature sets (`compatibility=`) that include every feature a written pool enables.
+const COMPATIBLE: &[&str] = &[
+    "off",
+    "openzfs-2.0-freebsd",
+    "openzfs-2.0-linux",
+    "openzfs-2.1-freebsd",
+    "openzfs-2.1-linux",
+    "openzfs-2.2",
+    "openzfs-2.2-freebsd",
+    "openzfs-2.2-linux",
+    "openzfs-2.3",
+    "openzfs-2.3-freebsd",
+    "openzfs-2.3-linux",
+    "openzfs-2.4",
+    "openzfs-2.4-freebsd",
+    "openzfs-2.4-linux",
+];
+
+/// Properties set on a pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolProperties {
+    /// Those kept in the pool's property table.
+    numbers: BTreeMap<String, u64>,
+    comment: Option<String>,
+    compatibility: Option<String>,
+}
+
+impl PoolProperties {
+    /// No property set.
+    pub fn new() -> PoolProperties {
+        PoolProperties::default()
+    }
+
+    /// Sets a property to what `zpool create -o name=value` would; the last value given counts.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), PropertyError> {
+        let bad = |hint: &str| PropertyError::BadValue {
+            name: name.to_owned(),
+            value: value.to_owned(),
+            hint: hint.to_owned(),
+        };
+        match name {
+            "autotrim" | "autoexpand" | "delegation" | "listsnapshots" => {
+                let number = match value {
+                    "on" => 1,
+                    "off" => 0,
+                    _ => return Err(bad("on or off")),
+                };
+                self.numbers.insert(name.to_owned(), number);
+            }
+            "failmode" => {
+                let number = match value {
+                    "wait" => 0,
+                    "continue" => 1,
+                    "panic" => 2,
+                    _ => return Err(bad("wait, continue or panic")),
+                };
+                self.numbers.insert(name.to_owned(), number);
+            }
+            "comment" => {
+                const MAX: usize = 32;
+                if value.len() > MAX || !value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+                    return Err(bad("at most 32 printable ASCII characters"));
+                }
+                self.comment = Some(value.to_owned());
+            }
+            "compatibility" => {
+                if !value.split(',').all(|set| COMPATIBLE.contains(&set)) {
+                    return Err(bad(&format!("one of {}", COMPATIBLE.join(", "))));
+                }
+                self.compatibility = Some(value.to_owned()).filter(|value| value != "off");
+            }
+            "ashift" | "bootfs" => {
+                let hint = "it is a field of the pool's specification";
+                return Err(PropertyError::NotSettable { name: name.to_owned(), hint });
+            }
+            _ => return Err(PropertyError::Unknown { name: name.to_owned() }),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.numbers.iter().map(|(name, number)| (name.as_str(), *number))
+    }
+
+    /// Texts that are kept in the pool's configuration, not in the property table.
+    pub(crate) fn configuration(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        [("comment", &self.comment), ("compatibility", &self.compatibility)]
+            .into_iter()
+            .filter_map(|(name, value)| value.as_deref().map(|value| (name, value)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values() {
+        let mut properties = PoolProperties::new();
+        for (name, value, accepted) in [
+            ("autotrim", "on", true),
+            ("autotrim", "yes", false),
+            ("comment", "made by hand", true),
+            ("comment", "a comment of more than 32 characters", false),
+            ("compatibility", "openzfs-2.1-linux", true),
+            ("compatibility", "grub2", false),
+            ("failmode", "continue", true),
+            ("ashift", "12", false),
+            ("nonsense", "1", false),
+        ] {
+            assert_eq!(properties.set(name, value).is_ok(), accepted, "{name}={value}");
+        }
+        assert_eq!(properties.numbers().collect::<Vec<_>>(), [("autotrim", 1), ("failmode", 1)]);
+        assert_eq!(
+            properties.configuration().collect::<Vec<_>>(),
+            [("comment", "made by hand"), ("compatibility", "openzfs-2.1-linux")]
+        );
+    }
+}

@@ -1,0 +1,233 @@
+//! Values of properties: from the words of the command line to what is stored.
+
+use super::{DEFAULT_ZSTD_LEVEL, PropertyError};
+use crate::codec::Compression;
+
+/// A value as it stands in a property table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stored {
+    Number(u64),
+    Text(String),
+}
+
+const COMPRESS_ON: u64 = 1;
+const COMPRESS_OFF: u64 = 2;
+const COMPRESS_LZ4: u64 = 15;
+const COMPRESS_ZSTD: u64 = 16;
+/// The level stands above the algorithm.
+const LEVEL_SHIFT: u32 = 7;
+const MAX_ZSTD_LEVEL: u8 = 19;
+
+const ON_OFF: &[(&str, u64)] = &[("off", 0), ("on", 1)];
+const CACHE: &[(&str, u64)] = &[("none", 0), ("metadata", 1), ("all", 2)];
+
+/// Properties whose value is one of a few words, with the number each is stored as (`zfs_prop.c` of OpenZFS).
+const WORDS: &[(&str, &[(&str, u64)], &str)] = &[
+    ("atime", ON_OFF, "on or off"),
+    ("relatime", ON_OFF, "on or off"),
+    ("devices", ON_OFF, "on or off"),
+    ("exec", ON_OFF, "on or off"),
+    ("setuid", ON_OFF, "on or off"),
+    ("readonly", ON_OFF, "on or off"),
+    ("overlay", ON_OFF, "on or off"),
+    // `on` means system attributes since OpenZFS 2.3; that is also how attributes are written here.
+    ("xattr", &[("off", 0), ("on", 2), ("sa", 2)], "on or sa"),
+    ("acltype", &[("off", 0), ("noacl", 0), ("posix", 1), ("posixacl", 1)], "off or posix"),
+    ("canmount", &[("off", 0), ("on", 1), ("noauto", 2)], "on, off or noauto"),
+    ("dnodesize", &[("legacy", 0), ("auto", 1)], "legacy or auto"),
+    ("snapdir", &[("hidden", 0), ("visible", 1)], "hidden or visible"),
+    ("sync", &[("standard", 0), ("always", 1), ("disabled", 2)], "standard, always or disabled"),
+    ("logbias", &[("latency", 0), ("throughput", 1)], "latency or throughput"),
+    ("primarycache", CACHE, "all, metadata or none"),
+    ("secondarycache", CACHE, "all, metadata or none"),
+    ("redundant_metadata", &[("all", 0), ("most", 1)], "all or most"),
+    ("copies", &[("1", 1)], "1"),
+    ("checksum", &[("on", 1), ("fletcher4", 7)], "on or fletcher4"),
+];
+
+/// Values that ZFS knows and that are refused because blocks or attributes would have to be written differently.
+const UNSUPPORTED: &[(&str, &[&str])] = &[
+    ("xattr", &["dir"]),
+    ("acltype", &["nfsv4"]),
+    ("dnodesize", &["1k", "2k", "4k", "8k", "16k"]),
+    ("copies", &["2", "3"]),
+    (
+        "checksum",
+        &["off", "fletcher2", "sha256", "noparity", "sha512", "skein", "edonr", "blake3"],
+    ),
+];
+
+/// Properties of ZFS that have no place here.
+const NOT_SETTABLE: &[(&str, &str)] = &[
+    ("volsize", "only file systems are written, not volumes"),
+    ("volblocksize", "only file systems are written, not volumes"),
+    ("encryption", "make the encrypted dataset on the running machine, where its key is"),
+    ("keyformat", "make the encrypted dataset on the running machine, where its key is"),
+    ("keylocation", "make the encrypted dataset on the running machine, where its key is"),
+    ("dedup", "set it on the running machine"),
+    ("special_small_blocks", "the pool has one vdev: set it when a special vdev is added"),
+    ("casesensitivity", "names are case-sensitive"),
+    ("normalization", "names are stored as they are"),
+    ("utf8only", "names are stored as they are"),
+    ("sharenfs", "set it on the running machine"),
+    ("sharesmb", "set it on the running machine"),
+];
+
+/// Checks a property and gives the value to store.
+pub(super) fn parse(name: &str, value: &str) -> Result<Stored, PropertyError> {
+    if name.contains(':') {
+        return parse_user(name, value);
+    }
+    if let Some((_, hint)) = NOT_SETTABLE.iter().find(|(known, _)| *known == name) {
+        return Err(PropertyError::NotSettable { name: name.to_owned(), hint });
+    }
+    if let Some((_, words, hint)) = WORDS.iter().find(|(known, _, _)| *known == name) {
+        if let Some((_, number)) = words.iter().find(|(word, _)| *word == value) {
+            return Ok(Stored::Number(*number));
+        }
+        let known = UNSUPPORTED.iter().any(|(property, values)| *property == name && values.contains(&value));
+        return Err(if known { unsupported(name, value, hint) } else { bad(name, value, hint) });
+    }
+    match name {
+        "recordsize" => parse_record_size(value),
+        "compression" => parse_compression(value),
+        "quota" | "refquota" | "reservation" | "refreservation" => parse_limit(name, value),
+        "mountpoint" => parse_mountpoint(value),
+        _ => Err(PropertyError::Unknown { name: name.to_owned() }),
+    }
+}
+
+fn bad(name: &str, value: &str, hint: &str) -> PropertyError {
+    PropertyError::BadValue { name: name.to_owned(), value: value.to_owned(), hint: hint.to_owned() }
+}
+
+fn unsupported(name: &str, value: &str, hint: &str) -> PropertyError {
+    PropertyError::UnsupportedValue { name: name.to_owned(), value: value.to_owned(), hint: hint.to_owned() }
+}
+
+fn parse_record_size(value: &str) -> Result<Stored, PropertyError> {
+    /// The largest that OpenZFS 2.1 accepts without changing a module parameter.
+    const RANGE: std::ops::RangeInclusive<u64> = 512..=1 << 20;
+    match parse_size(value) {
+        Some(size) if size.is_power_of_two() && RANGE.contains(&size) => Ok(Stored::Number(size)),
+        _ => Err(bad("recordsize", value, "a power of two from 512 to 1M")),
+    }
+}
+
+fn parse_compression(value: &str) -> Result<Stored, PropertyError> {
+    const HINT: &str = "off, on, lz4, zstd or zstd-1 to zstd-19";
+    let number = match value {
+        "on" => COMPRESS_ON,
+        "off" => COMPRESS_OFF,
+        "lz4" => COMPRESS_LZ4,
+        "zstd" => COMPRESS_ZSTD,
+        _ => {
+            let level = value.strip_prefix("zstd-").and_then(|level| level.parse::<u8>().ok());
+            match level {
+                Some(level @ 1..=MAX_ZSTD_LEVEL) => COMPRESS_ZSTD | u64::from(level) << LEVEL_SHIFT,
+                _ => {
+                    let known = ["gzip", "lzjb", "zle", "zstd-fast"].iter().any(|word| value.starts_with(word));
+                    let error = if known { unsupported } else { bad };
+                    return Err(error("compression", value, HINT));
+                }
+            }
+        }
+    };
+    Ok(Stored::Number(number))
+}
+
+/// What a stored `compression` means for blocks that are written.
+pub(super) fn compression_of(stored: u64) -> Compression {
+    let level = (stored >> LEVEL_SHIFT) as u8;
+    match stored & ((1 << LEVEL_SHIFT) - 1) {
+        COMPRESS_OFF => Compression::Off,
+        COMPRESS_ZSTD => Compression::Zstd(if level == 0 { DEFAULT_ZSTD_LEVEL } else { level }),
+        _ => Compression::Lz4,
+    }
+}
+
+fn parse_limit(name: &str, value: &str) -> Result<Stored, PropertyError> {
+    if value == "none" {
+        return Ok(Stored::Number(0));
+    }
+    parse_size(value).map(Stored::Number).ok_or_else(|| bad(name, value, "none or a size such as 10G"))
+}
+
+fn parse_mountpoint(value: &str) -> Result<Stored, PropertyError> {
+    const MAX: usize = 1023;
+    let is_path = value.starts_with('/') && value.len() <= MAX && !value.contains('\0');
+    if is_path || matches!(value, "none" | "legacy") {
+        Ok(Stored::Text(value.to_owned()))
+    } else {
+        Err(bad("mountpoint", value, "an absolute path, none or legacy"))
+    }
+}
+
+fn parse_user(name: &str, value: &str) -> Result<Stored, PropertyError> {
+    const MAX_NAME: usize = 255;
+    const MAX_VALUE: usize = 8191;
+    let is_name = name.len() <= MAX_NAME
+        && !name.starts_with('-')
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b":+._-".contains(&byte));
+    if is_name && value.len() <= MAX_VALUE && !value.contains('\0') {
+        return Ok(Stored::Text(value.to_owned()));
+    }
+    let hint = "the name of a user property is lower-case letters, digits and `:+._-`, at most 255 bytes; its value at \
+                most 8191 bytes";
+    Err(bad(name, value, hint))
+}
+
+/// A size such as `512`, `128k`, `1.5G`, `10GiB`: binary units, upper or lower case.
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
+    const UNITS: &str = "KMGTPE";
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let mut unit = unit.to_ascii_uppercase();
+    if unit.len() > 1 {
+        unit = unit.strip_suffix("IB").or(unit.strip_suffix('B'))?.to_owned();
+    }
+    let shift = match unit.as_str() {
+        "" | "B" => 0,
+        unit if unit.len() == 1 => 10 * (UNITS.find(unit)? as u32 + 1),
+        _ => return None,
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    // Fractions are exact to a billionth of a unit.
+    const SCALE: u64 = 1_000_000_000;
+    if whole.is_empty() || fraction.len() > 9 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let fraction: u64 = format!("{fraction:0<9}").parse().ok()?;
+    let value = (u128::from(whole.parse::<u64>().ok()?) << shift)
+        + ((u128::from(fraction) << shift) / u128::from(SCALE));
+    u64::try_from(value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, size) in [
+            ("0", Some(0)),
+            ("512", Some(512)),
+            ("512B", Some(512)),
+            ("8k", Some(8192)),
+            ("8KB", Some(8192)),
+            ("8KiB", Some(8192)),
+            ("1.5G", Some(3 << 29)),
+            ("16E", None),
+            ("15E", Some(15 << 60)),
+            ("1X", None),
+            ("-1", None),
+            (".5G", None),
+            ("1.2.3K", None),
+            ("", None),
+            ("k", None),
+            ("1é", None),
+        ] {
+            assert_eq!(parse_size(text), size, "{text}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Space on the vdev: its division into metaslabs, and an allocator that only moves forward.
+//!
+//! Allocating in order gives one used run per metaslab, so that a space map is one entry and an untouched metaslab
+//! needs none. Sizes and offsets are bytes; offset 0 is the first byte after the front labels and the boot area.
+
+/// Front labels and boot area: what lies before offset 0.
+pub(crate) const DATA_START: u64 = 4 << 20;
+/// One label.
+pub(crate) const LABEL: u64 = 256 << 10;
+/// Two labels at the end of the vdev.
+const BACK_LABELS: u64 = 2 * LABEL;
+/// Smallest vdev that OpenZFS accepts (`SPA_MINDEVSIZE`).
+pub(crate) const MIN_DEVICE: u64 = 64 << 20;
+/// Largest vdev whose array of space maps fits into one block (16384 metaslabs of 16 GiB).
+pub(crate) const MAX_DEVICE: u64 = 256 << 40;
+
+/// How the vdev is divided. The size of metaslabs is fixed for the life of the vdev.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    /// Size of the vdev, rounded down to whole labels.
+    pub(crate) device: u64,
+    /// Bytes between the front and the back labels.
+    pub(crate) allocatable: u64,
+    /// log2 of the metaslab size.
+    pub(crate) metaslab_shift: u32,
+    pub(crate) metaslabs: u64,
+}
+
+impl Geometry {
+    /// Divides a vdev of `size` bytes (at least [`MIN_DEVICE`]) the way OpenZFS does: 512 MiB metaslabs, smaller ones so
+    /// that there are about 16, larger ones so that there are at most about 200.
+    pub(crate) fn of(size: u64) -> Geometry {
+        const DEFAULT_SHIFT: u32 = 29;
+        const MIN_SHIFT: u32 = 24;
+        const MAX_SHIFT: u32 = 34;
+        let device = size / LABEL * LABEL;
+        let allocatable = device - DATA_START - BACK_LABELS;
+        let highest_bit = |value: u64| 64 - value.leading_zeros();
+        let metaslab_shift = match allocatable >> DEFAULT_SHIFT {
+            ..16 => highest_bit(allocatable / 16).max(MIN_SHIFT),
+            16..=200 => DEFAULT_SHIFT,
+            _ => highest_bit(allocatable / 200).min(MAX_SHIFT),
+        };
+        Geometry { device, allocatable, metaslab_shift, metaslabs: allocatable >> metaslab_shift }
+    }
+
+    /// Bytes that metaslabs cover.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.metaslabs << self.metaslab_shift
+    }
+
+    pub(crate) fn metaslab_size(&self) -> u64 {
+        1 << self.metaslab_shift
+    }
+}
+
+/// The smallest size, in whole MiB, of a vdev on which `used` bytes surely fit.
+pub(crate) fn device_size_for(used: u64) -> u64 {
+    const STEP: u64 = 1 << 20;
+    // Blocks that would straddle two metaslabs leave gaps, one per metaslab, whose size depends on the geometry.
+    const LARGEST_BLOCK: u64 = 2 << 20;
+    let fits = |size: u64| {
+        let geometry = Geometry::of(size);
+        used + (geometry.metaslabs + 1) * LARGEST_BLOCK <= geometry.capacity()
+    };
+    let mut size = (used + DATA_START + BACK_LABELS).next_multiple_of(STEP).max(MIN_DEVICE);
+    while !fits(size) {
+        size += (size / 64).next_multiple_of(STEP);
+    }
+    size
+}
+
+/// Hands out space in ascending order.
+///
+/// It never fails: past the end of the vdev it goes on counting, so that the caller can say how much was needed.
+#[derive(Clone, Debug)]
+pub(crate) struct Allocator {
+    geometry: Geometry,
+    unit: u64,
+    next: u64,
+    /// For each metaslab touched, the used bytes at its start.
+    used: Vec<u64>,
+}
+
+impl Allocator {
+    pub(crate) fn new(geometry: Geometry, ashift: u8) -> Allocator {
+        Allocator { geometry, unit: 1 << ashift, next: 0, used: Vec::new() }
+    }
+
+    /// Space for `size` bytes (at most a metaslab, which is at least 16 MiB), rounded up to the allocation unit and
+    /// never across the end of a metaslab.
+    pub(crate) fn allocate(&mut self, size: u64) -> u64 {
+        let size = size.next_multiple_of(self.unit);
+        let metaslab = self.geometry.metaslab_size();
+        if self.next / metaslab != (self.next + size - 1) / metaslab {
+            self.next = self.next.next_multiple_of(metaslab);
+        }
+        let offset = self.next;
+        self.next += size;
+        let index = (offset / metaslab) as usize;
+        if self.used.len() <= index {
+            self.used.resize(index + 1, 0);
+        }
+        self.used[index] = self.next - offset / metaslab * metaslab;
+        offset
+    }
+
+    pub(crate) fn unit(&self) -> u64 {
+        self.unit
+    }
+
+    /// Whether everything allocated so far lies on the vdev.
+    pub(crate) fn fits(&self) -> bool {
+        self.next <= self.geometry.capacity()
+    }
+
+    /// The end of the last allocation.
+    pub(crate) fn end(&self) -> u64 {
+        self.next
+    }
+
+    /// Used bytes at the start of each metaslab touched.
+    pub(crate) fn used_per_metaslab(&self) -> &[u64] {
+        &self.used
+    }
+}
+
+/// Space charged to a dataset or to the pool's own metadata.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub(crate) struct Space {
+    /// Allocated bytes of all copies.
+    pub(crate) referenced: u64,
+    /// Bytes after compression.
+    pub(crate) compressed: u64,
+    /// Bytes before compression (metadata counts as compressed).
+    pub(crate) uncompressed: u64,
+}
+
+impl std::ops::AddAssign for Space {
+    fn add_assign(&mut self, other: Space) {
+        self.referenced += other.referenced;
+        self.compressed += other.compressed;
+        self.uncompressed += other.uncompressed;
+    }
+}
+
+impl std::ops::Add for Space {
+    type Output = Space;
+    fn add(mut self, other: Space) -> Space {
+        self += other;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn geometry_table() {
+        const GIB: u64 = 1 << 30;
+        for (size, shift, count) in
+            [(64 << 20, 24, 3), (GIB, 26, 15), (10 * GIB, 30, 9), (100 * GIB, 29, 199), (1024 * GIB, 33, 127)]
+        {
+            let geometry = Geometry::of(size);
+            assert_eq!((geometry.metaslab_shift, geometry.metaslabs), (shift, count), "{size}");
+        }
+        assert_eq!(Geometry::of((64 << 20) + 5).device, 64 << 20);
+    }
+
+    proptest! {
+        #[test]
+        fn allocations_are_disjoint_aligned_and_inside_one_metaslab(sizes in proptest::collection::vec(1u64..1_500_000, 1..200)) {
+            let geometry = Geometry::of(64 << 20);
+            let mut allocator = Allocator::new(geometry, 12);
+            let mut end = 0;
+            for size in sizes {
+                let offset = allocator.allocate(size);
+                prop_assert!(offset >= end);
+                prop_assert_eq!(offset % 4096, 0);
+                end = offset + size;
+                prop_assert_eq!(offset >> 24, (end - 1) >> 24);
+                prop_assert!(allocator.used_per_metaslab()[(offset >> 24) as usize] >= end - (offset >> 24 << 24));
+            }
+            prop_assert_eq!(allocator.fits(), allocator.end() <= 3 << 24);
+        }
+
+        #[test]
+        fn the_advised_size_suffices(used in 1u64..(40 << 30)) {
+            prop_assert!(Geometry::of(device_size_for(used)).capacity() >= used);
+        }
+    }
+}
