@@ -2,8 +2,8 @@
 //!
 //! systemd in the guest (256 and later) takes units from system credentials (`systemd.system-credentials(7)`,
 //! `systemd.extra-unit.*`, `systemd.unit-dropin.*`), and the firmware's tables carry credentials. So the host
-//! injects a service that waits for a virtio-serial port and runs what comes through it, as root. It depends on
-//! nothing but the port, so it also answers in a boot that is stuck. Needs `bash` and coreutils in the guest. The
+//! injects a service that opens a virtio-serial port and runs what comes through it, as root. It depends on no
+//! other unit, so it also answers in a boot that is stuck. Needs `bash` and coreutils in the guest. The
 //! port exists only where the host made one: an image that runs elsewhere has no such service.
 //!
 //! A request and a reply are one line each, with a nonce. A host that comes back after it was killed finds the
@@ -29,11 +29,9 @@ const SLACK: Duration = Duration::from_secs(60);
 
 const SCRIPT: &str = include_str!("control.bash");
 
-const UNIT: &str = r"[Unit]
+const UNIT: &str = "[Unit]
 Description=kldload control channel
 DefaultDependencies=no
-Requires=dev-virtio\x2dports-kldload.control.device
-After=dev-virtio\x2dports-kldload.control.device
 Conflicts=shutdown.target
 Before=shutdown.target
 IgnoreOnIsolate=yes
@@ -46,7 +44,7 @@ RestartSec=1
 Environment=LC_ALL=C.UTF-8 HOME=/root
 ";
 
-/// Starts it with the first units and lets none of them wait for it.
+/// Starts it with the first units, right after the root file system, and lets none of them wait for it.
 const DROP_IN: &str = "[Unit]\nWants=kldload-control.service\n";
 
 /// What the guest's systemd must be given.
@@ -155,11 +153,8 @@ mod tests {
         expect![[r#"
 
             run 1.1 90 ZWNobyAnYSxiJwo= end
-        "#]].assert_eq(&render_request(
-            "1.1",
-            Duration::from_secs(90),
-            "echo 'a,b'\n",
-        ));
+        "#]]
+        .assert_eq(&render_request("1.1", Duration::from_secs(90), "echo 'a,b'\n"));
     }
 
     #[test]
@@ -214,6 +209,7 @@ mod tests {
         std::fs::write(folder.path().join("in"), requests.join("\n")).expect("writable");
         let script = SCRIPT
             .replace("/run/kldload-control", &format!("{work}/work"))
+            .replace("modprobe -q virtio_console; until find_port; do sleep 0.1; done", "")
             .replace("exec 3<>\"$port\"", &format!("exec 3<{work}/in"))
             .replace(">&3", &format!(">>{work}/out"))
             .replace("sleep 0.2", "exit");

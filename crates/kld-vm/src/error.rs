@@ -59,6 +59,12 @@ pub enum VmError {
         /// What the guest has said last.
         console: String,
     },
+    /// No state of this name was saved.
+    #[error("the guest has no saved state `{name}`")]
+    NoState {
+        /// The name.
+        name: String,
+    },
     /// A script in the guest said no.
     #[error("`{script}` failed in the guest with status {status}{}", Tail("", stderr))]
     Script {

@@ -1,5 +1,6 @@
 //! A running guest.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ pub struct Guest {
     control: Mutex<Control>,
     accel: Probe,
     snapshot_nodes: Vec<String>,
+    saved: Mutex<BTreeSet<String>>,
     work: PathBuf,
     _temporary: Option<tempfile::TempDir>,
 }
@@ -99,6 +101,7 @@ impl Vm {
             control: Mutex::new(control),
             accel,
             snapshot_nodes: self.snapshot_nodes(),
+            saved: Mutex::default(),
             work: folder,
             _temporary: temporary,
         })
@@ -252,14 +255,20 @@ impl Guest {
     /// # Errors
     /// When no disk can hold it ([`crate::Disk::overlay`]), or QEMU refuses.
     pub fn save(&self, name: &str) -> Result<(), VmError> {
-        self.snapshot("snapshot-save", name)
+        self.snapshot("snapshot-save", name)?;
+        lock(&self.saved).insert(name.to_owned());
+        Ok(())
     }
 
     /// Goes back to a saved state: a booted machine again, in less than a second. Its clock is behind.
     ///
     /// # Errors
-    /// When there is none of this name, or QEMU refuses.
+    /// [`VmError::NoState`], or QEMU refuses.
     pub fn restore(&self, name: &str) -> Result<(), VmError> {
+        // QEMU stops the guest before it looks, and leaves it stopped when it finds nothing.
+        if !lock(&self.saved).contains(name) {
+            return Err(VmError::NoState { name: name.to_owned() });
+        }
         self.snapshot("snapshot-load", name)
     }
 

@@ -238,7 +238,10 @@ mod tests {
             .nic(cable)
             .credential(Credential::new("kldload.operator", "SECRET"));
         assert_eq!(vm.snapshot_nodes(), ["disk0", "disk1"]);
-        check(vm, Accel::Tcg, expect![[r#"
+        check(
+            vm,
+            Accel::Tcg,
+            expect![[r#"
             -no-user-config
             -nodefaults
             -display none
@@ -271,7 +274,8 @@ mod tests {
             -smbios type=11,path=/w,,1/smbios-1
             -smbios type=11,path=/w,,1/smbios-2
             -smbios type=11,path=/w,,1/smbios-3
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
@@ -284,7 +288,10 @@ mod tests {
         let mut vm = Vm::new().memory_mib(512).cpus(1).boot(boot).disk(Disk::new("/img/a", DiskFormat::Raw));
         vm.credentials.clear();
         assert_eq!(vm.snapshot_nodes(), [""; 0]);
-        check(vm, Accel::Kvm, expect![[r#"
+        check(
+            vm,
+            Accel::Kvm,
+            expect![[r#"
             -no-user-config
             -nodefaults
             -display none
@@ -306,6 +313,7 @@ mod tests {
             -append root=/dev/vda console=ttyS0
             -blockdev raw,node-name=disk0,discard=unmap,file.driver=file,file.filename=/img/a
             -device virtio-blk-pci,drive=disk0,bootindex=1
-        "#]]);
+        "#]],
+        );
     }
 }
