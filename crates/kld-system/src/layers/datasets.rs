@@ -102,7 +102,9 @@ pub(crate) fn add_system_datasets(pool: &PoolName, distro: &DistroSpec, draft: &
 
 /// The manifest's datasets, and the parents they need.
 pub(crate) fn add_manifest_datasets(context: &Context<'_>, draft: &mut Draft) {
-    for wanted in &context.appliance.datasets {
+    let mut sorted: Vec<_> = context.appliance.datasets.iter().collect();
+    sorted.sort_by_key(|d| &d.name.value);
+    for wanted in sorted {
         add_parents(&wanted.name.value, wanted.name.span, draft);
         let dataset = manifest_dataset(wanted, context, draft.datasets.get(&wanted.name.value));
         draft.datasets.insert(dataset.name.clone(), dataset);
