@@ -54,6 +54,10 @@ impl Vm {
         };
         let (folder, temporary) = self.make_work_folder()?;
         let work = Work(&folder);
+        // What a killed guest has left would be taken for this one's.
+        for stale in [work.qmp(), work.control(), work.console_socket()] {
+            let _ = fs::remove_file(stale);
+        }
         let firmware = if self.boot == Boot::Uefi { Some(Firmware::find()?) } else { None };
         if let Some(Firmware { vars, .. }) = &firmware {
             fs::copy(vars, work.vars()).map_err(file_error("copy", vars))?;

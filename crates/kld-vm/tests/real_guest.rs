@@ -43,7 +43,8 @@ fn main() -> ExitCode {
 
 type Test = fn(&Vm) -> Result<(), Box<dyn Error>>;
 
-const TESTS: [(&str, Test); 5] = [
+const TESTS: [(&str, Test); 6] = [
+    ("uefi_looks_for_a_loader", uefi_looks_for_a_loader),
     ("boots_and_obeys", boots_and_obeys),
     ("two_guests_share_a_cable", two_guests_share_a_cable),
     ("a_guest_that_ends_shows_its_console", a_guest_that_ends_shows_its_console),
@@ -78,6 +79,8 @@ fn boots_and_obeys(vm: &Vm) -> Result<(), Box<dyn Error>> {
     println!("  acceleration: {}", guest.accel());
     let mut steps = Vec::new();
     timed("boot to control channel", || guest.wait_control(BOOT, |step| steps.push(step.to_owned())))?;
+    let early = guest.run_ok("cat /proc/uptime; systemctl is-system-running || true")?;
+    println!("  the guest's uptime and state then: {}", early.replace('\n', " "));
     let verdict =
         timed("control channel to booted", || guest.wait_system(BOOT, |step| steps.push(step.to_owned())))?;
     expect_that(verdict == "running", &format!("`running`, not `{verdict}`"))?;
@@ -120,6 +123,16 @@ fn boots_and_obeys(vm: &Vm) -> Result<(), Box<dyn Error>> {
     expect_that(guest.run_ok("cat /proc/sys/kernel/random/boot_id")? != boot_id, "another boot")?;
     guest.wait_system(BOOT, |_| ())?;
     Ok(timed("clean shutdown", || guest.shutdown(BOOT))?)
+}
+
+fn uefi_looks_for_a_loader(_: &Vm) -> Result<(), Box<dyn Error>> {
+    let guest = Vm::new().memory_mib(256).start()?;
+    let deadline = Instant::now() + BOOT;
+    while !guest.console().contains("BdsDxe") {
+        expect_that(Instant::now() < deadline, &format!("UEFI on the console: {}", guest.console()))?;
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    expect_that(guest.with_qmp(|qmp| qmp.status())? == "running", "a running guest")
 }
 
 fn two_guests_share_a_cable(vm: &Vm) -> Result<(), Box<dyn Error>> {
