@@ -132,13 +132,14 @@ pub fn render(file: &str, text: &str, diagnostic: &Diagnostic) -> String {
     let mut out = format!("{title}: {}\n", printable(&diagnostic.message));
     if diagnostic.span.is_written() {
         out.push_str(&format!("{pad}--> {file}:{}\n", diagnostic.span));
-        out.push_str(&snippet(text, diagnostic.span, gutter, '^', ""));
+        let (hidden_from, span) = hidden(diagnostic);
+        out.push_str(&snippet(text, span, hidden_from, gutter, '^', ""));
     } else {
         out.push_str(&format!("{pad}--> {file}\n"));
     }
     for (span, why) in related {
         out.push_str(&format!("{pad}::: {file}:{span}\n"));
-        out.push_str(&snippet(text, *span, gutter, '-', &printable(why)));
+        out.push_str(&snippet(text, *span, u32::MAX, gutter, '-', &printable(why)));
     }
     if let Some(hint) = &diagnostic.hint {
         out.push_str(&format!("{pad} = hint: {}\n", printable(hint)));
@@ -146,14 +147,28 @@ pub fn render(file: &str, text: &str, diagnostic: &Diagnostic) -> String {
     out
 }
 
-/// The line of `span`, and marks under its characters.
-fn snippet(text: &str, span: Span, gutter: usize, mark: char, label: &str) -> String {
+/// The column from which a line is not shown, and what is marked then. A line that may hold a secret ends before it: what
+/// is printed is copied into tickets and build logs.
+fn hidden(diagnostic: &Diagnostic) -> (u32, Span) {
+    let span = diagnostic.span;
+    match diagnostic.code {
+        "private-key" | "password-in-clear" => (span.column.saturating_add(span.length), span),
+        "secret-in-clear" | "not-a-hash" | "not-a-public-key" => (span.column, Span { length: 1, ..span }),
+        _ => (u32::MAX, span),
+    }
+}
+
+/// The line of `span` up to `hidden_from`, and marks under its characters.
+fn snippet(text: &str, span: Span, hidden_from: u32, gutter: usize, mark: char, label: &str) -> String {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let line = text.split('\n').nth(span.line as usize - 1).unwrap_or_default();
     let line = line.strip_suffix('\r').unwrap_or(line);
     let (mut shown, mut before, mut marked) = (String::new(), 0, 0);
     for (at, c) in (1..).zip(line.chars()) {
-        let (glyph, width) = cell(c);
+        let (glyph, width) = if at == hidden_from { ('…', 1) } else { cell(c) };
+        if at > hidden_from {
+            break;
+        }
         if at < span.column {
             before += width;
         } else if at < span.column + span.length {

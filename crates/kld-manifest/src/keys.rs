@@ -25,6 +25,8 @@ pub(crate) use storage::DATASET;
 pub(crate) struct Section {
     /// Title in the reference.
     pub(crate) title: &'static str,
+    /// One of it, for messages: ``not a key of a dataset``.
+    pub(crate) one: &'static str,
     /// What it describes.
     pub(crate) doc: &'static str,
     /// Where it stands: lines of a manifest with `{}` for the keys.

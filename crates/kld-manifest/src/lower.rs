@@ -184,6 +184,7 @@ fn profile(fields: &Fields<'_>, report: &mut Reporter) -> Option<Spanned<Profile
 fn check_layout_present(fields: &Fields<'_>, profile: Option<&Spanned<Profile>>, report: &mut Reporter) {
     if let Some(profile) = profile.filter(|profile| profile.value != Profile::Core)
         && !fields.has("zfs_layout")
+        && fields.is_complete()
     {
         report
             .error("missing-key", profile.span, "`zfs_layout` is missing: a server keeps its data on datasets of its own")
@@ -212,32 +213,41 @@ fn distro(fields: &Fields<'_>, report: &mut Reporter) -> Option<Spanned<Distro>>
     let text = fields.text("distro", report)?.bare();
     match parse_distro(text) {
         Ok(distro) => Some(text.with(distro)),
-        Err(place) => {
+        Err(Unknown::Family(place)) => {
             let written = place.as_str();
             let known = ["Debian", "Ubuntu", "CentOS", "Rocky", "RHEL", "Fedora", "Arch", "Alpine"];
             let hint = did_you_mean(written, known).unwrap_or_else(|| {
                 format!("write {} and the release", crate::keys::one_of(&known).replace('`', ""))
             });
-            let message = if place == text {
-                format!("`{written}` is not a distribution kldload knows")
-            } else {
-                format!("`{written}` is not a release")
-            };
+            let message = format!("`{written}` is not a distribution kldload knows");
             report.error("unknown-distro", place.span(), message).hint(hint);
+            None
+        }
+        Err(Unknown::Release(place)) => {
+            report
+                .error("unknown-distro", place.span(), format!("`{}` is not a release", place.as_str()))
+                .hint("write the distribution and one word for the release: `Debian 13`");
             None
         }
     }
 }
 
-/// The family and the release; the part that is not understood otherwise.
-fn parse_distro(text: Text<'_>) -> Result<Distro, Text<'_>> {
+/// The part of a distribution's line that is not understood.
+enum Unknown<'a> {
+    Family(Text<'a>),
+    Release(Text<'a>),
+}
+
+/// The family and the release.
+fn parse_distro(text: Text<'_>) -> Result<Distro, Unknown<'_>> {
     let lower = text.as_str().to_ascii_lowercase();
     let known = DISTROS.iter().chain(&SHORT_DISTROS);
     let found = known.copied().find(|(name, _)| {
         lower.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
     });
     let Some((name, family)) = found else {
-        return Err(text.words().into_iter().next().filter(|_| text.words().len() <= 2).unwrap_or(text));
+        let words = text.words();
+        return Err(Unknown::Family(words.first().copied().filter(|_| words.len() <= 2).unwrap_or(text)));
     };
     let rest = text.from(name.len()).trim();
     let release = rest.as_str();
@@ -245,7 +255,7 @@ fn parse_distro(text: Text<'_>) -> Result<Distro, Text<'_>> {
         return Ok(Distro { family, release: None });
     }
     let good = release.bytes().all(|b| b.is_ascii_alphanumeric() || b".-".contains(&b));
-    if good { Ok(Distro { family, release: Some(release.to_owned()) }) } else { Err(rest) }
+    if good { Ok(Distro { family, release: Some(release.to_owned()) }) } else { Err(Unknown::Release(rest)) }
 }
 
 fn packages(fields: &Fields<'_>, report: &mut Reporter) -> Vec<Spanned<PackageName>> {

@@ -38,8 +38,11 @@ pub(crate) fn sections() -> Vec<&'static Section> {
 
 fn write_section(page: &mut String, section: &Section) -> std::fmt::Result {
     writeln!(page, "\n## {}\n\n{}\n", section.title, section.doc)?;
+    if section.frame != ROOT.frame {
+        writeln!(page, "```text\n{}```\n", section.frame.replace("{}", "…"))?;
+    }
     if !section.shorthands.is_empty() {
-        writeln!(page, "```text\n{}```\n", section.shorthands.join(""))?;
+        writeln!(page, "On one line:\n\n```text\n{}```\n", section.shorthands.join("\n"))?;
     }
     writeln!(page, "| key | value | meaning | example |\n|---|---|---|---|")?;
     for key in section.keys {

@@ -1,9 +1,9 @@
 //! Who listens where: the interface exists, its zone opens the port, and nobody else has it.
 
 use crate::diagnostic::Reporter;
+use crate::keys::one_of;
 use crate::lower::Draft;
 use crate::model::{Carrier, Listen, ListenOn, Protocol, Zone};
-use crate::nearest::did_you_mean;
 use crate::span::Span;
 
 pub(super) fn check(draft: &Draft, report: &mut Reporter) {
@@ -66,11 +66,9 @@ fn interface_and_port(draft: &Draft, who: &str, listen: &Listen, report: &mut Re
             let kind = if matches!(listen.on, ListenOn::Plane(_)) { "plane" } else { "interface" };
             let message =
                 format!("`{who}` listens on the {kind} `{interface}`, which this manifest does not have");
-            let near = did_you_mean(interface, known.iter().copied());
-            let hint = near.unwrap_or_else(|| {
-                let protocol = protocol_name(listen.protocol);
-                format!("add `{interface}: {protocol} {}` to `network_topology`", listen.port)
-            });
+            let protocol = protocol_name(listen.protocol);
+            let add = format!("add `{interface}: {protocol} {}` to `network_topology`", listen.port);
+            let hint = if known.is_empty() { add } else { format!("{add}, or listen on {}", one_of(&known)) };
             let code = if kind == "plane" { "unknown-plane" } else { "unknown-interface" };
             report.error(code, interface_span(listen, interface), message).hint(hint);
         }

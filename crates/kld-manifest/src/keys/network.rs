@@ -6,6 +6,7 @@ use crate::values::Wrong;
 /// What may come in through one interface.
 pub(crate) static ZONE: Section = Section {
     title: "network_topology: zones",
+    one: "a zone",
     doc: "The ports that one interface accepts. On one line: `TCP` or `UDP`, the ports, then what they are for; further \
           rules after a comma. `from NETWORK` and `rate N/second` may stand in the line. A line without `TCP` or `UDP` \
           opens nothing and is a note.",
@@ -28,24 +29,30 @@ pub(crate) static ZONE: Section = Section {
 /// One inbound rule.
 pub(crate) static ALLOW: Section = Section {
     title: "network_topology: allow",
+    one: "a rule",
     doc: "Ports accepted in a zone. Exactly one of `tcp` and `udp`.",
     frame: "network_topology:\n  wg0:\n    allow:\n      - {}\n",
     shorthands: &[],
     keys: &[
         Key::optional("tcp", Kind::List("ports and port ranges"), "TCP ports.", "tcp: 80, 443"),
         Key::optional("udp", Kind::List("ports and port ranges"), "UDP ports.", "udp: 27015-27030"),
-        Key::optional("purpose", Kind::Text("text"), "What they are for.", "purpose: Gitea admin UI"),
+        Key::optional(
+            "purpose",
+            Kind::Text("text"),
+            "What they are for.",
+            "purpose: Gitea admin UI\ntcp: 3000",
+        ),
         Key::optional(
             "from",
             Kind::List("networks"),
             "Accept only from these networks. Default: from anybody in the zone.",
-            "from: 10.8.0.0/24",
+            "from: 10.8.0.0/24\ntcp: 22",
         ),
         Key::optional(
             "rate",
             Kind::Checked(&RATE),
             "Most new connections per second from one address.",
-            "rate: 20/second",
+            "rate: 20/second\ntcp: 443",
         ),
     ],
 };
@@ -53,6 +60,7 @@ pub(crate) static ALLOW: Section = Section {
 /// Planes and peers.
 pub(crate) static WIREGUARD: Section = Section {
     title: "wireguard",
+    one: "`wireguard`",
     doc: "The WireGuard planes by name (`wg0:`, `wg1:`, …), and the peers that may talk on them.",
     frame: "wireguard:\n  {}\n",
     shorthands: &[],
@@ -67,6 +75,7 @@ pub(crate) static WIREGUARD: Section = Section {
 /// One WireGuard interface.
 pub(crate) static PLANE: Section = Section {
     title: "wireguard: planes",
+    one: "a plane",
     doc: "One WireGuard interface. Its key pair is born on the machine at first boot; only public keys of others stand in a \
           manifest.",
     frame: "wireguard:\n  wg1:\n    {}\n",
@@ -100,6 +109,7 @@ pub(crate) static PLANE: Section = Section {
 /// One WireGuard peer.
 pub(crate) static PEER: Section = Section {
     title: "wireguard: peers",
+    one: "a peer",
     doc: "A machine or person on a plane. One key pair per plane: the same public key on two planes is refused.",
     frame: "wireguard:\n  peers:\n    - {}\n",
     shorthands: &[],
@@ -136,6 +146,7 @@ pub(crate) static PEER: Section = Section {
 /// One outbound rule.
 pub(crate) static OUTBOUND_RULE: Section = Section {
     title: "outbound",
+    one: "an outbound rule",
     doc: "Connections that the machine may open on the public interface. Exactly one of `tcp` and `udp`.",
     frame: "outbound:\n  - {}\n",
     shorthands: &[
@@ -146,14 +157,24 @@ pub(crate) static OUTBOUND_RULE: Section = Section {
     keys: &[
         Key::optional("tcp", Kind::List("ports and port ranges"), "TCP destination ports.", "tcp: 80, 443"),
         Key::optional("udp", Kind::List("ports and port ranges"), "UDP destination ports.", "udp: 3478"),
-        Key::optional("purpose", Kind::Text("text"), "What it is for.", "purpose: package updates"),
+        Key::optional(
+            "purpose",
+            Kind::Text("text"),
+            "What it is for.",
+            "purpose: package updates\ntcp: 80, 443",
+        ),
         Key::optional(
             "to",
             Kind::List("networks"),
             "Only to these networks. Default: anywhere.",
-            "to: 192.0.2.0/24",
+            "to: 192.0.2.0/24\ntcp: 25",
         ),
-        Key::optional("user", Kind::Text("a login name"), "Only processes of this account.", "user: webapp"),
+        Key::optional(
+            "user",
+            Kind::Text("a login name"),
+            "Only processes of this account.",
+            "user: webapp\ntcp: 443",
+        ),
     ],
 };
 

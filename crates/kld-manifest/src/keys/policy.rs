@@ -8,6 +8,7 @@ const COUNT: Kind = Kind::Integer { min: 0, max: 10_000 };
 /// How snapshots are kept.
 pub(crate) static SNAPSHOTS: Section = Section {
     title: "snapshot_policy",
+    one: "`snapshot_policy`",
     doc: "How many snapshots sanoid keeps. A number that is not written is 0.",
     frame: "snapshot_policy:\n  {}\n",
     shorthands: &["snapshot_policy: none\n", "snapshot_policy: hourly=48  daily=30\n"],
@@ -41,6 +42,7 @@ pub(crate) static SNAPSHOTS: Section = Section {
 /// Where datasets go.
 pub(crate) static REPLICATION: Section = Section {
     title: "replication_policy",
+    one: "`replication_policy`",
     doc: "Every dataset of the manifest is sent with syncoid to another machine, over a plane.",
     frame: "replication_policy:\n  {}\n",
     shorthands: &[
@@ -77,6 +79,7 @@ pub(crate) static REPLICATION: Section = Section {
 /// The other end.
 pub(crate) static TARGET: Section = Section {
     title: "replication_policy: target",
+    one: "a replication target",
     doc: "The machine that receives.",
     frame: "replication_policy:\n  schedule: hourly\n  target:\n    {}\n",
     shorthands: &[],
@@ -100,6 +103,7 @@ pub(crate) static TARGET: Section = Section {
 /// When something runs.
 pub(crate) static SCHEDULE: Section = Section {
     title: "replication_policy: schedule",
+    one: "a schedule",
     doc: "Exactly one of these.",
     frame: "replication_policy:\n  target: backup@10.8.2.9:tank/web\n  schedule:\n    {}\n",
     shorthands: &[
@@ -122,6 +126,7 @@ pub(crate) static SCHEDULE: Section = Section {
 /// What is watched.
 pub(crate) static MONITORING: Section = Section {
     title: "monitoring",
+    one: "`monitoring`",
     doc: "Alerts and who may scrape. node_exporter listens on the monitoring plane.",
     frame: "monitoring:\n  {}\n",
     shorthands: &[
@@ -147,6 +152,7 @@ pub(crate) static MONITORING: Section = Section {
 /// One alert.
 pub(crate) static ALERT: Section = Section {
     title: "monitoring: alerts",
+    one: "an alert",
     doc: "One alert: `metric` with `action`, or `condition` with `severity`, or a PromQL `expr` with `severity`. On one \
           line: the condition, a colon, then `page` or `warn`.",
     frame: "monitoring:\n  alerts:\n    - {}\n",
@@ -212,6 +218,7 @@ pub(crate) static ALERT: Section = Section {
 /// Steps for people.
 pub(crate) static PROCEDURE: Section = Section {
     title: "upgrade_procedure, dr_procedure",
+    one: "a procedure",
     doc: "Numbered steps. A step that begins with `If failed:` is taken only when an earlier one failed. Targets stand on \
           a line of their own or as a step: `RTO: 8 minutes  RPO: 24 hours`.",
     frame: "dr_procedure:\n  {}\n",
@@ -243,6 +250,7 @@ pub(crate) static PROCEDURE: Section = Section {
 /// One step.
 pub(crate) static STEP: Section = Section {
     title: "procedures: steps",
+    one: "a step",
     doc: "One step.",
     frame: "dr_procedure:\n  steps:\n    - {}\n",
     shorthands: &[],

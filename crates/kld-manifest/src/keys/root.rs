@@ -10,6 +10,7 @@ use crate::values::Wrong;
 /// The whole manifest.
 pub(crate) static ROOT: Section = Section {
     title: "The manifest",
+    one: "the manifest",
     doc: "One manifest describes one machine. Nesting is by spaces; `//` and `#` (at the start or after a space) begin \
           a comment; `key: |` takes the deeper lines below it as they are; a value with special characters can stand in \
           double quotes; `<like this>` marks what is still to be filled in.",
@@ -153,6 +154,7 @@ pub(crate) static ROOT: Section = Section {
 /// One account.
 pub(crate) static USER: Section = Section {
     title: "users: accounts",
+    one: "an account",
     doc: "An account. `system` accounts run services and cannot log in; `admin` accounts may use sudo.",
     frame: "users:\n  alice:\n    {}\n",
     shorthands: &["users:\n  webapp: system  home=/srv/webapp\n"],
@@ -196,6 +198,7 @@ pub(crate) static USER: Section = Section {
 /// One file.
 pub(crate) static FILE: Section = Section {
     title: "files",
+    one: "a file",
     doc: "A file or directory beside the manifest, or literal text, at an absolute path of the machine. On one line the \
           first word is the source.",
     frame: "files:\n  /srv/webapp/app.py:\n    {}\n",
@@ -220,13 +223,13 @@ pub(crate) static FILE: Section = Section {
             "mode",
             Kind::Checked(&MODE),
             "Permission bits in octal. Default: 0755 for a source that can be executed, else 0644.",
-            "mode: 0640",
+            "mode: 0640\nsource: app.py",
         ),
         Key::optional(
             "owner",
             Kind::Text("`user` or `user:group`"),
             "Owner and group. Default: root.",
-            "owner: webapp:webapp",
+            "owner: webapp:webapp\nsource: app.py",
         ),
     ],
 };
@@ -234,6 +237,7 @@ pub(crate) static FILE: Section = Section {
 /// One secret.
 pub(crate) static SECRET: Section = Section {
     title: "secrets",
+    one: "a secret",
     doc: "Where the value of a secret comes from. Services get it as a systemd credential, a file below \
           `$CREDENTIALS_DIRECTORY`.",
     frame: "secrets:\n  db-password:\n    {}\n",
@@ -257,6 +261,7 @@ pub(crate) static SECRET: Section = Section {
 /// One proof.
 pub(crate) static VERIFY: Section = Section {
     title: "verify",
+    one: "a proof",
     doc: "A command that proves that the machine does its job: run after the build, after an upgrade, and by `kst`.",
     frame: "verify:\n  - {}\n",
     shorthands: &[],

@@ -6,6 +6,7 @@ use crate::values::Wrong;
 /// One systemd service.
 pub(crate) static SERVICE: Section = Section {
     title: "services",
+    one: "a service",
     doc: "A systemd service. With a `command` the unit is written by kldload; without one it comes from a package and is only \
           hardened. Either way it may write to its datasets and nothing else.",
     frame: "services:\n  - {}\n",
@@ -88,6 +89,7 @@ pub(crate) static SERVICE: Section = Section {
 /// Where something listens.
 pub(crate) static LISTEN: Section = Section {
     title: "services: listens",
+    one: "`listens`",
     doc: "One address that a service listens on.",
     frame: "services:\n  - unit: webapp.service\n    listens:\n      - {}\n",
     shorthands: &[],
@@ -106,6 +108,7 @@ pub(crate) static LISTEN: Section = Section {
 /// One container.
 pub(crate) static CONTAINER: Section = Section {
     title: "containers",
+    one: "a container",
     doc: "A container run by podman as the service `NAME.service`.",
     frame: "containers:\n  - {}\n",
     shorthands: &[
@@ -144,6 +147,7 @@ pub(crate) static CONTAINER: Section = Section {
 /// A published port.
 pub(crate) static PUBLISH: Section = Section {
     title: "containers: publish",
+    one: "`publish`",
     doc: "One port of a container, reachable on an interface of the machine.",
     frame: "containers:\n  - name: web\n    image: docker.io/library/nginx:1.27.1\n    publish:\n      - {}\n",
     shorthands: &[],
@@ -158,6 +162,7 @@ pub(crate) static PUBLISH: Section = Section {
 /// A mounted dataset.
 pub(crate) static MOUNT: Section = Section {
     title: "containers: mount",
+    one: "`mount`",
     doc: "One dataset that a container sees.",
     frame: "containers:\n  - name: web\n    image: docker.io/library/nginx:1.27.1\n    mount:\n      - {}\n",
     shorthands: &[],

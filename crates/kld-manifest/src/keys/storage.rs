@@ -8,6 +8,7 @@ const ON_OFF: Kind = Kind::Choice(&["on", "off"]);
 /// Properties of one dataset.
 pub(crate) static DATASET: Section = Section {
     title: "zfs_layout: datasets",
+    one: "a dataset",
     doc: "One dataset per service. The name begins with the pool; every dataset of a manifest is in the same pool. \
           Names that contain a colon (`com.example:note`) are user properties and may hold any word.",
     frame: "zfs_layout:\n  rpool/srv/webapp:\n    {}\n",

@@ -84,11 +84,13 @@ fn refusals(manifest: &str) -> String {
 
 #[test]
 fn every_example_is_accepted() {
+    let mut refused = String::new();
     for section in every_section() {
-        for (key, manifest) in section.keys.iter().zip(frames(section)) {
-            assert_eq!(refusals(&manifest), "", "{}: {}\n{manifest}", section.title, key.name);
+        for manifest in frames(section) {
+            refused.push_str(&refusals(&manifest));
         }
     }
+    assert_eq!(refused, "");
 }
 
 #[test]

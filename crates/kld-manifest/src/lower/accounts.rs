@@ -7,7 +7,7 @@ use crate::keys::{FILE, SECRET, USER};
 use crate::model::{FileSource, FileSpec, Secret, SecretSource, User};
 use crate::names::{SecretName, UserName};
 use crate::span::{Span, Spanned};
-use crate::syntax::{Marker, Node};
+use crate::syntax::Node;
 use crate::text::Text;
 use crate::values::{Wrong, parse_base64};
 
@@ -72,7 +72,7 @@ fn ssh_key(text: Text<'_>, report: &mut Reporter) -> Option<Spanned<String>> {
             // The text itself is not repeated: it may be a private key.
             report
                 .error(
-                    "impossible-value",
+                    "not-a-public-key",
                     text.span(),
                     format!("this is not a public SSH key: {}", wrong.reason),
                 )
@@ -248,7 +248,9 @@ fn secret_source(entry: &Node<'_>, report: &mut Reporter) -> Option<Spanned<Secr
             }
         };
     }
-    if entry.block.is_some() || entry.children.iter().any(|child| child.marker != Marker::Line) {
+    if entry.block.is_some()
+        || entry.children.iter().any(|child| child.key.is_none_or(|key| SECRET.key(key.as_str()).is_none()))
+    {
         refuse(entry.span(), report);
         return None;
     }

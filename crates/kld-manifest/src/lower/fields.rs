@@ -18,6 +18,8 @@ use crate::values::{self, Wrong};
 pub(crate) struct Fields<'a> {
     owner: Span,
     entries: Vec<(&'static Key, Node<'a>)>,
+    /// Every line was understood; if not, a key that is missing may be on the line that was not.
+    complete: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -28,12 +30,11 @@ impl<'a> Fields<'a> {
         nodes: impl IntoIterator<Item = Node<'a>>,
         report: &mut Reporter,
     ) -> Self {
-        let mut fields = Self { owner, entries: Vec::new() };
-        let mut unreadable = false;
+        let mut fields = Self { owner, entries: Vec::new(), complete: true };
         for node in nodes {
-            unreadable |= !fields.accept(section, node, report);
+            fields.complete &= fields.accept(section, node, report);
         }
-        for key in section.keys.iter().filter(|key| key.required && !unreadable) {
+        for key in section.keys.iter().filter(|key| key.required && fields.complete) {
             if !fields.has(key.name) {
                 let what = if owner.is_written() { "here" } else { "in the manifest" };
                 report
@@ -72,11 +73,7 @@ impl<'a> Fields<'a> {
                 let meant = did_you_mean(name, section.keys.iter().map(|key| key.name));
                 let hint = meant.unwrap_or_else(|| format!("the keys are {}", names(section)));
                 report
-                    .error(
-                        "unknown-key",
-                        written.span(),
-                        format!("`{name}` is not a key of {}", section.title),
-                    )
+                    .error("unknown-key", written.span(), format!("`{name}` is not a key of {}", section.one))
                     .hint(hint);
             }
             return false;
@@ -93,6 +90,10 @@ impl<'a> Fields<'a> {
 
     pub(crate) fn owner(&self) -> Span {
         self.owner
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
@@ -196,6 +197,17 @@ pub(crate) fn scalar<'a>(key: &'static Key, node: &Node<'a>, report: &mut Report
     match key.kind.check(&value.unquoted()) {
         Ok(()) => Some(value),
         Err(wrong) => {
+            if key.name == "password_hash" {
+                // The text is not repeated: it may be the password.
+                report
+                    .error(
+                        "not-a-hash",
+                        value.span(),
+                        format!("this is not a password hash: {}", wrong.reason),
+                    )
+                    .maybe_hint(wrong.hint);
+                return None;
+            }
             let listed = node.marker == Marker::Property && value.as_str().ends_with(',');
             let wrong =
                 if listed { wrong.hint("separate properties with spaces, not commas") } else { wrong };
@@ -299,11 +311,13 @@ fn plain_items<'a>(node: &Node<'a>, report: &mut Reporter) -> Vec<Text<'a>> {
 /// Reports a value behind a key that has only deeper lines.
 pub(crate) fn no_value(node: &Node<'_>, report: &mut Reporter) {
     if let (Some(key), Some(value)) = (node.key, node.value.filter(|_| !node.pending)) {
-        report.error(
-            "unexpected-value",
-            value.span(),
-            format!("`{}` takes deeper lines, not a value", key.as_str()),
-        );
+        report
+            .error(
+                "unexpected-value",
+                value.span(),
+                format!("`{}` takes deeper lines, not a value", key.as_str()),
+            )
+            .hint("write the entries on lines of their own below it, indented");
     }
 }
 

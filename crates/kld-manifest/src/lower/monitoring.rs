@@ -60,11 +60,7 @@ fn alert(item: &Node<'_>, units: Units<'_>, report: &mut Reporter) -> Option<Ale
 fn one_line_alert(line: &Node<'_>, units: Units<'_>, report: &mut Reporter) -> Option<Alert> {
     no_deeper_lines(line, report);
     let Some((condition, action)) = line.key.zip(line.value) else {
-        let message = if line.key.is_some() {
-            format!("`{}` does not say how loud the alert is", line.text.as_str())
-        } else {
-            format!("`{}` is not an alert", line.text.as_str())
-        };
+        let message = format!("`{}` does not say how loud the alert is", line.text.as_str());
         report.error("alert-not-understood", line.text.span(), message).hint(FORMS);
         return None;
     };

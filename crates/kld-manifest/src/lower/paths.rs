@@ -37,6 +37,9 @@ pub(crate) fn check_absolute(text: &str) -> Result<(), Wrong> {
 
 /// Relative to the manifest's folder, and inside it.
 pub(crate) fn check_beside(text: &str) -> Result<(), Wrong> {
+    if text.is_empty() {
+        return Err(Wrong::because("it is empty"));
+    }
     if text.starts_with('/') {
         return Err(Wrong::because("a source is a path beside the manifest")
             .hint("copy the file into the manifest's folder"));

@@ -70,7 +70,8 @@ pub(super) fn lower_replication(
     let plane = transport(&fields, report);
     let schedule = fields.node("schedule").and_then(|node| schedule(node, report));
     let target = fields.node("target").and_then(|node| target(node, report));
-    let span = fields.span("target").unwrap_or(node.span());
+    let place = fields.node("target").map(|node| node.value.map_or(node.span(), Text::span));
+    let span = place.unwrap_or(node.span());
     let replication = target.zip(schedule).zip(plane).map(|(((user, host, dataset), schedule), plane)| {
         Replication { user, host, dataset, schedule, plane, span }
     });
