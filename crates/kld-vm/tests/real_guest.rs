@@ -175,7 +175,7 @@ fn a_guest_that_ends_shows_its_console(vm: &Vm) -> Result<(), Box<dyn Error>> {
 }
 
 fn a_broken_machine_says_why(vm: &Vm) -> Result<(), Box<dyn Error>> {
-    let error = vm.clone().accel(Accel::Tcg).memory_mib(0).start().expect_err("no machine has no memory");
+    let error = vm.clone().accel(Accel::Tcg).cpus(0).start().expect_err("no machine has no processor");
     expect_that(
         matches!(error, VmError::Ended { .. }) && error.to_string().contains("qemu"),
         &error.to_string(),
