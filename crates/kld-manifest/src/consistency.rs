@@ -233,8 +233,12 @@ fn variables(draft: &Draft, report: &mut Reporter) {
         for (at, _) in text.match_indices("${WG") {
             let Some(end) = text[at..].find('}') else { continue };
             let name = &text[at + 2..at + end];
-            let Some(plane) = name.strip_suffix("_ADDRESS").map(str::to_ascii_lowercase) else { continue };
-            if plane_number(&plane).is_none() || draft.planes.iter().any(|p| p.interface.as_str() == plane) {
+            let plane = name
+                .strip_suffix("_ADDRESS")
+                .map(str::to_ascii_lowercase)
+                .filter(|p| plane_number(p).is_some());
+            if plane.as_ref().is_some_and(|plane| draft.planes.iter().any(|p| p.interface.as_str() == plane))
+            {
                 continue;
             }
             // The span of a quoted or nested value may begin elsewhere: then all of it is marked.
@@ -242,13 +246,27 @@ fn variables(draft: &Draft, report: &mut Reporter) {
             let length = crate::text::saturated(end + 1);
             let exact = column + length <= span.column + span.length && offset == 0;
             let span = if exact { Span { column, length, ..span } } else { span };
-            report
-                .error(
-                    "unknown-plane",
-                    span,
-                    format!("`${{{name}}}` is the address of `{plane}`, which this manifest does not have"),
-                )
-                .hint(format!("add `{plane}:` to `network_topology`"));
+            match plane {
+                Some(plane) => {
+                    let message = format!(
+                        "`${{{name}}}` is the address of `{plane}`, which this manifest does not have"
+                    );
+                    report
+                        .error("unknown-plane", span, message)
+                        .hint(format!("add `{plane}:` to `network_topology`"));
+                }
+                None if name[2..].starts_with(|c: char| c.is_ascii_digit()) => {
+                    report
+                        .error(
+                            "unknown-variable",
+                            span,
+                            format!("`${{{name}}}` is not a variable kldload sets"),
+                        )
+                        .hint("the address of a plane is `${WG0_ADDRESS}`, `${WG1_ADDRESS}`, …");
+                }
+                // Somebody else's variable.
+                None => {}
+            }
         }
     }
 }

@@ -181,7 +181,7 @@ fn file(path: Text<'_>, entry: &Node<'_>, report: &mut Reporter) -> Option<FileS
         },
         (None, Some(block)) => FileSource::Inline(block),
         (None, None) => {
-            if content.is_none() && !fields.has("source") && !entry.any_pending() {
+            if content.is_none() && fields.is_complete() && !fields.has("source") && !entry.any_pending() {
                 report
                     .error("missing-key", entry.span(), format!("nothing says what is in `{}`", path.value))
                     .hint(

@@ -231,7 +231,10 @@ pub(crate) fn parse_name<T: FromStr<Err: Display>>(
     match text.as_str().parse() {
         Ok(value) => Some(text.with(value)),
         Err(error) => {
-            report.error("invalid-name", text.span(), error.to_string());
+            let several = text.as_str().contains(char::is_whitespace);
+            report
+                .error("invalid-name", text.span(), error.to_string())
+                .maybe_hint(several.then(|| "separate several with commas".to_owned()));
             None
         }
     }
@@ -276,7 +279,7 @@ pub(crate) fn map_entries<'n, 'a>(
 
 /// The `- ` items below a node.
 pub(crate) fn items<'n, 'a>(node: &'n Node<'a>, report: &mut Reporter) -> Vec<&'n Node<'a>> {
-    let mut items = Vec::new();
+    let (mut items, mut told) = (Vec::new(), false);
     for child in &node.children {
         if child.marker == Marker::Item {
             if child.children.is_empty() {
@@ -284,7 +287,8 @@ pub(crate) fn items<'n, 'a>(node: &'n Node<'a>, report: &mut Reporter) -> Vec<&'
             } else {
                 items.push(child);
             }
-        } else if !child.any_pending() {
+        } else if !child.any_pending() && !told {
+            told = true;
             report
                 .error("expected-item", child.text.span(), "an item is wanted here")
                 .hint("begin it with `- `");

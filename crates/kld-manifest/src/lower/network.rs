@@ -301,20 +301,17 @@ fn read_rule(
     let mut good = true;
     while let Some(word) = rest.next() {
         let next = rest.peek().copied();
-        let looks_like_network = |t: &Text<'_>| {
-            t.as_str().starts_with(|c: char| c.is_ascii_digit())
-                || t.as_str().contains(':')
-                || t.as_str().contains('/')
+        // `to mirror.example.com` is not a remark: the reader would believe the rule narrower than it is.
+        let is_place = |t: &Text<'_>| {
+            let inner = t.as_str().trim_end_matches([',', '.']);
+            inner.starts_with(|c: char| c.is_ascii_digit()) || inner.contains(['.', ':', '/'])
         };
-        if let Some(next) =
-            next.filter(|n| word.as_str() == direction.networks_word() && looks_like_network(n))
-        {
+        if let Some(next) = next.filter(|n| word.as_str() == direction.networks_word() && is_place(n)) {
             rest.next();
-            let mut list = next.list();
-            while list.last().is_some_and(|_| {
-                rest.peek().is_some_and(|w| looks_like_network(w) && w.as_str().contains('.'))
-            }) {
-                list.extend(rest.next().map(Text::list).unwrap_or_default());
+            let (mut list, mut last) = (next.list(), next);
+            while let Some(more) = rest.next_if(|w| last.as_str().ends_with(',') && is_place(w)) {
+                list.extend(more.list());
+                last = more;
             }
             let read = networks(&list, report);
             good &= read.len() == list.len();
@@ -473,6 +470,7 @@ mod tests {
                 "TCP 22 SSH from 10.8.0.0/28,10.8.1.5 rate 5/second",
                 "Tcp 22-22 [SSH] from 10.8.0.0/28 10.8.1.5/32 rate 5",
             ),
+            ("TCP 22 SSH from 10.8.0.2, 10.8.0.3 3.5", "Tcp 22-22 [SSH 3.5] from 10.8.0.2/32 10.8.0.3/32"),
             ("TCP 22 SSH from anywhere", "Tcp 22-22 [SSH from anywhere]"),
             ("syncoid source — all three, nightly", "note syncoid source — all three, nightly; "),
             ("é bastion, TCP 22 SSH", "note é bastion; Tcp 22-22 [SSH]"),
@@ -508,9 +506,15 @@ mod tests {
 
     #[test]
     fn ports_that_only_seem_open_are_errors() {
-        for line in
-            ["HTTPS on TCP 443", "TCP 80 web and TCP 443 web", "TCP any", "TCP 0", "TCP 80-70", "TCP 22, 22"]
-        {
+        for line in [
+            "HTTPS on TCP 443",
+            "TCP 80 web and TCP 443 web",
+            "TCP any",
+            "TCP 22 from host.example",
+            "TCP 0",
+            "TCP 80-70",
+            "TCP 22, 22",
+        ] {
             assert!(!read(line).2.is_empty(), "{line}");
         }
     }

@@ -144,6 +144,17 @@ fn pairs(fields: &Fields<'_>, name: &str, report: &mut Reporter) -> Vec<Directiv
             continue;
         }
         super::fields::no_deeper_lines(entry, report);
+        if let Some(value) =
+            entry.value.filter(|v| entry.marker == Marker::Property && v.as_str().ends_with(','))
+        {
+            report
+                .error("impossible-value", value.span(), format!("`{}` ends with a comma", value.as_str()))
+                .hint(format!(
+                    "separate them with spaces; a comma that is meant stands in quotes: `\"{}\"`",
+                    value.as_str()
+                ));
+            continue;
+        }
         let value = match (entry.value, entry.marker) {
             (Some(value), _) => value.unquoted(),
             // The seed's `NoNewPrivileges`.
