@@ -61,9 +61,12 @@ fn main() -> anyhow::Result<()> {
     }
     for dataset in &args.datasets {
         let (name, source) = dataset.split_once('=').context("a dataset is NAME=DIR_OR_TAR")?;
-        let tree = if std::path::Path::new(source).is_dir() { Tree::from_dir(source)? } else { Tree::from_tar(source)? };
-        let mut dataset =
-            if name == args.name { root.clone() } else { DatasetSpec::new(name.parse()?) };
+        let tree = if std::path::Path::new(source).is_dir() {
+            Tree::from_dir(source)?
+        } else {
+            Tree::from_tar(source)?
+        };
+        let mut dataset = if name == args.name { root.clone() } else { DatasetSpec::new(name.parse()?) };
         dataset.tree = Some(tree);
         dataset.snapshots.extend(args.snapshot.clone());
         spec.datasets.push(dataset);

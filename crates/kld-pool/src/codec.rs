@@ -135,7 +135,8 @@ impl Encoder {
             (Compression::Lz4, _) => {
                 let most = lz4_flex::block::get_maximum_output_size(data.len());
                 self.scratch.resize(4 + most, 0);
-                let len = lz4_flex::block::compress_into(data, &mut self.scratch[4..]).map_err(io::Error::other)?;
+                let len =
+                    lz4_flex::block::compress_into(data, &mut self.scratch[4..]).map_err(io::Error::other)?;
                 self.scratch.truncate(4 + len);
                 self.scratch[..4].copy_from_slice(&(len as u32).to_be_bytes());
                 Ok(Some(CODE_LZ4))
@@ -225,7 +226,8 @@ mod tests {
         assert_eq!(form(Compression::Lz4, &[1; 8192]), "embedded");
         assert_eq!(form(Compression::Zstd(19), &[1; 131_072]), "embedded");
         assert_eq!(form(Compression::Off, &[1; 512]), "512 of 512");
-        let mixed: Vec<u8> = (0..32768u32).map(|i| if i < 8192 { (i * i * 7 >> 5) as u8 } else { 1 }).collect();
+        let mixed: Vec<u8> =
+            (0..32768u32).map(|i| if i < 8192 { (i * i * 7 >> 5) as u8 } else { 1 }).collect();
         assert_eq!(form(Compression::Lz4, &mixed[..512]), "512 of 512");
     }
 

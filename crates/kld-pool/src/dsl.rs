@@ -115,8 +115,16 @@ impl Dsl {
         let dirs: Vec<Dir> = plan.iter().map(|_| builder.add_dir()).collect();
         let (mos, free, origin) = (builder.add_dir(), builder.add_dir(), builder.add_dir());
 
-        let origin_head = builder.objects.add(Dnode::with_bonus(object_type::DSL_DATASET, object_type::DSL_DATASET, Vec::new()));
-        let origin_snapshot = builder.objects.add(Dnode::with_bonus(object_type::DSL_DATASET, object_type::DSL_DATASET, Vec::new()));
+        let origin_head = builder.objects.add(Dnode::with_bonus(
+            object_type::DSL_DATASET,
+            object_type::DSL_DATASET,
+            Vec::new(),
+        ));
+        let origin_snapshot = builder.objects.add(Dnode::with_bonus(
+            object_type::DSL_DATASET,
+            object_type::DSL_DATASET,
+            Vec::new(),
+        ));
         let mut datasets = Vec::new();
         // The oldest dataset of each chain descends from the origin; each head is a clone of it.
         let mut next_clones = builder.zap("next clones", 0);
@@ -253,7 +261,12 @@ pub(crate) fn check_quotas(plan: &[Planned], own: &[Space], totals: &[Totals]) -
             if let Some(limit) = planned.bytes(property)
                 && used > limit
             {
-                return Err(WriteError::OverQuota { dataset: planned.name.to_string(), property, limit, used });
+                return Err(WriteError::OverQuota {
+                    dataset: planned.name.to_string(),
+                    property,
+                    limit,
+                    used,
+                });
             }
         }
     }
@@ -401,7 +414,13 @@ impl Builder<'_, '_> {
         let snapshot_bonus = self.dataset_bonus(
             &seed,
             1,
-            &Dataset { next: head, children: 1 + filesystems, deadlist: snapshot_deadlist, next_clones, ..common },
+            &Dataset {
+                next: head,
+                children: 1 + filesystems,
+                deadlist: snapshot_deadlist,
+                next_clones,
+                ..common
+            },
         );
         self.objects.get_mut(head).bonus = head_bonus;
         self.objects.get_mut(snapshot).bonus = snapshot_bonus;
@@ -438,7 +457,12 @@ impl Builder<'_, '_> {
     }
 
     /// Writes the property and child tables of all directories.
-    fn set_tables(&mut self, plan: &[Planned], dirs: &[Dir], hidden: [(&str, Dir); 3]) -> Result<(), WriteError> {
+    fn set_tables(
+        &mut self,
+        plan: &[Planned],
+        dirs: &[Dir],
+        hidden: [(&str, Dir); 3],
+    ) -> Result<(), WriteError> {
         for (i, dir) in dirs.iter().enumerate() {
             let mut properties = self.zap("properties", dir.object);
             for (name, value) in plan[i].properties.into_iter().flat_map(|properties| properties.stored()) {
@@ -458,7 +482,8 @@ impl Builder<'_, '_> {
             self.set_zap(dir.children, &children)?;
         }
         for (_, dir) in hidden {
-            let (properties, children) = (self.zap("properties", dir.object), self.zap("children", dir.object));
+            let (properties, children) =
+                (self.zap("properties", dir.object), self.zap("children", dir.object));
             self.set_zap(dir.properties, &properties)?;
             self.set_zap(dir.children, &children)?;
         }
@@ -475,9 +500,11 @@ mod tests {
     #[test]
     fn reservations_count_in_the_parent() {
         let mut spec = PoolSpec::new("p".parse().unwrap(), 1 << 30, [0; 32]);
-        for (name, properties) in
-            [("p/a", &[("reservation", "1000"), ("quota", "3000")][..]), ("p/b", &[("refreservation", "500")]), ("p/c", &[("refreservation", "500")])]
-        {
+        for (name, properties) in [
+            ("p/a", &[("reservation", "1000"), ("quota", "3000")][..]),
+            ("p/b", &[("refreservation", "500")]),
+            ("p/c", &[("refreservation", "500")]),
+        ] {
             let mut dataset = DatasetSpec::new(name.parse().unwrap());
             properties.iter().for_each(|(name, value)| dataset.properties.set(name, value).unwrap());
             spec.datasets.push(dataset);
@@ -486,9 +513,15 @@ mod tests {
         let plan = plan(&spec).unwrap();
         let own = [100; 4].map(|referenced| Space { referenced, compressed: 1, uncompressed: 2 });
         let totals = totals(&plan, &own, Space { referenced: 7, compressed: 0, uncompressed: 0 });
-        assert_eq!(totals.iter().map(|t| t.used).collect::<Vec<_>>(), [100 + 7 + 1000 + 500 + 600, 100, 500, 600]);
+        assert_eq!(
+            totals.iter().map(|t| t.used).collect::<Vec<_>>(),
+            [100 + 7 + 1000 + 500 + 600, 100, 500, 600]
+        );
         let root = totals[0];
-        assert_eq!((root.head, root.child, root.child_reserved, root.head_reserved), (100, 7 + 100 + 500 + 600, 900, 0));
+        assert_eq!(
+            (root.head, root.child, root.child_reserved, root.head_reserved),
+            (100, 7 + 100 + 500 + 600, 900, 0)
+        );
         assert_eq!((totals[1].quota, totals[1].reserved), (3000, 1000));
         assert_eq!((totals[2].head_reserved, totals[3].head_reserved), (400, 500));
         assert!(check_quotas(&plan, &own, &totals).is_ok());

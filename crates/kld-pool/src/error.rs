@@ -86,7 +86,9 @@ pub enum WriteError {
         source_path: PathBuf,
     },
     /// Extended attributes exceed what ZFS keeps as system attributes.
-    #[error("the extended attributes of `{path}` of `{dataset}` take {bytes} bytes, more than ZFS can keep with the file")]
+    #[error(
+        "the extended attributes of `{path}` of `{dataset}` take {bytes} bytes, more than ZFS can keep with the file"
+    )]
     XattrsTooLarge {
         /// The dataset.
         dataset: String,
@@ -139,11 +141,16 @@ impl WriteError {
     pub fn hint(&self) -> Option<String> {
         match self {
             WriteError::BelowMinimum { .. } => Some("make the pool at least 64 MiB large".to_owned()),
-            WriteError::TooSmall { needed, .. } => {
-                Some(format!("make the pool at least {} MiB large, and larger to have room to work", needed >> 20))
+            WriteError::TooSmall { needed, .. } => Some(format!(
+                "make the pool at least {} MiB large, and larger to have room to work",
+                needed >> 20
+            )),
+            WriteError::OverQuota { property, .. } => {
+                Some(format!("raise `{property}` or put less into the dataset"))
             }
-            WriteError::OverQuota { property, .. } => Some(format!("raise `{property}` or put less into the dataset")),
-            WriteError::FileChanged { .. } => Some("leave the source alone while the pool is written".to_owned()),
+            WriteError::FileChanged { .. } => {
+                Some("leave the source alone while the pool is written".to_owned())
+            }
             WriteError::NoBootfs(name) => Some(format!("add the dataset `{name}`")),
             _ => None,
         }

@@ -14,7 +14,7 @@ use crate::features::Feature;
 use crate::format::blkptr::{BlockPointer, Role};
 use crate::format::dnode::{self, Dnode, FLAGS_ACCOUNTED, SLOT, object_type};
 use crate::format::zap::Zap;
-use crate::format::{put_u64, SECTOR};
+use crate::format::{SECTOR, put_u64};
 use crate::indirect::IndirectTree;
 use crate::media::{DATASET_COPIES, Media, Placement};
 use crate::objset::{OBJSET_LEN, ObjectSet, TYPE_AT};
@@ -389,7 +389,12 @@ impl Accounts {
         Accounts { by }
     }
 
-    fn write(&self, media: &mut Media, objects: &mut ObjectSet, seed: Seed) -> Result<Vec<Dnode>, WriteError> {
+    fn write(
+        &self,
+        media: &mut Media,
+        objects: &mut ObjectSet,
+        seed: Seed,
+    ) -> Result<Vec<Dnode>, WriteError> {
         let mut dnodes = Vec::new();
         for (i, map) in self.by.iter().enumerate() {
             let mut zap = Zap::new(seed.number("accounting", i as u64));
@@ -418,7 +423,8 @@ fn write_objset(
             tree.push_holes(media, 1)?;
             continue;
         }
-        let stored = media.store(&block.bytes, Placement { role, copies: DATASET_COPIES, fill: block.fill })?;
+        let stored =
+            media.store(&block.bytes, Placement { role, copies: DATASET_COPIES, fill: block.fill })?;
         space += stored.space;
         tree.push(media, stored.pointer)?;
     }

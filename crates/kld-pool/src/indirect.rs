@@ -152,7 +152,9 @@ mod tests {
 
     #[test]
     fn runs_of_holes_equal_single_holes() {
-        for (before, holes, after) in [(0u64, 5000u64, 1u64), (1, 3_000_000, 2), (1023, 2048, 1), (1024, 1024, 0), (0, 7000, 0)] {
+        for (before, holes, after) in
+            [(0u64, 5000u64, 1u64), (1, 3_000_000, 2), (1023, 2048, 1), (1024, 1024, 0), (0, 7000, 0)]
+        {
             let shape = |one_by_one: bool| {
                 with_media(|media| {
                     let mut tree = IndirectTree::new(19, 2);

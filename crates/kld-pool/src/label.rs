@@ -3,11 +3,11 @@
 //! Four copies, two at each end of the vdev. Each is 256 KiB: padding and boot area, the configuration as an nvlist, and a
 //! ring of uberblocks of which one slot is used.
 
+use crate::features::FOR_LABEL;
 use crate::format::blkptr::BlockPointer;
 use crate::format::checksum::seal_area;
 use crate::format::nvlist::{NvList, Value};
 use crate::format::put_u64;
-use crate::features::FOR_LABEL;
 use crate::pool_properties::PoolProperties;
 use crate::space::{Geometry, LABEL};
 use crate::spec::VdevType;
@@ -167,8 +167,10 @@ mod tests {
                 let stored = area.split_off(len - 32);
                 area.extend((at + start as u64).to_le_bytes());
                 area.extend([0; 24]);
-                let digest: Vec<u8> =
-                    Sha256::digest(&area).chunks(8).flat_map(|word| word.iter().rev().copied().collect::<Vec<_>>()).collect();
+                let digest: Vec<u8> = Sha256::digest(&area)
+                    .chunks(8)
+                    .flat_map(|word| word.iter().rev().copied().collect::<Vec<_>>())
+                    .collect();
                 assert_eq!(stored, digest, "{at} {start}");
             }
         }

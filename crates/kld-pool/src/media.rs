@@ -45,8 +45,13 @@ impl std::fmt::Debug for Media<'_> {
 }
 
 impl<'a> Media<'a> {
-    pub(crate) fn new(out: &'a dyn WriteAt, allocator: Allocator, ashift: u8) -> Result<Media<'a>, WriteError> {
-        let metadata = Encoder::new(Compression::Lz4, ashift).map_err(|source| WriteError::Compress { source })?;
+    pub(crate) fn new(
+        out: &'a dyn WriteAt,
+        allocator: Allocator,
+        ashift: u8,
+    ) -> Result<Media<'a>, WriteError> {
+        let metadata =
+            Encoder::new(Compression::Lz4, ashift).map_err(|source| WriteError::Compress { source })?;
         Ok(Media { out, allocator, metadata, buffer: Vec::new(), written: 0 })
     }
 
@@ -71,7 +76,8 @@ impl<'a> Media<'a> {
                 (Stored { pointer, space: Space { referenced: 0, compressed, uncompressed } }, Vec::new())
             }
             Form::Stored(extent) => {
-                let offsets: Vec<u64> = (0..at.copies).map(|_| self.allocator.allocate(extent.asize)).collect();
+                let offsets: Vec<u64> =
+                    (0..at.copies).map(|_| self.allocator.allocate(extent.asize)).collect();
                 let pointer = BlockPointer::stored(extent, &offsets, at.role, txg::BIRTH, at.fill);
                 let space = Space {
                     referenced: extent.asize * at.copies as u64,
@@ -85,12 +91,15 @@ impl<'a> Media<'a> {
 
     /// Stores a block of metadata, compressed with lz4 where that helps.
     pub(crate) fn store(&mut self, data: &[u8], at: Placement) -> Result<Stored, WriteError> {
-        let has_own_fill = matches!(at.role.object_type, object_type::DNODE | object_type::OBJSET | object_type::SA);
+        let has_own_fill =
+            matches!(at.role.object_type, object_type::DNODE | object_type::OBJSET | object_type::SA);
         let allow = Allow { embedded: at.role.level == 0 && !has_own_fill, holes: false };
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        let block =
-            self.metadata.encode(data, allow, &mut buffer).map_err(|source| WriteError::Compress { source })?;
+        let block = self
+            .metadata
+            .encode(data, allow, &mut buffer)
+            .map_err(|source| WriteError::Compress { source })?;
         self.finish(&block, at, buffer)
     }
 
@@ -142,7 +151,9 @@ impl<'a> Media<'a> {
     /// Writes at an offset of the vdev.
     pub(crate) fn write_device(&mut self, bytes: &[u8], offset: u64) -> Result<(), WriteError> {
         self.written += bytes.len() as u64;
-        self.out.write_all_at(bytes, offset).map_err(|source: io::Error| WriteError::Output { offset, source })
+        self.out
+            .write_all_at(bytes, offset)
+            .map_err(|source: io::Error| WriteError::Output { offset, source })
     }
 }
 

@@ -90,7 +90,12 @@ impl ObjectSet {
     }
 
     /// Adds an object that is a table.
-    pub(crate) fn add_zap(&mut self, media: &mut Media, object_type: u8, zap: &Zap) -> Result<u64, WriteError> {
+    pub(crate) fn add_zap(
+        &mut self,
+        media: &mut Media,
+        object_type: u8,
+        zap: &Zap,
+    ) -> Result<u64, WriteError> {
         let object = self.add(Dnode::new(object_type));
         self.set_zap(media, object, zap)?;
         Ok(object)

@@ -88,7 +88,8 @@ pub fn write_pool(
     let seed = Seed::new(spec.seed);
 
     let filesystems = write_filesystems(spec, &plan, seed, &mut media, progress)?;
-    let mut pool = Pool { spec, geometry, seed: seed.part("$MOS"), media, objects: ObjectSet::new(POOL_COPIES) };
+    let mut pool =
+        Pool { spec, geometry, seed: seed.part("$MOS"), media, objects: ObjectSet::new(POOL_COPIES) };
     pool.write(&plan, &filesystems)
 }
 
@@ -120,10 +121,17 @@ fn write_filesystems(
                 large_dnodes: effective.large_dnodes,
                 settings: Settings { compression: effective.compression, ashift: spec.ashift, threads },
             };
-            write_filesystem(media, name, seed.part(name), planned.tree.unwrap_or(&empty), layout, &mut |bytes| {
-                done += bytes;
-                progress.bytes(done, total);
-            })
+            write_filesystem(
+                media,
+                name,
+                seed.part(name),
+                planned.tree.unwrap_or(&empty),
+                layout,
+                &mut |bytes| {
+                    done += bytes;
+                    progress.bytes(done, total);
+                },
+            )
         })
         .collect()
 }
@@ -176,9 +184,8 @@ impl Fixtures {
     fn reserve(objects: &mut ObjectSet) -> Fixtures {
         let mut add = |dnode| objects.add(dnode);
         let zap = || Dnode::new(object_type::ZAP_METADATA);
-        let config = || {
-            Dnode::with_bonus(object_type::PACKED_NVLIST, object_type::PACKED_NVLIST_SIZE, vec![0; 8])
-        };
+        let config =
+            || Dnode::with_bonus(object_type::PACKED_NVLIST, object_type::PACKED_NVLIST_SIZE, vec![0; 8]);
         Fixtures {
             // Readers look for it at number 1.
             directory: add(Dnode::new(object_type::OBJECT_DIRECTORY)),
@@ -265,13 +272,17 @@ impl Pool<'_> {
             allocated: totals_allocated(&own, self.objects.space),
             capacity: self.geometry.capacity(),
             written: self.media.written(),
-            datasets: plan.iter().zip(filesystems).map(|(planned, filesystem)| DatasetSummary {
-                name: planned.name.to_string(),
-                objects: filesystem.objects,
-                logical: filesystem.logical,
-                compressed: filesystem.space.compressed,
-                referenced: filesystem.space.referenced,
-            }).collect(),
+            datasets: plan
+                .iter()
+                .zip(filesystems)
+                .map(|(planned, filesystem)| DatasetSummary {
+                    name: planned.name.to_string(),
+                    objects: filesystem.objects,
+                    logical: filesystem.logical,
+                    compressed: filesystem.space.compressed,
+                    referenced: filesystem.space.referenced,
+                })
+                .collect(),
         })
     }
 
@@ -283,7 +294,12 @@ impl Pool<'_> {
         self.objects.set_zap(&mut self.media, object, zap)
     }
 
-    fn write_properties(&mut self, fixtures: &Fixtures, dsl: &Dsl, plan: &[Planned]) -> Result<(), WriteError> {
+    fn write_properties(
+        &mut self,
+        fixtures: &Fixtures,
+        dsl: &Dsl,
+        plan: &[Planned],
+    ) -> Result<(), WriteError> {
         let mut zap = self.zap(fixtures.properties);
         let bootfs = self.spec.bootfs.as_ref();
         if let Some(index) = plan.iter().position(|planned| Some(&planned.name) == bootfs) {
@@ -345,8 +361,11 @@ impl Pool<'_> {
         let array = (self.geometry.metaslabs as usize * 8).next_multiple_of(SECTOR);
         let mut count = self.media.allocator.used_per_metaslab().len() as u64;
         loop {
-            let sizes =
-                Sizes { features: FEATURES_BLOCK, array, dnode_blocks: self.objects.dnode_block_count(count) };
+            let sizes = Sizes {
+                features: FEATURES_BLOCK,
+                array,
+                dnode_blocks: self.objects.dnode_block_count(count),
+            };
             let mut trial = self.media.allocator.clone();
             let reservation = Reservation::take(&mut trial, &sizes, count);
             let touched = trial.used_per_metaslab().len() as u64;
@@ -404,8 +423,12 @@ impl Pool<'_> {
         let used = self.media.allocator.used_per_metaslab().to_vec();
         for (i, (map, copies)) in maps.iter().zip(&reservation.space_maps).enumerate() {
             put_u64(&mut array, i * 8, *map);
-            let (header, run) =
-                space_map(*map, used.get(i).copied().unwrap_or(0), self.geometry.metaslab_size(), self.spec.ashift);
+            let (header, run) = space_map(
+                *map,
+                used.get(i).copied().unwrap_or(0),
+                self.geometry.metaslab_size(),
+                self.spec.ashift,
+            );
             self.store_single(*map, &run, copies)?;
             self.objects.get_mut(*map).bonus = header;
         }

@@ -28,7 +28,14 @@ impl Seed {
 
     /// An independent seed for a part of the pool.
     pub(crate) fn part(&self, name: &str) -> Seed {
-        Seed(Sha256::new().chain_update(self.0).chain_update([1]).chain_update(name.as_bytes()).finalize().into())
+        Seed(
+            Sha256::new()
+                .chain_update(self.0)
+                .chain_update([1])
+                .chain_update(name.as_bytes())
+                .finalize()
+                .into(),
+        )
     }
 }
 

@@ -395,7 +395,8 @@ impl Tree {
     }
 
     pub(crate) fn add(&mut self, meta: Meta, kind: Kind) -> NodeId {
-        let id = NodeId(u32::try_from(self.slots.len()).expect("2^32 nodes exceed the memory of any machine"));
+        let id =
+            NodeId(u32::try_from(self.slots.len()).expect("2^32 nodes exceed the memory of any machine"));
         self.slots.push(Slot { meta, kind, entries: BTreeMap::new() });
         id
     }
@@ -438,19 +439,27 @@ impl Tree {
 
     /// Lays the directory `from` of `upper` over the directory at the end of `stack`. `copied` maps the nodes of `upper`
     /// that are here already, so that hard links stay links.
-    fn merge(&mut self, upper: &Tree, from: NodeId, stack: Vec<NodeId>, copied: &mut BTreeMap<NodeId, NodeId>) {
+    fn merge(
+        &mut self,
+        upper: &Tree,
+        from: NodeId,
+        stack: Vec<NodeId>,
+        copied: &mut BTreeMap<NodeId, NodeId>,
+    ) {
         let into = *stack.last().expect("the stack starts at the root");
         for (name, child) in &upper.slot(from).entries {
             let slot = upper.slot(*child);
             if !matches!(slot.kind, Kind::Directory) {
-                let id = *copied.entry(*child).or_insert_with(|| self.add(slot.meta.clone(), slot.kind.clone()));
+                let id =
+                    *copied.entry(*child).or_insert_with(|| self.add(slot.meta.clone(), slot.kind.clone()));
                 self.slot_mut(into).entries.insert(name.clone(), id);
                 continue;
             }
-            let mut below = self.follow(stack.clone(), name, &mut 0).filter(|found| {
-                found.last().is_some_and(|last| self.is_dir(*last))
-            });
-            let replaced_meta = self.slot(into).entries.get(name).is_some_and(|existing| self.is_dir(*existing));
+            let mut below = self
+                .follow(stack.clone(), name, &mut 0)
+                .filter(|found| found.last().is_some_and(|last| self.is_dir(*last)));
+            let replaced_meta =
+                self.slot(into).entries.get(name).is_some_and(|existing| self.is_dir(*existing));
             let target = below.take().unwrap_or_else(|| {
                 let id = self.add(slot.meta.clone(), Kind::Directory);
                 self.slot_mut(into).entries.insert(name.clone(), id);

@@ -50,7 +50,13 @@ impl BlockPointer {
     pub(crate) const HOLE: BlockPointer = BlockPointer([0; 16]);
 
     /// A block at `offsets` (1 to 3 byte offsets into the vdev's allocatable space), born in `birth`.
-    pub(crate) fn stored(extent: &Extent, offsets: &[u64], role: Role, birth: u64, fill: u64) -> BlockPointer {
+    pub(crate) fn stored(
+        extent: &Extent,
+        offsets: &[u64],
+        role: Role,
+        birth: u64,
+        fill: u64,
+    ) -> BlockPointer {
         let mut words = [0; 16];
         for (copy, offset) in offsets.iter().enumerate() {
             words[copy * 2] = extent.asize / SECTOR as u64;
@@ -68,7 +74,13 @@ impl BlockPointer {
     }
 
     /// A block of `lsize` bytes whose compressed form (at most [`EMBEDDED_MAX`] bytes) is `payload`.
-    pub(crate) fn embedded(payload: &[u8], lsize: u64, compression: u8, role: Role, birth: u64) -> BlockPointer {
+    pub(crate) fn embedded(
+        payload: &[u8],
+        lsize: u64,
+        compression: u8,
+        role: Role,
+        birth: u64,
+    ) -> BlockPointer {
         let mut bytes = [0; EMBEDDED_MAX];
         bytes[..payload.len()].copy_from_slice(payload);
         let mut chunks = bytes.chunks_exact(8);
@@ -129,7 +141,8 @@ mod tests {
 
     #[test]
     fn words_of_a_stored_block() {
-        let extent = Extent { lsize: 131_072, psize: 8192, asize: 8192, compression: 15, checksum: [1, 2, 3, 4] };
+        let extent =
+            Extent { lsize: 131_072, psize: 8192, asize: 8192, compression: 15, checksum: [1, 2, 3, 4] };
         let bp = BlockPointer::stored(&extent, &[4096, 12_288], Role { object_type: 19, level: 0 }, 10, 1);
         assert_eq!(bp.words()[..4], [16, 8, 16, 24]);
         assert_eq!(bp.words()[6], 255 | 15 << 16 | 15 << 32 | 7 << 40 | 19 << 48 | 1 << 63);

@@ -50,9 +50,10 @@ pub(crate) fn fletcher4(data: &[u8]) -> Checksum {
 
 /// The sum, modulo 2^64, of each lane times its coefficient.
 fn weigh(terms: &[([u64; 4], [i64; 4])]) -> u64 {
-    terms.iter().flat_map(|(lanes, factors)| lanes.iter().zip(factors)).fold(0u64, |sum, (lane, factor)| {
-        sum.wrapping_add(lane.wrapping_mul(factor.cast_unsigned()))
-    })
+    terms
+        .iter()
+        .flat_map(|(lanes, factors)| lanes.iter().zip(factors))
+        .fold(0u64, |sum, (lane, factor)| sum.wrapping_add(lane.wrapping_mul(factor.cast_unsigned())))
 }
 
 /// Closes a self-checking area of a label: its last 40 bytes become the trailer.
@@ -119,8 +120,10 @@ mod tests {
         let mut area = vec![0u8; 1024 - 40];
         area.extend(0x0210_da7a_b10c_7a11u64.to_le_bytes());
         area.extend([0; 32]);
-        let digest: Vec<u8> =
-            Sha256::digest(&area).chunks(8).flat_map(|word| word.iter().rev().copied().collect::<Vec<_>>()).collect();
+        let digest: Vec<u8> = Sha256::digest(&area)
+            .chunks(8)
+            .flat_map(|word| word.iter().rev().copied().collect::<Vec<_>>())
+            .collect();
         assert_eq!(base[8..], digest);
     }
 }

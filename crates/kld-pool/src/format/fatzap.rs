@@ -202,7 +202,8 @@ mod tests {
     /// Looks a name up the way a reader does: pointer table, bucket, chain, name compare.
     fn lookup(blocks: &[Vec<u8>], name: &[u8]) -> Option<u64> {
         let header = &blocks[0];
-        let (table, numblks, shift, salt) = (get64(header, 16), get64(header, 24), get64(header, 32), get64(header, 80));
+        let (table, numblks, shift, salt) =
+            (get64(header, 16), get64(header, 24), get64(header, 32), get64(header, 80));
         let wanted = hash(salt, name);
         let index = (wanted >> (64 - shift)) as usize;
         let leaf = if numblks == 0 {

@@ -70,16 +70,12 @@ impl Ace {
 
 /// The three to six entries for the permission bits of `mode`.
 pub(crate) fn trivial_acl(mode: u32, is_dir: bool) -> Vec<Ace> {
-    let rights = [
-        (4, READ_DATA),
-        (2, WRITE_DATA | APPEND_DATA | if is_dir { DELETE_CHILD } else { 0 }),
-        (1, EXECUTE),
-    ];
+    let rights =
+        [(4, READ_DATA), (2, WRITE_DATA | APPEND_DATA | if is_dir { DELETE_CHILD } else { 0 }), (1, EXECUTE)];
     let (mut owner, mut group, mut everyone) = (OWNER, ANYONE, ANYONE);
     let (mut owner_first, mut owner_denied, mut group_denied) = (0, 0, 0);
     for (bit, mask) in rights {
-        let (user_may, group_may, other_may) =
-            (mode >> 6 & bit != 0, mode >> 3 & bit != 0, mode & bit != 0);
+        let (user_may, group_may, other_may) = (mode >> 6 & bit != 0, mode >> 3 & bit != 0, mode & bit != 0);
         if user_may {
             owner |= mask;
         }
@@ -148,7 +144,13 @@ mod tests {
                 .iter()
                 .map(|ace| {
                     let b = ace.to_bytes();
-                    format!("{}:{:02x}{:02x}:{:x}", b[0], b[3], b[2], u32::from_le_bytes([b[4], b[5], b[6], b[7]]))
+                    format!(
+                        "{}:{:02x}{:02x}:{:x}",
+                        b[0],
+                        b[3],
+                        b[2],
+                        u32::from_le_bytes([b[4], b[5], b[6], b[7]])
+                    )
                 })
                 .collect::<Vec<_>>()
                 .join(" ")

@@ -118,7 +118,8 @@ impl Layouts {
 
     /// Number and attributes of each layout, by number.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, &[u16])> {
-        let mut all: Vec<(u16, &[u16])> = self.numbers.iter().map(|(list, number)| (*number, list.as_slice())).collect();
+        let mut all: Vec<(u16, &[u16])> =
+            self.numbers.iter().map(|(list, number)| (*number, list.as_slice())).collect();
         all.sort_unstable();
         all.into_iter()
     }
@@ -178,7 +179,8 @@ fn attributes_of(meta: &Meta, kind: &Kind, place: Place) -> Result<Vec<Attribute
     let time = [meta.mtime.sec.cast_unsigned(), u64::from(meta.mtime.nsec)];
 
     let mut list = Vec::with_capacity(17);
-    let mut add = |number: u16, words: &[u64]| list.push(Attribute { number, value: crate::format::words(words) });
+    let mut add =
+        |number: u16, words: &[u64]| list.push(Attribute { number, value: crate::format::words(words) });
     add(attr::MODE, &[u64::from(format_bits(kind) | permissions)]);
     add(attr::SIZE, &[size]);
     add(attr::GEN, &[txg::BIRTH]);
@@ -198,7 +200,10 @@ fn attributes_of(meta: &Meta, kind: &Kind, place: Place) -> Result<Vec<Attribute
         add(attr::RDEV, &[u64::from(*major) << 20 | u64::from(*minor)]);
     }
     add(attr::DACL_COUNT, &[acl.len() as u64]);
-    list.push(Attribute { number: attr::DACL_ACES, value: acl.iter().flat_map(|ace| ace.to_bytes()).collect() });
+    list.push(Attribute {
+        number: attr::DACL_ACES,
+        value: acl.iter().flat_map(|ace| ace.to_bytes()).collect(),
+    });
     if let Kind::Symlink(target) = kind {
         list.push(Attribute { number: attr::SYMLINK, value: target.clone() });
     }
@@ -212,7 +217,8 @@ fn pack_xattrs(xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Vec<u8>, XattrsToo
     if let Some(value) = xattrs.values().find(|value| value.len() > MAX_XATTR_VALUE) {
         return Err(XattrsTooLarge { bytes: value.len() });
     }
-    let list = xattrs.iter().fold(NvList::new(), |list, (name, value)| list.with(name, Value::Bytes(value.clone())));
+    let list =
+        xattrs.iter().fold(NvList::new(), |list, (name, value)| list.with(name, Value::Bytes(value.clone())));
     let packed = list.pack();
     if packed.len() > MAX_XATTRS { Err(XattrsTooLarge { bytes: packed.len() }) } else { Ok(packed) }
 }
@@ -305,7 +311,8 @@ mod tests {
             (0o777, 0, &link(100), 1, 1, 280, None),
             (0o777, 0, &link(400), 1, 1, 168, Some(512)),
         ] {
-            let packed = pack(&meta(mode, xattr), kind, Place::default(), max, &mut Layouts::default()).unwrap();
+            let packed =
+                pack(&meta(mode, xattr), kind, Place::default(), max, &mut Layouts::default()).unwrap();
             let found = (packed.slots, packed.bonus.len(), packed.spill.map(|spill| spill.len()));
             assert_eq!(found, (slots, bonus, spill), "{mode:o} {xattr} {max}");
         }

@@ -172,7 +172,11 @@ fn next_part(job: &Job, index: usize, first: u64, room: u64) -> Part {
     let whole_hole_blocks = |block: u64| {
         let offset = block * size;
         let hole = job.data.hole_at(offset);
-        if offset + hole >= job.data.len() { if hole > 0 { job.blocks() - block } else { 0 } } else { hole / size }
+        if offset + hole >= job.data.len() {
+            if hole > 0 { job.blocks() - block } else { 0 }
+        } else {
+            hole / size
+        }
     };
     let hole = whole_hole_blocks(first);
     if hole > 0 {

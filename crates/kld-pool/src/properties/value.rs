@@ -51,10 +51,7 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("acltype", &["nfsv4"]),
     ("dnodesize", &["1k", "2k", "4k", "8k", "16k"]),
     ("copies", &["2", "3"]),
-    (
-        "checksum",
-        &["off", "fletcher2", "sha256", "noparity", "sha512", "skein", "edonr", "blake3"],
-    ),
+    ("checksum", &["off", "fletcher2", "sha256", "noparity", "sha512", "skein", "edonr", "blake3"]),
 ];
 
 /// Properties of ZFS that have no place here.
@@ -126,7 +123,8 @@ fn parse_compression(value: &str) -> Result<Stored, PropertyError> {
             match level {
                 Some(level @ 1..=MAX_ZSTD_LEVEL) => COMPRESS_ZSTD | u64::from(level) << LEVEL_SHIFT,
                 _ => {
-                    let known = ["gzip", "lzjb", "zle", "zstd-fast"].iter().any(|word| value.starts_with(word));
+                    let known =
+                        ["gzip", "lzjb", "zle", "zstd-fast"].iter().any(|word| value.starts_with(word));
                     let error = if known { unsupported } else { bad };
                     return Err(error("compression", value, HINT));
                 }
@@ -168,7 +166,9 @@ fn parse_user(name: &str, value: &str) -> Result<Stored, PropertyError> {
     const MAX_VALUE: usize = 8191;
     let is_name = name.len() <= MAX_NAME
         && !name.starts_with('-')
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b":+._-".contains(&byte));
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b":+._-".contains(&byte));
     if is_name && value.len() <= MAX_VALUE && !value.contains('\0') {
         return Ok(Stored::Text(value.to_owned()));
     }

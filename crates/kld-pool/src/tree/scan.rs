@@ -36,7 +36,8 @@ impl Tree {
     pub fn from_dir(root: impl AsRef<Path>) -> Result<Tree, ScanError> {
         let root = root.as_ref();
         let mut scan = Scan { tree: Tree::new(), seen: BTreeMap::new() };
-        let metadata = std::fs::metadata(root).map_err(|source| fail("read the metadata of", root, source))?;
+        let metadata =
+            std::fs::metadata(root).map_err(|source| fail("read the metadata of", root, source))?;
         scan.tree.slots[0].meta = scan.meta(root, &metadata)?;
         scan.directory(root, NodeId::ROOT)?;
         Ok(scan.tree)

@@ -39,7 +39,9 @@ impl TarError {
     pub fn hint(&self) -> Option<&'static str> {
         match self.problem {
             TarProblem::Compressed => Some("decompress it first"),
-            TarProblem::Truncated => Some("the file is shorter than its headers say: make or download it again"),
+            TarProblem::Truncated => {
+                Some("the file is shorter than its headers say: make or download it again")
+            }
             TarProblem::UnsupportedMember { .. } => Some("repack it with `tar --format=pax`"),
             _ => None,
         }
@@ -105,7 +107,14 @@ impl Tree {
     /// The content of the uncompressed tar at `path`, which must stay unchanged until the pool is written.
     pub fn from_tar(path: impl AsRef<Path>) -> Result<Tree, TarError> {
         let path = path.as_ref();
-        let at = |offset| move |failure: Failure| TarError { path: path.to_owned(), offset, problem: failure.problem, source: failure.source };
+        let at = |offset| {
+            move |failure: Failure| TarError {
+                path: path.to_owned(),
+                offset,
+                problem: failure.problem,
+                source: failure.source,
+            }
+        };
         let file = Arc::new(SourceFile::open(path).map_err(|error| at(0)(error.into()))?);
         let mut index = Index::new(Arc::clone(&file)).map_err(at(0))?;
         loop {

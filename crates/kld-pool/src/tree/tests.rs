@@ -104,14 +104,27 @@ fn remove_takes_the_whole_subtree() {
 
 #[test]
 fn overlay_merges_directories_and_wins() {
-    let mut lower = tree(&["etc", "etc/a=1", "etc/b=2", "usr", "usr/lib", "usr/lib/x=3", "lib -> usr/lib", "d", "d/e=4"]);
+    let mut lower =
+        tree(&["etc", "etc/a=1", "etc/b=2", "usr", "usr/lib", "usr/lib/x=3", "lib -> usr/lib", "d", "d/e=4"]);
     let mut upper = tree(&["etc", "etc/b=9", "etc/c", "lib", "lib/m", "d=5"]);
     upper.meta_mut("etc").unwrap().mode = 0o755;
     upper.link("etc/b", "etc/z").unwrap();
     lower.overlay(upper);
     assert_eq!(
         listing(&lower),
-        ["d=5", "etc/", "etc/a=1", "etc/b=9", "etc/c/", "etc/z=9", "lib -> usr/lib", "usr/", "usr/lib/", "usr/lib/m/", "usr/lib/x=3"]
+        [
+            "d=5",
+            "etc/",
+            "etc/a=1",
+            "etc/b=9",
+            "etc/c/",
+            "etc/z=9",
+            "lib -> usr/lib",
+            "usr/",
+            "usr/lib/",
+            "usr/lib/m/",
+            "usr/lib/x=3"
+        ]
     );
     assert_eq!(lower.get("etc").unwrap().meta().mode, 0o755);
     assert_eq!(lower.get("etc/b").unwrap().id(), lower.get("etc/z").unwrap().id());

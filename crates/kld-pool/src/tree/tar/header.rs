@@ -82,7 +82,10 @@ pub(super) fn parse_sparse(
         if block[part] == 0 {
             break;
         }
-        parts.push((field(block, part..part + 12, "sparse")?, field(block, part + 12..part + PART, "sparse")?));
+        parts.push((
+            field(block, part..part + 12, "sparse")?,
+            field(block, part + 12..part + PART, "sparse")?,
+        ));
     }
     Ok(block[at + count * PART] != 0)
 }

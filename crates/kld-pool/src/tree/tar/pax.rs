@@ -62,8 +62,18 @@ impl Records {
 
     /// Lays the records of one member over global ones.
     pub(super) fn override_with(&mut self, member: Records) {
-        let Records { path, linkpath, size, mtime, uid, gid, xattrs, sparse_version, sparse_name, sparse_size } =
-            member;
+        let Records {
+            path,
+            linkpath,
+            size,
+            mtime,
+            uid,
+            gid,
+            xattrs,
+            sparse_version,
+            sparse_name,
+            sparse_size,
+        } = member;
         self.path = path.or(self.path.take());
         self.linkpath = linkpath.or(self.linkpath.take());
         self.size = size.or(self.size);
@@ -105,12 +115,16 @@ mod tests {
     #[test]
     fn records() {
         let mut records = Records::default();
-        records.parse(b"11 path=ab\n20 mtime=-1.25000000\n20 mtime=12.5000001\n27 SCHILY.xattr.user.k=v\n=\0\n").unwrap();
+        records
+            .parse(b"11 path=ab\n20 mtime=-1.25000000\n20 mtime=12.5000001\n27 SCHILY.xattr.user.k=v\n=\0\n")
+            .unwrap();
         assert_eq!(records.path.as_deref(), Some(&b"ab"[..]));
         assert_eq!(records.mtime, Some(Timestamp { sec: 12, nsec: 500_000_100 }));
         assert_eq!(records.xattrs[&b"user.k"[..]], b"v\n=\0");
         assert_eq!(timestamp(b"-1.25"), Some(Timestamp { sec: -2, nsec: 750_000_000 }));
-        for bad in [&b"11 path=abc"[..], b"5 a\n", b"x a=b\n", b"999 path=a\n", b"12 size=-12\n", b"2 \n", b"0 "] {
+        for bad in
+            [&b"11 path=abc"[..], b"5 a\n", b"x a=b\n", b"999 path=a\n", b"12 size=-12\n", b"2 \n", b"0 "]
+        {
             assert!(Records::default().parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -1,0 +1,196 @@
+//! Random trees, and zdb as the judge of what was written.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use kld_pool::tree::{Data, Kind, Meta, Timestamp, Tree};
+use kld_pool::{DatasetSpec, PoolSpec, Summary, VdevType, write_pool};
+
+/// Deterministic pseudo-random numbers (splitmix64).
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())]
+    }
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).take(len).collect()
+    }
+}
+
+/// Content of a size near the limits of blocks, of every degree of compressibility.
+fn content(random: &mut Random) -> Vec<u8> {
+    let size = random.pick(&[
+        0usize, 1, 100, 112, 511, 512, 513, 4095, 4096, 4097, 16_384, 131_071, 131_072, 131_073, 262_144,
+        300_000, 1_048_577,
+    ]);
+    match random.below(5) {
+        0 => vec![0; size],
+        1 => vec![random.next() as u8; size],
+        2 => {
+            let part = random.bytes(size / 20 + 1);
+            part.iter().copied().cycle().take(size).collect()
+        }
+        3 => {
+            let mut holes = random.bytes(size);
+            holes[size / 3..size / 3 * 2].fill(0);
+            holes
+        }
+        _ => random.bytes(size),
+    }
+}
+
+/// A tree of about `count` nodes of all kinds.
+pub fn random_tree(random: &mut Random, count: usize) -> Tree {
+    let mut tree = Tree::new();
+    let mut dirs = vec![String::new()];
+    let mut files: Vec<String> = Vec::new();
+    for i in 0..count {
+        let width = random.pick(&[1usize, 5, 20, 49, 50, 51, 120]);
+        let dir = dirs[random.below(dirs.len())].clone();
+        let path = format!(
+            "{dir}{}-{i}",
+            "abé -_."[..random.pick(&[1, 2, 4, 7])].repeat(width).chars().take(width).collect::<String>()
+        );
+        let mode = random.pick(&[0o644, 0o755, 0o600, 0o4755, 0o070, 0o007, 0o604]);
+        let time = Timestamp { sec: 1_700_000_000 + i as i64, nsec: random.below(1_000_000_000) as u32 };
+        let mut meta = Meta {
+            mode,
+            uid: random.pick(&[0, 33, 1000]),
+            gid: random.pick(&[0, 50]),
+            mtime: time,
+            xattrs: BTreeMap::new(),
+        };
+        if random.below(5) == 0 {
+            let len = random.pick(&[1usize, 30, 200, 1000, 3000, 20_000]);
+            meta.xattrs.insert(b"user.k".to_vec(), random.bytes(len));
+        }
+        match random.below(100) {
+            0..12 => {
+                tree.insert(&path, meta, Kind::Directory).unwrap();
+                dirs.push(path + "/");
+            }
+            12..22 => {
+                let target = vec![b't'; random.pick(&[1, 10, 100, 160, 170, 400, 1000])];
+                tree.insert(&path, meta, Kind::Symlink(target)).unwrap();
+            }
+            22..28 if !files.is_empty() => {
+                let existing = files[random.below(files.len())].clone();
+                tree.link(existing, &path).unwrap();
+            }
+            28..31 => drop(tree.insert(&path, meta, Kind::CharDevice { major: 5, minor: 300 }).unwrap()),
+            31..33 => drop(tree.insert(&path, meta, Kind::Fifo).unwrap()),
+            33..35 => drop(tree.insert(&path, meta, Kind::Socket).unwrap()),
+            _ => {
+                let data = Data::bytes(content(random));
+                tree.insert(&path, meta, Kind::File(data)).unwrap();
+                files.push(path);
+            }
+        }
+    }
+    tree
+}
+
+/// A pool named `fz` of `mib` MiB, used as a file.
+pub fn pool(mib: u64) -> PoolSpec {
+    let mut spec = PoolSpec::new("fz".parse().unwrap(), mib << 20, [9; 32]);
+    spec.vdev_type = VdevType::File;
+    spec.vdev_path = "/pool".to_owned();
+    spec.created = 1_700_000_000;
+    spec.threads = 2;
+    spec
+}
+
+pub fn dataset(name: &str, properties: &[(&str, &str)], tree: Option<Tree>) -> DatasetSpec {
+    let mut dataset = DatasetSpec::new(name.parse().unwrap());
+    properties.iter().for_each(|(name, value)| dataset.properties.set(name, value).unwrap());
+    dataset.tree = tree;
+    dataset
+}
+
+/// A pool in a folder of its own.
+pub struct Image {
+    pub dir: tempfile::TempDir,
+    pub summary: Summary,
+}
+
+pub fn write(spec: &PoolSpec) -> Image {
+    let dir = tempfile::tempdir().unwrap();
+    let out = File::create(dir.path().join("pool.img")).unwrap();
+    out.set_len(spec.size).unwrap();
+    let summary = write_pool(spec, &out, &()).unwrap();
+    Image { dir, summary }
+}
+
+impl Image {
+    pub fn bytes(&self) -> Vec<u8> {
+        std::fs::read(self.dir.path().join("pool.img")).unwrap()
+    }
+
+    pub fn zdb(&self, args: &[&str]) -> Output {
+        // The oracle is a program: there is no library that could be asked instead.
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "a test asks a foreign program, nothing on the host is changed"
+        )]
+        std::process::Command::new(find_zdb())
+            .arg("-e")
+            .arg("-p")
+            .arg(self.dir.path())
+            .args(args)
+            .output()
+            .unwrap()
+    }
+
+    /// zdb reads every block, finds no error and no leak, and agrees with the features' reference counts.
+    pub fn check(&self) {
+        for (args, sign) in [(["-bcc", "fz"], "No leaks"), (["-d", "fz"], "feature refcount")] {
+            let output = self.zdb(&args);
+            let text = String::from_utf8_lossy(&output.stdout);
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "zdb {args:?}: {:?}\n{text}\n{errors}", output.status);
+            assert!(
+                text.contains(sign) && !text.contains("mismatch") && !errors.contains("mismatch"),
+                "{text}\n{errors}"
+            );
+        }
+    }
+
+    /// The content of a file of the pool, read by zdb.
+    pub fn extract(&self, dataset: &str, path: &str) -> Vec<u8> {
+        let to = self.dir.path().join("extracted");
+        let output = self.zdb(&["-r", "--", dataset, path, to.to_str().unwrap()]);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "zdb -r {dataset} {path}: {errors}");
+        // zdb makes no file of an empty one.
+        let content = std::fs::read(&to).unwrap_or_default();
+        drop(std::fs::remove_file(to));
+        content
+    }
+}
+
+fn find_zdb() -> PathBuf {
+    let from_path = || {
+        let path = std::env::var_os("PATH")?;
+        let places =
+            std::env::split_paths(&path).chain(["/sbin", "/usr/sbin"].map(|dir| Path::new(dir).to_owned()));
+        places.map(|dir| dir.join("zdb")).find(|zdb| zdb.exists())
+    };
+    std::env::var_os("KLD_ZDB")
+        .map(PathBuf::from)
+        .or_else(from_path)
+        .expect("no zdb: run it through cargo xtask test, which installs zdb")
+}
