@@ -200,7 +200,7 @@ fn render_server(appliance: &Appliance, distro: &DistroSpec) -> Result<System, R
     layers::network::add(&context, &mut draft);
     layers::wireguard::add(&context, &mut draft);
     layers::firewall::add(&context, &mut draft);
-    layers::hardening::add(&context, &mut draft);
+    layers::hardening::add(&mut draft);
     layers::users::add(&context, &mut draft);
     layers::files::add(&context, &mut draft);
     layers::secrets::add(&context, &mut draft);

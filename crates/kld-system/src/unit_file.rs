@@ -87,8 +87,12 @@ impl UnitFile {
     }
 }
 
-/// A reason as the first sentence of a comment.
+/// A reason as the first sentence of a comment. Names of programs and units keep their first letter.
 pub(crate) fn sentence(reason: &str) -> String {
+    let first_word = reason.split(' ').next().unwrap_or_default();
+    if !first_word.bytes().all(|b| b.is_ascii_lowercase()) {
+        return reason.to_owned();
+    }
     let mut letters = reason.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }

@@ -176,7 +176,11 @@ fn nft_refuses_a_broken_firewall() {
 fn systemd_finds_no_fault_in_the_units() {
     for (name, machine) in machines() {
         let units = machine.units();
-        let mut command = vec!["systemd-analyze", "verify", "--man=no", "--recursive-errors=one"];
+        // Drop-ins for generated units need them to be there.
+        let script =
+            "/usr/lib/systemd/system-generators/zfs-mount-generator /etc/systemd/system /tmp /tmp 2>/dev/null
+                      exec systemd-analyze verify --man=no --recursive-errors=one \"$@\"";
+        let mut command = vec!["sh", "-c", script, "sh"];
         command.extend(units.iter().map(String::as_str));
         let answer = machine.run(&command);
         let complaints: Vec<_> = answer
@@ -209,27 +213,30 @@ fn exposure(machine: &Machine, unit: &str) -> u32 {
 
 #[test]
 fn the_exposure_of_every_unit_stays_below_its_limit() {
-    let limits = [
+    // In tenths. kldload's own units 2.0, what a manifest or a package brings 4.0.
+    let webapp = [
         ("kldload-mesh.service", 20),
         ("kldload-metrics.service", 20),
-        ("kldload-identity.service", 50),
+        ("kldload-identity.service", 20),
+        ("sanoid.service", 20),
+        ("prometheus-node-exporter.service", 20),
         ("webapp.service", 20),
-        ("kldload-setup-webapp.service", 50),
+        ("kldload-setup-webapp.service", 40),
         ("postgresql@17-main.service", 40),
-        ("prometheus-node-exporter.service", 30),
-        ("sanoid.service", 40),
     ];
-    let machine = Machine::of(&appliances::webapp());
-    let measured: Vec<_> =
-        limits.iter().map(|(unit, limit)| (*unit, exposure(&machine, unit), *limit)).collect();
-    let gitea = Machine::of(&appliances::gitea());
-    let further = [
-        ("gitea.service", 25),
-        ("kldload-replicate.service", 40),
+    let gitea = [
         ("kldload-key-srv-gitea\\x2dlfs.service", 20),
+        ("kldload-replicate.service", 30),
+        ("gitea.service", 20),
+        ("nginx.service", 40),
     ];
-    let further = further.iter().map(|(unit, limit)| (*unit, exposure(&gitea, unit), *limit));
-    let measured: Vec<_> = measured.into_iter().chain(further).collect();
+    let mut measured = Vec::new();
+    for (machine, limits) in [
+        (Machine::of(&appliances::webapp()), webapp.as_slice()),
+        (Machine::of(&appliances::gitea()), gitea.as_slice()),
+    ] {
+        measured.extend(limits.iter().map(|(unit, limit)| (*unit, exposure(&machine, unit), *limit)));
+    }
     let over: Vec<_> = measured.iter().filter(|(_, is, limit)| is > limit).collect();
     assert!(over.is_empty(), "over their limits, in tenths: {over:?}; all: {measured:?}");
 }
@@ -252,6 +259,29 @@ fn the_mount_generator_makes_units_from_the_cache() {
         assert!(answer.text.contains(wanted), "no `{wanted}` in {}", answer.text);
     }
     assert!(!answer.text.lines().any(|l| l == "srv.mount"), "{}", answer.text);
+}
+
+#[test]
+fn the_boot_has_no_ordering_cycle() {
+    let wants = "/etc/systemd/system/sysinit.target.wants";
+    let more = "/etc/systemd/system/multi-user.target.wants";
+    let script = format!(
+        "mkdir /tmp/l; /usr/lib/systemd/system-generators/zfs-mount-generator /etc/systemd/system /tmp/l /tmp/l
+         mkdir -p {wants} {more}; cd /etc/systemd/system
+         ln -s ../kldload-identity.service {wants}/; for u in *.service; do ln -s ../$u {more}/; done
+         systemd-analyze verify --man=no local-fs.target sysinit.target network.target multi-user.target"
+    );
+    for (name, machine) in machines() {
+        let answer = machine.run(&["sh", "-c", &script]);
+        assert!(!answer.text.contains("cycle"), "{name}: {}", answer.text);
+        assert!(!answer.text.contains("Failed to create"), "{name}: {}", answer.text);
+    }
+    // The check itself: a cycle is seen.
+    let machine = Machine::of(&appliances::gitea());
+    let drop_in = "/etc/systemd/system/kldload-identity.service.d/cycle.conf";
+    machine.write(drop_in, "[Unit]\nAfter=local-fs.target\n", 0o644);
+    let answer = machine.run(&["sh", "-c", &script]);
+    assert!(answer.text.contains("cycle"), "{}", answer.text);
 }
 
 #[test]

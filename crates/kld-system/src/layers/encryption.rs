@@ -24,6 +24,7 @@ pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {
         any = true;
         let key = key_of(wanted.name.value.path_in_pool(), algorithm(encryption.value));
         draft.file(key_unit(&key, wanted.name.value.as_str(), encryption.span));
+        draft.file(load_after_unlock(&key, wanted.name.value.as_str(), encryption.span));
         let Some(dataset) = draft.datasets.get_mut(&wanted.name.value) else { continue };
         let mut add = |property: &str, value: &str, reason: &str| {
             set(dataset, property, value, Because::new(Layer::Encryption, encryption.span, reason));
@@ -87,6 +88,16 @@ pub(crate) fn key_of(path_in_pool: &str, algorithm: &str) -> NodeDatasetKey {
         credential,
         unit: format!("kldload-key-{}.service", unit_escape(path_in_pool)),
     }
+}
+
+/// The generated unit that loads a key requires ours, but is not ordered after it (zfs-mount-generator of OpenZFS 2.3).
+fn load_after_unlock(key: &NodeDatasetKey, dataset: &str, span: kld_manifest::Span) -> SystemFile {
+    let because = |reason: &str| Because::new(Layer::Encryption, span, reason);
+    let mut unit = UnitFile::default();
+    let after = format!("{IDENTITY_UNIT} {}", key.unit);
+    unit.add(Section::Unit, "After", after, because("the key lies in memory before it is loaded"));
+    let path = format!("/etc/systemd/system/zfs-load-key@{}.service.d/50-kldload.conf", unit_escape(dataset));
+    unit.into_file(path, because(&format!("loads the key of {dataset} once it is unlocked")))
 }
 
 fn key_unit(key: &NodeDatasetKey, dataset: &str, span: kld_manifest::Span) -> SystemFile {

@@ -4,7 +4,6 @@
 //! [`PACKAGED`] for units of packages, which start as root and drop privileges themselves; the others are for kldload's
 //! own units, each as narrow as its work allows.
 
-use crate::context::Context;
 use crate::draft::Draft;
 use crate::system::{Because, Layer, SystemFile};
 
@@ -83,15 +82,22 @@ pub(crate) const IDENTITY: &[Hardening] = sandbox![
     ("UMask", "0077", "keys are for root"),
     ("KeyringMode", "private", "keys of others are not seen"),
     ("ProtectKernelModules", "yes", "ZFS is loaded before it starts"),
+    ("ProtectClock", "yes", "the clock is not its business"),
+    ("ReadOnlyPaths", "/usr", "it changes no program"),
+    ("DevicePolicy", "closed", "only what it needs to grow a pool and to seal a key"),
+    ("DeviceAllow", "/dev/zfs rw", "pools and datasets"),
+    ("DeviceAllow", "block-* rw", "the partition grows with its disk"),
+    ("DeviceAllow", "char-tpm rw", "the TPM holds the key of the keys, when there is one"),
     (
         "SystemCallFilter",
         "@system-service @mount",
         "the calls of services, and mounting a dataset it has made"
     ),
+    ("SystemCallFilter", "~@resources", "it has no priority of its own to raise"),
     ("SystemCallErrorNumber", "EPERM", "a refused call is an error it can report"),
     (
         "CapabilityBoundingSet",
-        "CAP_SYS_ADMIN CAP_CHOWN CAP_FOWNER CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_SETUID CAP_SETGID",
+        "CAP_SYS_ADMIN CAP_CHOWN CAP_FOWNER CAP_DAC_OVERRIDE",
         "pools and datasets need administration, files need owners",
     ),
 ];
@@ -201,8 +207,7 @@ const SYSCTL: &[Hardening] = &[
 ];
 
 /// Adds the kernel settings, and keeps systemd from opening doors of its own.
-pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {
-    let _ = context;
+pub(crate) fn add(draft: &mut Draft) {
     let because = |reason: &str| Because::always(Layer::Hardening, reason);
     let mut text = String::from(
         "# Kernel settings. Written by kldload; `kldload explain` gives the reason of every line.\n",

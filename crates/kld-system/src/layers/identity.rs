@@ -25,10 +25,12 @@ pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {
     add(Unit, "Documentation", "https://github.com/kldload/kldload", "where to read on");
     add(Unit, "DefaultDependencies", "no", "it runs before the network and everything that listens");
     add(Unit, "RequiresMountsFor", "/var/lib/kldload", "it remembers there what it has done");
-    let after =
-        "local-fs.target systemd-remount-fs.service systemd-tmpfiles-setup.service systemd-sysusers.service";
-    add(Unit, "After", after, "it writes keys to the root file system");
+    // Not `local-fs.target`: encrypted datasets are part of it, and this unit makes them.
+    let after = "systemd-remount-fs.service zfs-import.target efi.automount";
+    add(Unit, "After", after, "it writes to the root file system, the pool and the boot partition");
+    add(Unit, "Wants", "efi.automount", "the boot loader's random seed lies on the boot partition");
     let mut before = vec![
+        "sysinit.target".to_owned(),
         "network-pre.target".to_owned(),
         "systemd-networkd.service".to_owned(),
         MESH_UNIT.to_owned(),

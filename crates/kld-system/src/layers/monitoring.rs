@@ -53,14 +53,16 @@ fn add_exporter(context: &Context<'_>, plane: &Plane, span: Span, draft: &mut Dr
     let mut unit = UnitFile::default();
     wireguard::wait_for_mesh(&mut unit, &because("the address it binds to exists once the mesh is up"));
     for (name, value, reason) in hardening::OWN {
-        // The exporter tells about the machine: it must see /proc as it is, and ask systemd about services.
-        if !["ProcSubset", "ProtectProc", "RemoveIPC"].contains(name) {
+        // The exporter tells about the machine: it must see /proc and the file systems as they are. It runs as an account
+        // that can write to none of them.
+        if !["ProcSubset", "ProtectProc", "RemoveIPC", "ProtectSystem", "ProtectHome"].contains(name) {
             unit.add(Section::Service, name, *value, Because::new(Layer::Hardening, span, *reason));
         }
     }
     let mut add = |name: &str, value: &str, reason: &str| {
         unit.add(Section::Service, name, value, Because::new(Layer::Hardening, span, reason));
     };
+    add("ProtectSystem", "full", "it measures file systems as they are, and changes none");
     add(
         "RestrictAddressFamilies",
         "AF_UNIX AF_INET AF_INET6 AF_NETLINK",
@@ -207,10 +209,13 @@ fn expression(alert: &Alert, context: &Context<'_>) -> (String, String) {
             (name, if down.is_empty() { format!("up{{{job}}} == 0") } else { down.join(" or ") })
         }
         AlertCondition::DiskUsage { percent } => {
-            let used = format!(
-                "100 * (1 - node_filesystem_avail_bytes{{{job},fstype=\"zfs\"}} / node_filesystem_size_bytes{{{job},fstype=\"zfs\"}})"
-            );
-            ("DiskUsage".to_owned(), format!("{used} > {percent}"))
+            let metric = |name: &str| format!("node_filesystem_{name}_bytes{{{job},fstype=\"zfs\"}}");
+            let (free, size) = (metric("avail"), metric("size"));
+            let now = format!("100 * (1 - {free} / {size}) > {percent}");
+            // "warn 24h before action required": also when six hours of growth, continued for a day, lead there.
+            let soon = format!("100 * (1 - predict_linear({free}[6h], 86400) / {size}) > {percent}");
+            let early = alert.text.contains("24h before");
+            ("DiskUsage".to_owned(), if early { format!("{now} or {soon}") } else { now })
         }
         AlertCondition::Expression(expression) => ("Expression".to_owned(), expression.clone()),
     }

@@ -211,7 +211,9 @@ fn add_reach(
         let because = Because::new(Layer::Hardening, path.span, "asked for in the manifest");
         unit.add(Section::Service, "ReadWritePaths", format!("-{}", path.value), because);
     }
-    for path in packaged.into_iter().flat_map(|p| &p.writes) {
+    let mounts = mount_points(context, service);
+    let mounted = |path: &str| mounts.iter().any(|(mount, _)| mount == path.trim_start_matches('-'));
+    for path in packaged.into_iter().flat_map(|p| &p.writes).filter(|path| !mounted(path)) {
         let because = Because::new(Layer::Hardening, span, "the package's own directories");
         unit.add(Section::Service, "ReadWritePaths", path, because);
     }

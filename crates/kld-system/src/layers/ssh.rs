@@ -4,6 +4,7 @@ use kld_manifest::Span;
 use kld_manifest::model::Plane;
 
 use crate::context::{Context, IDENTITY_UNIT, SSH_PORT};
+use crate::distro::package;
 use crate::draft::Draft;
 use crate::layers::wireguard;
 use crate::system::{Because, Enablement, Item, Layer, SystemFile};
@@ -22,9 +23,14 @@ pub(crate) fn listens_on<'a>(context: &Context<'a>) -> Option<(&'a Plane, Span)>
 pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {
     let units = &context.distro.units;
     let Some((plane, span)) = listens_on(context) else {
-        let because = Because::always(Layer::Ssh, "no plane opens TCP 22");
-        draft.unit(&units.ssh, Enablement::Disabled, because.clone());
-        draft.unit(&units.ssh_socket, Enablement::Disabled, because);
+        let asked = |p: &&kld_manifest::Spanned<_>| {
+            context.distro.packages.ssh.iter().any(|ssh| package(ssh) == p.value)
+        };
+        if let Some(installed) = context.appliance.packages.iter().find(asked) {
+            let because = Because::new(Layer::Ssh, installed.span, "no plane opens TCP 22");
+            draft.unit(&units.ssh, Enablement::Disabled, because.clone());
+            draft.unit(&units.ssh_socket, Enablement::Disabled, because);
+        }
         return;
     };
     let because = |reason: &str| Because::new(Layer::Ssh, span, reason);

@@ -273,7 +273,13 @@ pub(crate) fn webapp() -> Appliance {
             alerts: vec![
                 alert(70, AlertCondition::PoolNotOnline, 0, Severity::Page, "pool_health != ONLINE"),
                 alert(71, AlertCondition::ServiceDown { unit: None }, 60, Severity::Page, "service_up == 0"),
-                alert(72, AlertCondition::DiskUsage { percent: 80 }, 0, Severity::Warn, "disk usage >80%"),
+                alert(
+                    72,
+                    AlertCondition::DiskUsage { percent: 80 },
+                    0,
+                    Severity::Warn,
+                    "disk usage >80%: warn 24h before action required",
+                ),
             ],
             prometheus: Vec::new(),
         },
