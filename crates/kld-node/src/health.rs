@@ -1,0 +1,270 @@
+//! `kst`: is all well with this machine?
+//!
+//! Each probe looks at one thing, in its own thread and with its own deadline: one that hangs on a dead disk is
+//! reported as such and keeps nothing else from being reported. The worst result decides. On a machine without a
+//! node file (profile `core`, or any machine with ZFS) the probes look at what is there.
+
+mod boot;
+mod firewall;
+mod host_id;
+mod pool;
+mod prometheus;
+mod replication;
+mod scrub;
+mod services;
+mod snapshots;
+mod sockets;
+mod verify;
+mod wireguard;
+
+#[cfg(test)]
+mod tests;
+
+pub use prometheus::render_prometheus;
+
+use crate::machine::{Machine, MachineError};
+use kld_system::node::NodeConfig;
+use kld_ui::Table;
+use serde::Serialize;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// How long a probe may take unless its caller says otherwise.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
+/// What a probe found, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// As it must be.
+    Ok,
+    /// Nothing to look at, or something worth knowing; not a failure.
+    Info,
+    /// Works, and will not for ever.
+    Warn,
+    /// The probe did not answer in time.
+    Timeout,
+    /// Does not work.
+    Fail,
+}
+
+impl Status {
+    /// As it is written in JSON and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Timeout => "timeout",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+/// The result of one probe.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Probe {
+    /// `pool`, `services`, `verify: app answers` …
+    pub name: String,
+    /// What it found.
+    pub status: Status,
+    /// In one line.
+    pub summary: String,
+    /// The command that mends it or shows more.
+    pub command: Option<String>,
+    /// Numbers for a monitoring system.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<Metric>,
+}
+
+/// One number of a probe, in Prometheus' terms.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Metric {
+    /// Which family it belongs to.
+    pub family: Family,
+    /// The value of the family's label.
+    pub label: String,
+    /// The number.
+    pub value: f64,
+}
+
+/// The families of numbers that probes know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "`prometheus.rs` documents each for its users")]
+pub enum Family {
+    PoolOnline,
+    PoolCapacity,
+    PoolErrors,
+    ScrubAge,
+    ServiceUp,
+    SnapshotAge,
+    ReplicationSuccess,
+    ReplicationLag,
+    PeerHandshakeAge,
+}
+
+impl Probe {
+    fn new(name: impl Into<String>, status: Status, summary: impl Into<String>) -> Self {
+        Self { name: name.into(), status, summary: summary.into(), command: None, metrics: Vec::new() }
+    }
+
+    fn with_command(mut self, command: impl Into<String>) -> Self {
+        self.command = Some(command.into());
+        self
+    }
+
+    fn with_metric(mut self, family: Family, label: impl Into<String>, value: f64) -> Self {
+        self.metrics.push(Metric { family, label: label.into(), value });
+        self
+    }
+
+    /// A probe whose tool did not answer.
+    fn unanswered(name: &str, error: &MachineError) -> Self {
+        let sources = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+        let text = sources.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        let probe = Self::new(name, Status::Fail, text.lines().next().unwrap_or_default());
+        match error.hint() {
+            Some(hint) => probe.with_command(hint),
+            None => probe,
+        }
+    }
+}
+
+/// What all probes found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Health {
+    /// The worst of the probes.
+    pub status: Status,
+    /// In the order in which they are shown.
+    pub probes: Vec<Probe>,
+}
+
+impl Health {
+    fn new(probes: Vec<Probe>) -> Self {
+        let status = probes.iter().map(|probe| probe.status).max().unwrap_or(Status::Info);
+        Self { status, probes }
+    }
+
+    /// Whether nothing needs a person: `kst` ends with 0 then, and only then.
+    pub fn is_well(&self) -> bool {
+        self.status <= Status::Info
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new().left("PROBE").left("STATUS").left("SUMMARY");
+        for probe in &self.probes {
+            table.row([&probe.name, probe.status.as_str(), &probe.summary]);
+        }
+        write!(f, "{table}")?;
+        for probe in self.probes.iter().filter(|probe| probe.status > Status::Info) {
+            if let Some(command) = &probe.command {
+                writeln!(f, "{}: {command}", probe.name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a probe sees. `config` is `None` on a machine without a node file.
+struct View {
+    machine: Arc<dyn Machine>,
+    config: Option<NodeConfig>,
+}
+
+impl View {
+    /// The pools to look at: the node's own, or every one that is imported.
+    fn pools(&self) -> Result<Vec<String>, MachineError> {
+        match &self.config {
+            Some(config) => Ok(vec![config.pool.clone()]),
+            None => {
+                let list = kld_host::Cmd::new("zpool").args(["list", "-H", "-o", "name"]).timeout(DEADLINE);
+                Ok(self.machine.run_text(list)?.lines().map(str::to_owned).collect())
+            }
+        }
+    }
+}
+
+type Look = Box<dyn FnOnce(&View) -> Vec<Probe> + Send>;
+
+/// One thing to look at.
+struct Task {
+    name: String,
+    deadline: Duration,
+    look: Look,
+}
+
+impl Task {
+    fn new(name: &str, deadline: Duration, look: impl FnOnce(&View) -> Vec<Probe> + Send + 'static) -> Self {
+        Self { name: name.to_owned(), deadline, look: Box::new(look) }
+    }
+}
+
+/// Runs every probe at the same time. Each has `deadline`, except the manifest's own proofs, which bring theirs.
+pub fn check(machine: Arc<dyn Machine>, config: Option<NodeConfig>, deadline: Duration) -> Health {
+    let mut tasks = vec![
+        Task::new("boot", deadline, boot::probe),
+        Task::new("pool", deadline, pool::probe),
+        Task::new("scrub", deadline, scrub::probe),
+        Task::new("services", deadline, services::probe),
+        Task::new("snapshots", deadline, snapshots::probe),
+        Task::new("replication", deadline, replication::probe),
+        Task::new("wireguard", deadline, wireguard::probe),
+        Task::new("firewall", deadline, firewall::probe),
+        Task::new("sockets", deadline, sockets::probe),
+        Task::new("host-id", deadline, host_id::probe),
+    ];
+    for wanted in config.iter().flat_map(|config| config.verify.iter().cloned()) {
+        // The command has its own limit; the probe's is a little later, for the report of it.
+        let limit = Duration::from_secs(wanted.timeout_seconds.max(1)) + Duration::from_secs(2);
+        let name = format!("verify: {}", wanted.name);
+        tasks.push(Task::new(&name, limit, move |view| vec![verify::probe(view, &wanted)]));
+    }
+    Health::new(run_tasks(Arc::new(View { machine, config }), tasks))
+}
+
+/// Starts all, then collects in order. A thread that hangs is left behind: it ends with the process.
+fn run_tasks(view: Arc<View>, tasks: Vec<Task>) -> Vec<Probe> {
+    let start = Instant::now();
+    let running: Vec<_> = tasks
+        .into_iter()
+        .map(|Task { name, deadline, look }| {
+            let (sender, receiver) = channel();
+            let view = Arc::clone(&view);
+            let thread = std::thread::Builder::new().name(name.clone());
+            // Nobody receives any more after the deadline; then the answer is of no use.
+            let started = thread.spawn(move || drop(sender.send(look(&view))));
+            (name, deadline, receiver, started.is_ok())
+        })
+        .collect();
+    running
+        .into_iter()
+        .flat_map(|(name, deadline, receiver, started)| {
+            let left = deadline.saturating_sub(start.elapsed());
+            match receiver.recv_timeout(left) {
+                Ok(probes) => probes,
+                Err(RecvTimeoutError::Timeout) => {
+                    vec![Probe::new(name, Status::Timeout, format!("no answer within {deadline:?}"))]
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let summary = if started { "the probe itself failed" } else { "could not be started" };
+                    vec![Probe::new(name, Status::Fail, summary)]
+                }
+            }
+        })
+        .collect()
+}
+
+/// Seconds as people say them: `45 s`, `12 min`, `7 h`, `9 days`.
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}

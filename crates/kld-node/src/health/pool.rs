@@ -1,0 +1,58 @@
+//! Whether the pools are whole and have room.
+
+use super::{DEADLINE, Family, Probe, Status, View, age};
+use kld_host::{Cmd, zpool};
+
+/// ZFS slows down, and cannot free what it cannot log, when a pool is nearly full (zpoolconcepts, OpenZFS tuning).
+const CAPACITY_WARN: u64 = 80;
+const CAPACITY_FAIL: u64 = 95;
+
+pub(super) fn probe(view: &View) -> Vec<Probe> {
+    let pools = match view.pools() {
+        Ok(pools) => pools,
+        Err(error) => return vec![Probe::unanswered("pool", &error)],
+    };
+    if pools.is_empty() {
+        return vec![Probe::new("pool", Status::Info, "no pool is imported").with_command("zpool import")];
+    }
+    pools.iter().map(|pool| probe_one(view, pool)).collect()
+}
+
+fn probe_one(view: &View, pool: &str) -> Probe {
+    let status = view.machine.run_text(zpool::status_cmd(pool));
+    let status = match status.and_then(|json| Ok(zpool::parse_status(pool, &json)?)) {
+        Ok(status) => status,
+        Err(error) => return Probe::unanswered("pool", &error).with_metric(Family::PoolOnline, pool, 0.0),
+    };
+    let capacity = Cmd::new("zpool").args(["get", "-Hp", "-o", "value", "capacity", pool]).timeout(DEADLINE);
+    let capacity: Option<u64> =
+        view.machine.run_text(capacity).ok().and_then(|text| text.trim_end_matches('%').parse().ok());
+    let errors = status.errors + status.device_errors;
+    let mut parts = vec![format!("{pool} {}", status.state)];
+    parts.push(if errors == 0 { "no errors".to_owned() } else { format!("{errors} errors") });
+    parts.extend(capacity.map(|percent| format!("{percent}% full")));
+    parts.extend(status.problem.as_deref().and_then(|text| text.lines().next()).map(str::to_owned));
+
+    let full = capacity.unwrap_or(0);
+    let found = if status.state != "ONLINE" || status.errors > 0 || full >= CAPACITY_FAIL {
+        Status::Fail
+    } else if errors > 0 || full >= CAPACITY_WARN {
+        Status::Warn
+    } else {
+        Status::Ok
+    };
+    let online = if status.state == "ONLINE" { 1.0 } else { 0.0 };
+    let mut probe = Probe::new("pool", found, parts.join(", "))
+        .with_metric(Family::PoolOnline, pool, online)
+        .with_metric(Family::PoolErrors, pool, errors as f64);
+    if let Some(percent) = capacity {
+        probe = probe.with_metric(Family::PoolCapacity, pool, percent as f64 / 100.0);
+    }
+    if found == Status::Ok { probe } else { probe.with_command(format!("zpool status -v {pool}")) }
+}
+
+/// How long ago a scan ended, from the seconds since 1970 that `zpool status --json-int` writes.
+pub(super) fn scan_age(view: &View, ended: Option<&str>) -> Option<(u64, String)> {
+    let seconds = view.machine.now().saturating_sub(ended?.parse().ok()?);
+    Some((seconds, age(seconds)))
+}

@@ -1,0 +1,45 @@
+//! Whether every block was read lately, and found good.
+
+use super::{Family, Probe, Status, View, pool::scan_age};
+use kld_host::zpool;
+
+/// The timer scrubs once a month; a week later something is wrong.
+const OLD: u64 = 38 * 86_400;
+
+pub(super) fn probe(view: &View) -> Vec<Probe> {
+    match view.pools() {
+        Ok(pools) => pools.iter().map(|pool| probe_one(view, pool)).collect(),
+        Err(error) => vec![Probe::unanswered("scrub", &error)],
+    }
+}
+
+fn probe_one(view: &View, pool: &str) -> Probe {
+    let status = view.machine.run_text(zpool::status_cmd(pool));
+    let status = match status.and_then(|json| Ok(zpool::parse_status(pool, &json)?)) {
+        Ok(status) => status,
+        Err(error) => return Probe::unanswered("scrub", &error),
+    };
+    let start = format!("zpool scrub {pool}");
+    let Some(scan) = status.scan else {
+        return Probe::new("scrub", Status::Info, format!("{pool} was never scrubbed")).with_command(start);
+    };
+    let what = scan.function.to_lowercase();
+    if scan.errors > 0 {
+        let summary = format!("{what} of {pool} found {} errors", scan.errors);
+        return Probe::new("scrub", Status::Fail, summary).with_command(format!("zpool status -v {pool}"));
+    }
+    match (scan.state.as_str(), scan_age(view, scan.ended.as_deref())) {
+        ("SCANNING", _) => Probe::new("scrub", Status::Info, format!("{what} of {pool} is running")),
+        ("FINISHED", Some((seconds, age))) => {
+            let status = if seconds > OLD { Status::Warn } else { Status::Ok };
+            Probe::new("scrub", status, format!("{what} of {pool} found no errors {age} ago"))
+                .with_command(start)
+                .with_metric(Family::ScrubAge, pool, seconds as f64)
+        }
+        ("FINISHED", None) => Probe::new("scrub", Status::Ok, format!("{what} of {pool} found no errors")),
+        (state, _) => {
+            Probe::new("scrub", Status::Info, format!("{what} of {pool}: {}", state.to_lowercase()))
+                .with_command(start)
+        }
+    }
+}

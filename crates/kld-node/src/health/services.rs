@@ -1,0 +1,57 @@
+//! Whether the services that must run do, and no other unit has failed.
+
+use super::{DEADLINE, Family, Probe, Status, View};
+use kld_host::{Cmd, systemd};
+
+pub(super) fn probe(view: &View) -> Vec<Probe> {
+    let failed =
+        Cmd::new("systemctl").args(["list-units", "--failed", "--plain", "--no-legend", "--no-pager"]);
+    let failed = match view.machine.run_text(failed.timeout(DEADLINE)) {
+        Ok(text) => text,
+        Err(error) => return vec![Probe::unanswered("services", &error)],
+    };
+    let mut bad: Vec<String> = failed
+        .lines()
+        .filter_map(|line| line.split_ascii_whitespace().next())
+        .map(|u| format!("{u} failed"))
+        .collect();
+
+    let wanted: Vec<&str> =
+        view.config.iter().flat_map(|config| &config.services).map(|service| service.unit.as_str()).collect();
+    let mut metrics = Vec::new();
+    if !wanted.is_empty() {
+        let states = view.machine.run_text(systemd::show_cmd(&wanted));
+        let states = match states.and_then(|text| Ok(systemd::parse_show(&text)?)) {
+            Ok(states) => states,
+            Err(error) => return vec![Probe::unanswered("services", &error)],
+        };
+        for unit in &wanted {
+            let state = states.get(*unit).cloned().unwrap_or_default();
+            let up = state.active == "active";
+            metrics.push((*unit, f64::from(u8::from(up))));
+            if !up && state.active != "failed" {
+                let load = if state.load == "loaded" { &state.active } else { &state.load };
+                bad.push(format!("{unit} is {load}"));
+            }
+        }
+    }
+    bad.sort();
+    bad.dedup();
+    let first = bad.first().and_then(|text| text.split(' ').next()).map(str::to_owned);
+    let mut probe = match first {
+        None => Probe::new(
+            "services",
+            Status::Ok,
+            match wanted.len() {
+                0 => "no unit has failed".to_owned(),
+                all => format!("{all} of {all} running, no unit has failed"),
+            },
+        ),
+        Some(unit) => Probe::new("services", Status::Fail, bad.join(", "))
+            .with_command(format!("systemctl status {unit}; journalctl -b -u {unit}")),
+    };
+    for (unit, up) in metrics {
+        probe = probe.with_metric(Family::ServiceUp, unit, up);
+    }
+    vec![probe]
+}

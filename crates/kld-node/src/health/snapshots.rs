@@ -1,0 +1,59 @@
+//! Whether sanoid keeps up: the newest snapshot of every dataset it is to snapshot.
+
+use super::{DEADLINE, Family, Probe, Status, View, age};
+use kld_host::Cmd;
+use std::collections::BTreeMap;
+
+const SHOW: &str = "systemctl status sanoid.timer sanoid.service";
+
+pub(super) fn probe(view: &View) -> Vec<Probe> {
+    let Some(policy) = view.config.as_ref().and_then(|config| config.snapshots.as_ref()) else {
+        return vec![Probe::new("snapshots", Status::Info, "no policy")];
+    };
+    let list =
+        Cmd::new("zfs").args(["list", "-Hp", "-t", "snapshot", "-o", "name,creation"]).args(&policy.datasets);
+    let text = match view.machine.run_text(list.timeout(DEADLINE)) {
+        Ok(text) => text,
+        Err(error) => return vec![Probe::unanswered("snapshots", &error)],
+    };
+    let newest = parse_newest(&text);
+    let now = view.machine.now();
+    let limit = u64::from(policy.max_age_minutes) * 60;
+    let mut probe = Probe::new("snapshots", Status::Ok, "").with_command(SHOW);
+    let (mut oldest, mut missing, mut late) = (0, Vec::new(), Vec::new());
+    for dataset in &policy.datasets {
+        let Some(created) = newest.get(dataset.as_str()) else {
+            missing.push(dataset.as_str());
+            continue;
+        };
+        let seconds = now.saturating_sub(*created);
+        oldest = oldest.max(seconds);
+        if seconds > limit {
+            late.push(format!("{dataset}: {}", age(seconds)));
+        }
+        probe = probe.with_metric(Family::SnapshotAge, dataset, seconds as f64);
+    }
+    (probe.status, probe.summary) = if !late.is_empty() {
+        (Status::Fail, format!("too old: {}", late.join(", ")))
+    } else if !missing.is_empty() {
+        // A machine that has just been started has none yet; the metrics of a dataset that never gets one are absent.
+        (Status::Warn, format!("none yet of {}", missing.join(", ")))
+    } else {
+        (Status::Ok, format!("newest of {} datasets at most {} old", policy.datasets.len(), age(oldest)))
+    };
+    vec![probe]
+}
+
+/// `pool/data@name<TAB>seconds` per line → the newest of each dataset.
+fn parse_newest(text: &str) -> BTreeMap<&str, u64> {
+    let mut newest = BTreeMap::new();
+    for line in text.lines() {
+        if let Some((name, created)) = line.split_once('\t')
+            && let (Some((dataset, _)), Ok(created)) = (name.split_once('@'), created.trim().parse::<u64>())
+        {
+            let known = newest.entry(dataset).or_insert(created);
+            *known = created.max(*known);
+        }
+    }
+    newest
+}

@@ -1,0 +1,327 @@
+//! The probes on a fake machine that answers as the real tools do.
+
+use super::*;
+use crate::machine::fake::FakeMachine;
+use expect_test::expect;
+use kld_system::node::*;
+
+const NOW: u64 = 1_795_305_600;
+
+/// `zpool status --json --json-int -p` of OpenZFS 2.3.
+const STATUS: &str = r#"{"output_version":{"command":"zpool status","vers_major":0,"vers_minor":1},"pools":{"rpool":{
+"name":"rpool","state":"ONLINE","pool_guid":123,"txg":500,"spa_version":5000,"zpl_version":5,
+"scan_stats":{"function":"SCRUB","state":"FINISHED","start_time":1795219100,"end_time":1795219200,"to_examine":1,
+"examined":1,"skipped":0,"processed":0,"errors":0,"bytes_per_scan":0,"pass_start":1,"scrub_pause":"-",
+"scrub_spent_paused":0,"issued_bytes_per_scan":0,"issued":1},
+"vdevs":{"rpool":{"name":"rpool","vdev_type":"root","guid":123,"class":"normal","state":"ONLINE","alloc_space":1,
+"total_space":2,"def_space":2,"read_errors":0,"write_errors":0,"checksum_errors":0,
+"vdevs":{"vda2":{"name":"vda2","vdev_type":"disk","guid":4,"path":"/dev/vda2","class":"normal","state":"ONLINE",
+"read_errors":0,"write_errors":0,"checksum_errors":0}}}},"error_count":0}}}"#;
+
+const RULES: &str = r#"{"nftables":[{"metainfo":{"version":"1.1.3","json_schema_version":1}},
+{"table":{"family":"inet","name":"kldload","handle":1}},
+{"chain":{"family":"inet","table":"kldload","name":"input","handle":1,"type":"filter","hook":"input","prio":0,"policy":"drop"}},
+{"chain":{"family":"inet","table":"kldload","name":"forward","handle":2,"type":"filter","hook":"forward","prio":0,"policy":"drop"}},
+{"rule":{"family":"inet","table":"kldload","chain":"input","handle":3,"expr":[{"accept":null}]}}]}"#;
+
+const SOCKETS: &str = "\
+udp UNCONN 0 0 127.0.0.53%lo:53 0.0.0.0:* users:((\"systemd-resolve\",pid=9,fd=1))
+udp UNCONN 0 0 10.0.2.15%ens3:68 0.0.0.0:* users:((\"systemd-network\",pid=8,fd=1))
+udp UNCONN 0 0 0.0.0.0:51820 0.0.0.0:*
+udp UNCONN 0 0 [::]:51820 [::]:*
+tcp LISTEN 0 128 10.8.0.1:22 0.0.0.0:* users:((\"sshd\",pid=1,fd=1))
+";
+
+fn config() -> NodeConfig {
+    let mut config = crate::identity::test_config();
+    config.services = ["app.service", "postgresql@17-main.service"]
+        .map(|unit| NodeService { unit: unit.into(), listens: vec![] })
+        .to_vec();
+    config.snapshots = Some(NodeSnapshots { datasets: vec!["rpool/srv/app".into()], max_age_minutes: 30 });
+    config.verify = vec![NodeVerify {
+        name: "app answers".into(),
+        command: "curl -fsS http://${WG0_ADDRESS}:8000/".into(),
+        expect: Some("hello".into()),
+        timeout_seconds: 10,
+    }];
+    config
+}
+
+fn machine() -> FakeMachine {
+    let machine = FakeMachine::default();
+    machine.state().now = NOW;
+    machine.tool("zpool", |args, _, _| {
+        Ok(match (&args[0][..], args.last().map(String::as_str)) {
+            ("status", _) => STATUS.into(),
+            ("list", _) => "rpool\n".into(),
+            _ => "41\n".into(),
+        })
+    });
+    machine.tool("systemctl", |args, _, _| {
+        Ok(match &args[0][..] {
+            "is-system-running" => "running\n".into(),
+            "show" => b"Id=app.service\nLoadState=loaded\nActiveState=active\nSubState=running\n\n\
+                Id=postgresql@17-main.service\nLoadState=loaded\nActiveState=active\nSubState=running\n"
+                .to_vec(),
+            _ => vec![],
+        })
+    });
+    machine.answer("zfs", &format!("rpool/srv/app@a\t{}\nrpool/srv/app@b\t{}\n", NOW - 9000, NOW - 600));
+    machine.answer(
+        "wg",
+        &format!(
+            "PRIVATE\tPUBLIC\t51820\toff\nPEER=\t(none)\t192.0.2.7:4\t10.8.0.2/32\t{}\t1\t2\toff\n",
+            NOW - 30
+        ),
+    );
+    machine.answer("nft", RULES);
+    machine.answer("ss", SOCKETS);
+    machine.answer("setpriv", "hello from the database\n");
+    machine.put("/efi/loader/entries/debian.conf", "linux /l\noptions spl.spl_hostid=0x04030201\n");
+    machine.put("/etc/hostid", "\u{1}\u{2}\u{3}\u{4}");
+    machine.put("/sys/module/spl/parameters/spl_hostid", "67305985\n");
+    machine.put("/etc/kldload/planes.env", "WG0_ADDRESS=10.8.0.1\n");
+    machine.state().times.insert("/var/lib/kldload/replication/stamp".into(), NOW - 240);
+    machine
+}
+
+fn look(machine: FakeMachine, config: Option<NodeConfig>) -> Health {
+    check(Arc::new(machine), config, Duration::from_secs(60))
+}
+
+#[test]
+fn a_machine_that_is_well() {
+    let health = look(machine(), Some(config()));
+    expect![[r#"
+        PROBE                STATUS  SUMMARY
+        boot                 ok      running
+        pool                 ok      rpool ONLINE, no errors, 41% full
+        scrub                ok      scrub of rpool found no errors 24 h ago
+        services             ok      2 of 2 running, no unit has failed
+        snapshots            ok      newest of 1 datasets at most 10 min old
+        replication          ok      to 10.8.2.1:tank/web 4 min ago
+        wireguard            ok      wg0 up, 1 of 1 peers up, last heard 30 s ago
+        wireguard            ok      wg1 up, 1 of 1 peers up, last heard 30 s ago
+        firewall             ok      1 rules, everything else is dropped
+        sockets              ok      5 listen, all where they may
+        host-id              ok      0x04030201 in 1 boot entries
+        verify: app answers  ok      as expected
+    "#]].assert_eq(&health.to_string());
+    assert!(health.is_well());
+    expect![[r##"
+        # HELP kldload_pool_online 1 when the pool is ONLINE, else 0.
+        # TYPE kldload_pool_online gauge
+        kldload_pool_online{pool="rpool"} 1
+        # HELP kldload_pool_capacity_ratio Used part of the pool, 0 to 1.
+        # TYPE kldload_pool_capacity_ratio gauge
+        kldload_pool_capacity_ratio{pool="rpool"} 0.41
+        # HELP kldload_pool_errors Read, write, checksum and permanent errors of the pool.
+        # TYPE kldload_pool_errors gauge
+        kldload_pool_errors{pool="rpool"} 0
+        # HELP kldload_scrub_age_seconds Seconds since the last scrub ended.
+        # TYPE kldload_scrub_age_seconds gauge
+        kldload_scrub_age_seconds{pool="rpool"} 86400
+        # HELP kldload_service_up 1 when the unit is active, else 0.
+        # TYPE kldload_service_up gauge
+        kldload_service_up{unit="app.service"} 1
+        kldload_service_up{unit="postgresql@17-main.service"} 1
+        # HELP kldload_snapshot_age_seconds Age of the newest snapshot.
+        # TYPE kldload_snapshot_age_seconds gauge
+        kldload_snapshot_age_seconds{dataset="rpool/srv/app"} 600
+        # HELP kldload_replication_last_success_timestamp_seconds Seconds since 1970 at which a replication last succeeded.
+        # TYPE kldload_replication_last_success_timestamp_seconds gauge
+        kldload_replication_last_success_timestamp_seconds{target="10.8.2.1:tank/web"} 1795305360
+        # HELP kldload_replication_lag_seconds Seconds since the last successful replication.
+        # TYPE kldload_replication_lag_seconds gauge
+        kldload_replication_lag_seconds{target="10.8.2.1:tank/web"} 240
+        # HELP kldload_peer_handshake_age_seconds Seconds since the peer's last handshake.
+        # TYPE kldload_peer_handshake_age_seconds gauge
+        kldload_peer_handshake_age_seconds{peer="wg0 PEER="} 30
+        kldload_peer_handshake_age_seconds{peer="wg1 PEER="} 30
+        # HELP kldload_probe_status What a probe of kst found: 0 ok, 1 info, 2 warn, 3 timeout, 4 fail.
+        # TYPE kldload_probe_status gauge
+        kldload_probe_status{probe="boot"} 0
+        kldload_probe_status{probe="firewall"} 0
+        kldload_probe_status{probe="host-id"} 0
+        kldload_probe_status{probe="pool"} 0
+        kldload_probe_status{probe="replication"} 0
+        kldload_probe_status{probe="scrub"} 0
+        kldload_probe_status{probe="services"} 0
+        kldload_probe_status{probe="snapshots"} 0
+        kldload_probe_status{probe="sockets"} 0
+        kldload_probe_status{probe="verify: app answers"} 0
+        kldload_probe_status{probe="wireguard"} 0
+    "##]].assert_eq(&render_prometheus(&health));
+}
+
+/// Breaks one thing of a healthy machine; the probe of that name must see it, and no other one may.
+#[test]
+fn every_probe_sees_what_it_is_for() {
+    type Break = fn(&FakeMachine);
+    let table: &[(&str, Status, Break)] = &[
+        ("boot", Status::Fail, |m| degraded(m)),
+        ("pool", Status::Fail, |m| {
+            m.tool("zpool", |args, _, _| {
+                pool(args, "\"state\":\"ONLINE\",\"pool", "\"state\":\"DEGRADED\",\"pool")
+            })
+        }),
+        ("pool", Status::Warn, |m| {
+            m.tool("zpool", |args, _, _| pool(args, "\"checksum_errors\":0}}}}", "\"checksum_errors\":3}}}}"))
+        }),
+        ("scrub", Status::Fail, |m| {
+            m.tool("zpool", |args, _, _| pool(args, "\"errors\":0,\"bytes", "\"errors\":2,\"bytes"))
+        }),
+        ("scrub", Status::Warn, |m| m.tool("zpool", |args, _, _| pool(args, "1795219200", "1700000000"))),
+        ("snapshots", Status::Fail, |m| m.answer("zfs", &format!("rpool/srv/app@a\t{}\n", NOW - 9000))),
+        ("snapshots", Status::Warn, |m| m.answer("zfs", "")),
+        ("replication", Status::Fail, |m| {
+            drop(m.state().times.insert("/var/lib/kldload/replication/stamp".into(), NOW - 90_000))
+        }),
+        ("replication", Status::Warn, |m| m.state().times.clear()),
+        ("wireguard", Status::Fail, |m| drop(m.state().tools.remove("wg"))),
+        ("firewall", Status::Fail, |m| m.answer("nft", r#"{"nftables":[]}"#)),
+        ("firewall", Status::Fail, |m| m.answer("nft", &RULES.replacen("drop", "accept", 1))),
+        ("sockets", Status::Fail, |m| {
+            m.answer("ss", "tcp LISTEN 0 128 0.0.0.0:22 0.0.0.0:* users:((\"sshd\",pid=1,fd=1))\n")
+        }),
+        ("sockets", Status::Fail, |m| {
+            m.answer("ss", "udp UNCONN 0 0 0.0.0.0:51820 0.0.0.0:* users:((\"nc\",pid=1,fd=1))\n")
+        }),
+        ("sockets", Status::Fail, |m| m.answer("ss", "what is this\n")),
+        ("host-id", Status::Fail, |m| m.put("/etc/hostid", "")),
+        ("host-id", Status::Fail, |m| m.put("/efi/loader/entries/new.conf", "linux /l\noptions ro\n")),
+        ("host-id", Status::Warn, |m| m.put("/sys/module/spl/parameters/spl_hostid", "0\n")),
+        ("verify: app answers", Status::Fail, |m| m.answer("setpriv", "502 Bad Gateway\n")),
+    ];
+    let mut text = String::new();
+    for (name, status, break_it) in table {
+        let machine = machine();
+        break_it(&machine);
+        let health = look(machine, Some(config()));
+        let bad: Vec<_> = health.probes.iter().filter(|probe| probe.status > Status::Info).collect();
+        assert!(!bad.is_empty(), "{name}");
+        for probe in bad {
+            assert_eq!((probe.name.as_str(), probe.status), (*name, *status), "{}", probe.summary);
+            text.push_str(&format!("{}: {}\n", probe.name, probe.summary));
+        }
+        assert_eq!(health.status, *status);
+        assert!(!health.is_well());
+    }
+    expect![[r#"
+        boot: degraded
+        pool: rpool DEGRADED, no errors, 41% full
+        pool: rpool ONLINE, 3 errors, 41% full
+        scrub: scrub of rpool found 2 errors
+        scrub: scrub of rpool found no errors 1103 days ago
+        snapshots: too old: rpool/srv/app: 2 h
+        snapshots: none yet of rpool/srv/app
+        replication: to 10.8.2.1:tank/web 25 h ago
+        replication: never yet to 10.8.2.1:tank/web
+        wireguard: wg0 is not up
+        wireguard: wg1 is not up
+        firewall: table `inet kldload` is not loaded
+        firewall: what nobody allowed is not dropped on input
+        sockets: reachable from outside a plane: sshd on tcp port 22
+        sockets: reachable from outside a plane: nc on udp port 51820
+        sockets: reachable from outside a plane: unknown socket `what is this`
+        host-id: /etc/hostid holds none
+        host-id: boot entry `new.conf` does not carry 0x04030201
+        host-id: the kernel does not run with 0x04030201
+        verify: app answers: `hello` expected, not `502 Bad Gateway`
+    "#]].assert_eq(&text);
+}
+
+fn degraded(machine: &FakeMachine) {
+    machine.tool("systemctl", |args, _, _| match &args[0][..] {
+        "is-system-running" => Ok("degraded\n".into()),
+        "show" => {
+            Ok(b"Id=app.service\nActiveState=active\n\nId=postgresql@17-main.service\nActiveState=active\n"
+                .to_vec())
+        }
+        _ => Ok(vec![]),
+    });
+}
+
+fn pool(args: &[String], from: &str, to: &str) -> Result<Vec<u8>, String> {
+    assert!(STATUS.contains(from), "the fixture holds no `{from}`");
+    Ok(if args[0] == "status" { STATUS.replace(from, to) } else { "41\n".to_owned() }.into_bytes())
+}
+
+#[test]
+fn services_that_are_down_or_failed_are_named() {
+    let machine = machine();
+    machine.tool("systemctl", |args, _, _| {
+        Ok(match &args[0][..] {
+            "is-system-running" => "running\n".into(),
+            "show" => b"Id=app.service\nLoadState=not-found\nActiveState=inactive\n\n\
+                Id=postgresql@17-main.service\nLoadState=loaded\nActiveState=failed\n"
+                .to_vec(),
+            _ => b"postgresql@17-main.service loaded failed failed PostgreSQL\nx.mount loaded failed failed X\n".to_vec(),
+        })
+    });
+    let health = look(machine, Some(config()));
+    let probe = health.probes.iter().find(|probe| probe.name == "services").unwrap();
+    expect!["app.service is not-found, postgresql@17-main.service failed, x.mount failed"]
+        .assert_eq(&probe.summary);
+    assert_eq!(probe.status, Status::Fail);
+}
+
+#[test]
+fn a_peer_that_was_never_seen_is_no_failure() {
+    let machine = machine();
+    machine.answer("wg", "P\tP\t1\toff\nPEER=\t(none)\t(none)\t10.8.0.2/32\t0\t0\t0\toff\n");
+    let health = look(machine, Some(config()));
+    assert!(health.is_well());
+    assert_eq!(health.status, Status::Info);
+}
+
+#[test]
+fn a_machine_without_a_node_file_is_looked_at_as_it_is() {
+    let health = look(machine(), None);
+    expect![[r#"
+        PROBE        STATUS  SUMMARY
+        boot         ok      running
+        pool         ok      rpool ONLINE, no errors, 41% full
+        scrub        ok      scrub of rpool found no errors 24 h ago
+        services     ok      no unit has failed
+        snapshots    info    no policy
+        replication  info    none is set up
+        wireguard    info    no interface
+        firewall     info    kldload has set up none
+        sockets      info    nothing is promised
+        host-id      info    kldload has not set one
+    "#]].assert_eq(&health.to_string());
+    assert!(health.is_well());
+}
+
+#[test]
+fn a_machine_without_any_tool_fails_and_says_so() {
+    let health = look(FakeMachine::default(), Some(config()));
+    assert_eq!(health.status, Status::Fail);
+    assert!(health.probes.iter().all(|probe| !probe.summary.is_empty() && !probe.summary.contains('\n')));
+}
+
+#[test]
+fn a_probe_that_never_returns_is_reported_and_keeps_no_other_away() {
+    let view = || Arc::new(View { machine: Arc::new(machine()), config: None });
+    let never = Task::new("stuck", Duration::from_millis(20), |_| {
+        loop {
+            std::thread::park();
+        }
+    });
+    let fine = Task::new("fine", Duration::from_secs(60), |_| vec![Probe::new("fine", Status::Ok, "x")]);
+    let broken = Task::new("broken", Duration::from_secs(60), |_| panic!("a bug in a probe"));
+    let health = Health::new(run_tasks(view(), vec![never, fine, broken]));
+    let found: Vec<_> = health.probes.iter().map(|probe| (probe.name.as_str(), probe.status)).collect();
+    assert_eq!(found, [("stuck", Status::Timeout), ("fine", Status::Ok), ("broken", Status::Fail)]);
+    assert_eq!(health.status, Status::Fail);
+    assert!(!Health::new(vec![Probe::new("stuck", Status::Timeout, "")]).is_well());
+}
+
+#[test]
+fn labels_of_metrics_are_escaped() {
+    let probe = Probe::new("a\"b\\c\nd", Status::Ok, "").with_metric(Family::ServiceUp, "x\"\n", 1.0);
+    let text = render_prometheus(&Health::new(vec![probe]));
+    assert!(text.contains(r#"kldload_service_up{unit="x\"\n"} 1"#), "{text}");
+    assert!(text.contains(r#"{probe="a\"b\\c\nd"} 0"#), "{text}");
+}

@@ -1,0 +1,100 @@
+//! The host id: one number in `/etc/hostid`, in every boot entry, and in the running kernel.
+//!
+//! ZFS writes the host id into the pool and refuses to import a pool that another host has left open. The initramfs
+//! of an image holds none, so the kernel's arguments must carry it, or the start after a power cut would want `-f`.
+//! Therefore the order: first the entries, then `/etc/hostid`, last the kernel, which begins to write it to the pool.
+
+use super::{Changes, IdentityError, Node, StepResult};
+use crate::machine::{Access, Machine, MachineError};
+use kld_disk::BootEntry;
+use kld_disk::boot_entry::ENTRIES;
+use std::path::{Path, PathBuf};
+
+pub(crate) const FILE: &str = "/etc/hostid";
+pub(crate) const ARGUMENT: &str = "spl.spl_hostid";
+/// The running kernel's.
+pub(crate) const PARAMETER: &str = "/sys/module/spl/parameters/spl_hostid";
+/// FAT keeps no modes: chmod(2) there only succeeds for what the mount's mask leaves of 0755.
+const FAT: Access<'static> = Access { mode: 0o755, group: None };
+
+pub(super) fn ensure(node: &Node<'_>) -> StepResult {
+    let machine = node.machine;
+    let entries = read_entries(machine, &node.config.esp.mount)?;
+    if entries.is_empty() {
+        let folder = Path::new(&node.config.esp.mount).join(ENTRIES);
+        return Err(IdentityError::NoBootEntry { folder: folder.display().to_string() });
+    }
+    let stored = read_file(machine)?;
+    let id = stored
+        .or_else(|| entries.iter().find_map(|(_, entry)| entry_id(entry)))
+        .unwrap_or_else(|| new_id(machine));
+    let mut changes = Changes::default();
+
+    for (path, mut entry) in entries {
+        if entry_id(&entry) != Some(id) {
+            entry.set_option(ARGUMENT, &format!("0x{id:08x}"));
+            machine.write(&path, entry.to_string().as_bytes(), FAT)?;
+            changes.made.push(format!("0x{id:08x} in {}", path.display()));
+        }
+    }
+    if stored != Some(id) {
+        machine.write(Path::new(FILE), &id.to_le_bytes(), Access::PUBLIC)?;
+        changes.made.push(format!("0x{id:08x} in {FILE}"));
+    }
+    let running = machine.read_text(PARAMETER)?;
+    if running.is_some_and(|text| text.trim().parse() != Ok(id)) {
+        machine.set_parameter(Path::new(PARAMETER), &id.to_string())?;
+        changes.made.push("told the kernel".to_owned());
+    }
+    Ok(changes)
+}
+
+/// The number in `/etc/hostid` (4 bytes, little-endian); what is not one counts as none, as it does for ZFS.
+pub(crate) fn read_file(machine: &dyn Machine) -> Result<Option<u32>, MachineError> {
+    let bytes = machine.read(Path::new(FILE))?;
+    Ok(bytes.and_then(|bytes| Some(u32::from_le_bytes(bytes.try_into().ok()?))).filter(|&id| id != 0))
+}
+
+/// The number in an entry's kernel arguments.
+pub(crate) fn entry_id(entry: &BootEntry) -> Option<u32> {
+    let text = entry.option(ARGUMENT)?;
+    match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    }
+    .filter(|&id| id != 0)
+}
+
+/// Every boot entry of the loader with its path, in order of their names.
+pub(super) fn read_entries(
+    machine: &dyn Machine,
+    esp: &str,
+) -> Result<Vec<(PathBuf, BootEntry)>, IdentityError> {
+    let folder = Path::new(esp).join(ENTRIES);
+    let mut entries = Vec::new();
+    for name in machine.list(&folder)? {
+        // Names with a dot in front are being written.
+        if !name.ends_with(".conf") || name.starts_with('.') {
+            continue;
+        }
+        let path = folder.join(name);
+        let Some(text) = machine.read_text(&path)? else { continue };
+        let entry = BootEntry::parse(&text)
+            .map_err(|source| IdentityError::BootEntry { path: path.display().to_string(), source })?;
+        if entry.get("linux").is_some() {
+            entries.push((path, entry));
+        }
+    }
+    Ok(entries)
+}
+
+fn new_id(machine: &dyn Machine) -> u32 {
+    loop {
+        let mut bytes = [0; 4];
+        machine.fill_random(&mut bytes);
+        // 0 means none to ZFS.
+        if bytes != [0; 4] {
+            return u32::from_le_bytes(bytes);
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The tools that `node init` starts, with the state that the real ones keep.
+//!
+//! Their state is kept in the fake machine's files, so that it can be looked at and survives what the real one does:
+//! `/dataset/NAME/PROPERTY` are ZFS properties, `/content/NAME/…` is what a dataset holds while it is not mounted on
+//! [`FILL`], `/volume/DEVICE/…` is a seed volume.
+
+use crate::machine::fake::{FakeMachine, Files};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use std::path::{Path, PathBuf};
+
+/// A file that the image carries below the mount point of an encrypted dataset.
+pub(super) const IMAGE_FILE: &str = "/srv/vault/hooks/post";
+const FILL: &str = "/run/kldload/fill";
+const SEED: &str = "/run/kldload/seed";
+const MOUNTS: &str = "/proc/self/mounts";
+
+/// A machine with every tool, on a disk of 2 GiB that holds an image of 512 MiB.
+pub(super) fn installed() -> FakeMachine {
+    let machine = FakeMachine::default();
+    for (path, text) in [
+        (MOUNTS, "systemd-1 /efi autofs rw 0 0\n"),
+        ("/sys/module/spl/parameters/spl_hostid", "0\n"),
+        ("/etc/ssh/sshd_config", ""),
+        ("/sys/devices/vda/size", "4194304"),
+        ("/sys/devices/vda/vda2/partition", "2"),
+        ("/sys/devices/vda/vda2/start", "133120"),
+        ("/sys/devices/vda/vda2/size", "915456"),
+        ("/dataset/rpool/mounted", "no"),
+        ("/dataset/rpool/srv/mounted", "no"),
+    ] {
+        machine.put(path, text);
+    }
+    machine.link("/dev/disk/by-partlabel/rpool", "/dev/vda2");
+    machine.link("/sys/class/block/vda2", "/sys/devices/vda/vda2");
+    let mut made = 0;
+    machine.tool("wg", move |args, input, _| match &args[0][..] {
+        "genkey" => {
+            made += 1;
+            Ok(format!("{}\n", STANDARD.encode([made; 32])).into_bytes())
+        }
+        _ => {
+            let private = STANDARD.decode(input.trim_ascii()).map_err(|error| error.to_string())?;
+            let public: Vec<u8> = private.iter().map(|byte| byte ^ 0x80).collect();
+            Ok(format!("{}\n", STANDARD.encode(public)).into_bytes())
+        }
+    });
+    machine.tool("ssh-keygen", |args, _, files| {
+        if args == ["-A"] {
+            for kind in ["ecdsa", "ed25519", "rsa"] {
+                files.put(&format!("/etc/ssh/ssh_host_{kind}_key"), "k", 0o600);
+                files.put(&format!("/etc/ssh/ssh_host_{kind}_key.pub"), "p", 0o644);
+            }
+            return Ok(vec![]);
+        }
+        let path = args.last().ok_or("no file")?;
+        if files.text(path).is_some() {
+            return Err(format!("{path} already exists. Overwrite (y/n)?"));
+        }
+        files.put(path, "k", 0o600);
+        files.put(&format!("{path}.pub"), "p", 0o644);
+        Ok(vec![])
+    });
+    machine.tool("systemd-creds", |args, input, files| match &args[0][..] {
+        "encrypt" => Ok(format!("{}:{}", args[1], STANDARD.encode(input)).into_bytes()),
+        _ => {
+            let text = files.text(&args[2]).ok_or("no such file")?;
+            let (name, body) = text.split_once(':').ok_or("not a credential")?;
+            if name == args[1] {
+                STANDARD.decode(body).map_err(|e| e.to_string())
+            } else {
+                Err("other name".into())
+            }
+        }
+    });
+    machine.tool("mount", mount);
+    machine.tool("umount", umount);
+    machine.tool("cp", |args, _, files| {
+        let from = args[2].strip_suffix("/.").ok_or("the content is copied, not the folder")?;
+        move_files(files, from, &args[3], true);
+        Ok(vec![])
+    });
+    machine.tool("find", |args, _, files| {
+        files.0.retain(|path, _| !path.starts_with(&args[0]) || path == Path::new(&args[0]));
+        Ok(vec![])
+    });
+    machine.answer("chown", "");
+    machine.answer("chmod", "");
+    machine.answer("partx", "");
+    machine.tool("sfdisk", |args, input, files| {
+        if args.iter().any(|arg| arg == "-N") {
+            assert_eq!(input, b",+\n");
+            files.put("/sys/devices/vda/vda2/size", (4_194_304 - 133_120 - 2048).to_string(), 0o644);
+            files.put("/room", "1677721600", 0o644);
+        }
+        Ok(vec![])
+    });
+    machine.tool("zpool", |args, _, files| {
+        let property = args.get(4).map(String::as_str);
+        Ok(match (&args[0][..], property) {
+            ("get", Some("guid")) => "1234567890\n".into(),
+            ("get", Some("expandsize")) => files.text("/room").unwrap_or("-".into()).into_bytes(),
+            ("get", Some("size")) => "2076180480\n".into(),
+            ("online", _) => {
+                files.0.remove(Path::new("/room"));
+                vec![]
+            }
+            _ => vec![],
+        })
+    });
+    machine.tool("zfs", zfs);
+    machine
+}
+
+/// What a power cut leaves: RAM disks are empty, nothing is mounted, no key is loaded.
+pub(super) fn reboot(machine: &FakeMachine) {
+    let mut state = machine.state();
+    let files = &mut state.files;
+    let _ = umount(&[FILL.to_owned()], &[], files);
+    files.0.retain(|path, _| !path.starts_with("/run/kldload"));
+    files.put(MOUNTS, "systemd-1 /efi autofs rw 0 0\n", 0o644);
+    let names: Vec<PathBuf> = files.0.keys().filter(|path| path.starts_with("/dataset")).cloned().collect();
+    for path in names {
+        let value = match path.file_name().and_then(|name| name.to_str()) {
+            Some("mounted") => "no",
+            Some("keystatus") => "unavailable",
+            _ => continue,
+        };
+        files.put(&path.to_string_lossy(), value, 0o644);
+    }
+    let id = crate::identity::host_id::entry_id(
+        &kld_disk::BootEntry::parse(&files.text("/efi/loader/entries/debian.conf").unwrap_or_default())
+            .unwrap_or_default(),
+    );
+    files.put("/sys/module/spl/parameters/spl_hostid", id.unwrap_or(0).to_string(), 0o644);
+}
+
+fn move_files(files: &mut Files, from: &str, to: &str, keep: bool) {
+    let moved: Vec<PathBuf> = files.0.keys().filter(|path| path.starts_with(from)).cloned().collect();
+    for path in moved {
+        let target = Path::new(to).join(path.strip_prefix(from).unwrap());
+        let file = files.0[&path].clone();
+        if !keep {
+            files.0.remove(&path);
+        }
+        files.0.insert(target, file);
+    }
+}
+
+fn mount(args: &[String], _: &[u8], files: &mut Files) -> Result<Vec<u8>, String> {
+    let target = args.last().ok_or("no mount point")?.clone();
+    let table = files.text(MOUNTS).unwrap_or_default();
+    if table.lines().any(|line| line.contains(&format!(" {target} ")) && !line.contains("autofs")) {
+        return Err(format!("{target} is mounted already"));
+    }
+    let mut source = "/dev/vda1".to_owned();
+    match &target[..] {
+        FILL => {
+            source = args[4].clone();
+            if files.text(&format!("/dataset/{source}/keystatus")).as_deref() == Some("unavailable") {
+                return Err("the key is not loaded".into());
+            }
+            move_files(files, &format!("/content/{source}"), FILL, false);
+        }
+        SEED => move_files(files, &args[4].replace("/dev", "/volume"), SEED, true),
+        _ => {}
+    }
+    files.put(MOUNTS, format!("{table}{source} {target} kind rw 0 0\n"), 0o644);
+    Ok(vec![])
+}
+
+fn umount(args: &[String], _: &[u8], files: &mut Files) -> Result<Vec<u8>, String> {
+    let target = &args[0];
+    let table = files.text(MOUNTS).unwrap_or_default();
+    let line =
+        table.lines().find(|line| line.contains(&format!(" {target} "))).ok_or("not mounted")?.to_owned();
+    match &target[..] {
+        FILL => {
+            let dataset = line.split(' ').next().ok_or("a line without source")?;
+            move_files(files, FILL, &format!("/content/{dataset}"), false);
+        }
+        _ => files.0.retain(|path, _| !path.starts_with(target)),
+    }
+    let rest: String =
+        table.lines().filter(|other| **other != line).map(|line| format!("{line}\n")).collect();
+    files.put(MOUNTS, rest, 0o644);
+    Ok(vec![])
+}
+
+fn zfs(args: &[String], _: &[u8], files: &mut Files) -> Result<Vec<u8>, String> {
+    let dataset = args.last().ok_or("no dataset")?.clone();
+    let path = |name: &str| format!("/dataset/{dataset}/{name}");
+    let exists = files.text(&path("mounted")).is_some();
+    if !exists && args[0] != "create" {
+        return Err(format!("cannot open '{dataset}': dataset does not exist"));
+    }
+    match &args[0][..] {
+        "list" => {
+            let names = files.0.keys().filter(|path| path.ends_with("mounted"));
+            let names = names.filter_map(|path| path.strip_prefix("/dataset").ok()?.parent());
+            return Ok(names.map(|name| format!("{}\n", name.display())).collect::<String>().into_bytes());
+        }
+        "get" => {
+            let name = &args[args.len() - 2];
+            let value = files.text(&path(name)).unwrap_or("-".into());
+            return Ok(format!("{dataset}\t{name}\t{value}\tlocal\n").into_bytes());
+        }
+        "create" if exists => return Err("dataset already exists".into()),
+        "create" | "set" => {
+            if args[0] == "create" {
+                let parent = Path::new(&dataset).parent().ok_or("no parent")?;
+                files
+                    .text(&format!("/dataset/{}/mounted", parent.display()))
+                    .ok_or("parent does not exist")?;
+            }
+            for (name, value) in args.iter().filter_map(|arg| arg.split_once('=')) {
+                if name == "keylocation" {
+                    let key = value.strip_prefix("file://").ok_or("not a file")?;
+                    let len = files.0.get(Path::new(key)).ok_or("no key file")?.bytes.len();
+                    if len != 32 {
+                        return Err(format!("a raw key has 32 bytes, not {len}"));
+                    }
+                    files.put(&path("keystatus"), "available", 0o644);
+                }
+                files.put(&path(name), value, 0o644);
+            }
+            if args[0] == "create" {
+                files.put(&path("mounted"), "no", 0o644);
+            }
+        }
+        "inherit" => drop(files.0.remove(Path::new(&path(&args[1])))),
+        "load-key" => files.put(&path("keystatus"), "available", 0o644),
+        "mount" => {
+            if files.text(&path("keystatus")).as_deref() == Some("unavailable") {
+                return Err("encryption key not loaded".into());
+            }
+            files.put(&path("mounted"), "yes", 0o644);
+        }
+        other => return Err(format!("unknown command '{other}'")),
+    }
+    Ok(vec![])
+}
