@@ -4,13 +4,16 @@
 //! [`consistency`](crate::consistency).
 
 mod accounts;
+mod containers;
 mod datasets;
 pub(crate) mod fields;
+mod listens;
 mod monitoring;
 pub(crate) mod network;
 pub(crate) mod paths;
 mod policy;
 mod procedures;
+pub(crate) mod rules;
 pub(crate) mod schedule;
 mod services;
 mod wireguard;
@@ -78,7 +81,7 @@ pub(crate) fn lower(nodes: Vec<Node<'_>>, report: &mut Reporter) -> Draft {
     let users = section(&fields, "users", &mut gaps.users, accounts::lower_users, report);
     let secrets = section(&fields, "secrets", &mut gaps.secrets, accounts::lower_secrets, report);
     let services = section(&fields, "services", &mut gaps.services, services::lower, report);
-    let containers = section(&fields, "containers", &mut gaps.services, services::lower_containers, report);
+    let containers = section(&fields, "containers", &mut gaps.services, containers::lower, report);
     let files = section(&fields, "files", &mut false, accounts::lower_files, report);
     let verify = section(&fields, "verify", &mut false, procedures::lower_verify, report);
 

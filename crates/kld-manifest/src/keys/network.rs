@@ -181,7 +181,7 @@ pub(crate) static OUTBOUND_RULE: Section = Section {
 static RATE: Rule = Rule {
     what: "a rate",
     pattern: "^[1-9][0-9]*/second$",
-    check: |text| crate::lower::network::parse_rate(text).map(drop),
+    check: |text| crate::lower::rules::parse_rate(text).map(drop),
 };
 
 static ENDPOINT: Rule = Rule {

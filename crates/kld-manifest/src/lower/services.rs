@@ -1,12 +1,12 @@
-//! `services` and `containers`.
+//! `services`.
 
-use super::fields::{Fields, impossible, items, parse_name, plain_item};
+use super::fields::{Fields, impossible, items, no_value, parse_name, plain_item};
 use super::paths;
 use crate::diagnostic::Reporter;
 use crate::directives::{DIRECTIVES, words_of};
-use crate::keys::{CONTAINER, LISTEN, MOUNT, PUBLISH, SERVICE, Section};
-use crate::model::{Container, Directive, Listen, ListenOn, Protocol, Publish, Service};
-use crate::names::{DatasetName, InterfaceName, UnitName, UserName};
+use crate::keys::SERVICE;
+use crate::model::{Directive, Service};
+use crate::names::{UnitName, UserName};
 use crate::nearest::did_you_mean;
 use crate::span::{Span, Spanned};
 use crate::syntax::{Marker, Node};
@@ -15,7 +15,7 @@ use crate::values::{self, Wrong};
 
 /// The services, in the order written. An item without a readable unit is left out.
 pub(super) fn lower(node: &Node<'_>, report: &mut Reporter) -> Vec<Service> {
-    super::fields::no_value(node, report);
+    no_value(node, report);
     let mut services: Vec<Service> = Vec::new();
     for item in items(node, report) {
         let Some(service) = service(item, report) else { continue };
@@ -65,7 +65,7 @@ fn service(item: &Node<'_>, report: &mut Reporter) -> Option<Service> {
         command,
         setup,
         user,
-        listens: listens(&fields, report),
+        listens: super::listens::listens(&fields, report),
         datasets: names(&fields, "dataset", report),
         writes,
         hardening,
@@ -157,7 +157,7 @@ fn pairs(fields: &Fields<'_>, name: &str, report: &mut Reporter) -> Vec<Directiv
         }
         let value = match (entry.value, entry.marker) {
             (Some(value), _) => value.unquoted(),
-            // The seed's `NoNewPrivileges`.
+            // `NoNewPrivileges` alone.
             (None, Marker::Property) if name == "hardening" => "yes".to_owned(),
             (None, _) => {
                 report
@@ -201,7 +201,7 @@ fn check_directive(directive: &Directive, report: &mut Reporter) -> bool {
     true
 }
 
-/// The account: `user:`, or `User=` among the directives, as in the seed's example.
+/// The account: `user:`, or `User=` among the directives, as in the masterclass's example.
 fn user(
     fields: &Fields<'_>,
     hardening: &mut Vec<Directive>,
@@ -256,7 +256,7 @@ fn writable(word: Text<'_>, report: &mut Reporter) -> Option<Spanned<String>> {
 }
 
 /// Variable names as a shell takes them.
-fn environment(fields: &Fields<'_>, report: &mut Reporter) -> Vec<Directive> {
+pub(super) fn environment(fields: &Fields<'_>, report: &mut Reporter) -> Vec<Directive> {
     let mut pairs = pairs(fields, "environment", report);
     pairs.retain(|pair| {
         let name = pair.name.as_str();
@@ -273,7 +273,8 @@ fn environment(fields: &Fields<'_>, report: &mut Reporter) -> Vec<Directive> {
     pairs
 }
 
-fn names<T>(fields: &Fields<'_>, key: &str, report: &mut Reporter) -> Vec<Spanned<T>>
+/// Names of one kind, each once.
+pub(super) fn names<T>(fields: &Fields<'_>, key: &str, report: &mut Reporter) -> Vec<Spanned<T>>
 where
     T: std::str::FromStr<Err: std::fmt::Display> + PartialEq,
 {
@@ -290,296 +291,4 @@ where
         }
     }
     names
-}
-
-fn listens(fields: &Fields<'_>, report: &mut Reporter) -> Vec<Listen> {
-    let Some(node) = fields.node("listens") else { return Vec::new() };
-    let mut listens: Vec<Listen> = node
-        .value
-        .map(Text::list)
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(|word| listen(word, report))
-        .collect();
-    for item in items(node, report) {
-        if item.children.iter().all(|line| line.key.is_none()) {
-            listens.extend(plain_item(item, report).and_then(|word| listen(word, report)));
-        } else {
-            listens.extend(structured_listen(item, &LISTEN, report).map(|(listen, _)| listen));
-        }
-    }
-    listens
-}
-
-/// `wg0:3000`, `localhost:5432`, `wg0:53/udp`.
-fn listen(word: Text<'_>, report: &mut Reporter) -> Option<Listen> {
-    let word = word.bare();
-    let (place, protocol) = match word.split_once("/") {
-        Some((place, protocol)) => match protocol.as_str() {
-            "tcp" => (place, Protocol::Tcp),
-            "udp" => (place, Protocol::Udp),
-            other => {
-                report
-                    .error(
-                        "listen-not-understood",
-                        protocol.span(),
-                        format!("`{other}` is not `tcp` or `udp`"),
-                    )
-                    .hint("write `wg0:53/udp` for UDP and nothing for TCP");
-                return None;
-            }
-        },
-        None => (word, Protocol::Tcp),
-    };
-    let Some((on, port)) = place.rsplit_once(":").filter(|(on, _)| !on.is_empty()) else {
-        report
-            .error(
-                "listen-not-understood",
-                word.span(),
-                format!("`{}` is not `interface:port`", word.as_str()),
-            )
-            .hint("write `wg0:8000` or `localhost:5432`");
-        return None;
-    };
-    let on = listen_on(on, report);
-    let port = match values::parse_port(port.as_str()) {
-        Ok(port) => port,
-        Err(wrong) => {
-            impossible("port", if port.is_empty() { word } else { port }, wrong, report);
-            return None;
-        }
-    };
-    Some(Listen { on: on?, port, protocol, span: word.span() })
-}
-
-fn listen_on(on: Text<'_>, report: &mut Reporter) -> Option<ListenOn> {
-    match on.as_str() {
-        "localhost" => return Some(ListenOn::Loopback),
-        "127.0.0.1" | "[::1]" | "::1" | "lo" => {
-            report
-                .error(
-                    "listen-not-understood",
-                    on.span(),
-                    format!("`{}` is written `localhost`", on.as_str()),
-                )
-                .hint("write `localhost:PORT`");
-            return None;
-        }
-        "*" | "0.0.0.0" | "[::]" | "::" => {
-            report
-                .error(
-                    "listens-everywhere",
-                    on.span(),
-                    format!("`{}` would listen on every interface", on.as_str()),
-                )
-                .hint("name the interface: `wg0:8000` for a plane, `eth0:443` for the public side");
-            return None;
-        }
-        text if text.parse::<std::net::IpAddr>().is_ok() => {
-            report
-                .error(
-                    "listen-not-understood",
-                    on.span(),
-                    format!("`{text}` is an address, not an interface"),
-                )
-                .hint("name the interface that has it: `wg0:8000`");
-            return None;
-        }
-        _ => {}
-    }
-    let interface = parse_name::<InterfaceName>(on, report)?.value;
-    let plane = super::network::plane_number(interface.as_str()).is_some();
-    Some(if plane { ListenOn::Plane(interface) } else { ListenOn::Public(interface) })
-}
-
-fn structured_listen<'a>(
-    item: &Node<'a>,
-    section: &'static Section,
-    report: &mut Reporter,
-) -> Option<(Listen, Fields<'a>)> {
-    let fields = Fields::of(section, item, report);
-    let on = fields.text("on", report).and_then(|on| listen_on(on.bare(), report));
-    let port = fields.integer::<u16>("port", report);
-    let protocol = match fields.text("protocol", report).map(|p| p.bare().as_str()) {
-        Some("udp") => Protocol::Udp,
-        _ => Protocol::Tcp,
-    };
-    Some((Listen { on: on?, port: port?.value, protocol, span: item.text.span() }, fields))
-}
-
-/// The containers, in the order written.
-pub(super) fn lower_containers(node: &Node<'_>, report: &mut Reporter) -> Vec<Container> {
-    super::fields::no_value(node, report);
-    let mut containers: Vec<Container> = Vec::new();
-    for item in items(node, report) {
-        let Some(container) = container(item, report) else { continue };
-        if let Some(first) = containers.iter().find(|c| c.name.value == container.name.value) {
-            report
-                .error(
-                    "unit-twice",
-                    container.name.span,
-                    format!("`{}` is described twice", container.name.value),
-                )
-                .related(first.name.span, "first described here");
-            continue;
-        }
-        containers.push(container);
-    }
-    containers
-}
-
-fn container(item: &Node<'_>, report: &mut Reporter) -> Option<Container> {
-    let fields = Fields::of(&CONTAINER, item, report);
-    let name = fields.parsed::<UnitName>("name", report);
-    if let Some(name) = name.as_ref().filter(|name| name.as_str().ends_with(".service")) {
-        report
-            .error("invalid-name", name.span, format!("`{}` is a unit, a container has a name", name.value))
-            .hint(format!("write `{}`", name.as_str().trim_end_matches(".service")));
-    }
-    let image =
-        fields.text("image", report).map(Text::bare).and_then(|text| match check_image(text.as_str()) {
-            Ok(()) => Some(text.with(text.as_str().to_owned())),
-            Err(wrong) => {
-                impossible("image", text, wrong, report);
-                None
-            }
-        });
-    let publish = arrows(&fields, "publish", &PUBLISH, publish, structured_publish, report);
-    let mounts = arrows(&fields, "mount", &MOUNT, mount, structured_mount, report);
-    let environment = environment(&fields, report);
-    let secrets = names(&fields, "secrets", report);
-    // Without an image there is still a name to check others against.
-    let image = image.unwrap_or_else(|| Spanned::default_value(String::new()));
-    Some(Container { name: name?, image, publish, mounts, environment, secrets })
-}
-
-/// What stands before and after `->`, from one line, from plain items, or from items with keys.
-fn arrows<'a, T>(
-    fields: &Fields<'a>,
-    name: &str,
-    section: &'static Section,
-    read: fn(Text<'a>, Text<'a>, Text<'a>, &mut Reporter) -> Option<T>,
-    read_keys: fn(&Node<'a>, &'static Section, &mut Reporter) -> Option<T>,
-    report: &mut Reporter,
-) -> Vec<T> {
-    let Some(node) = fields.node(name) else { return Vec::new() };
-    let mut found = Vec::new();
-    let mut words = node.value.map(Text::list).unwrap_or_default();
-    for item in items(node, report) {
-        if item.children.iter().all(|line| line.key.is_none()) {
-            words.extend(plain_item(item, report));
-        } else {
-            found.extend(read_keys(item, section, report));
-        }
-    }
-    for word in words {
-        match word.split_once("->").filter(|(from, to)| !from.is_empty() && !to.is_empty()) {
-            Some((from, to)) => found.extend(read(word, from, to, report)),
-            None => {
-                let example = section.title.ends_with("publish");
-                let form = if example { "wg1:3000 -> 3000" } else { "rpool/srv/grafana -> /var/lib/grafana" };
-                report
-                    .error(
-                        "arrow-missing",
-                        word.span(),
-                        format!("`{}` does not say where it goes inside", word.as_str()),
-                    )
-                    .hint(format!("write `{name}: {form}`"));
-            }
-        }
-    }
-    found
-}
-
-fn publish(whole: Text<'_>, from: Text<'_>, to: Text<'_>, report: &mut Reporter) -> Option<Publish> {
-    let listen = listen(from, report);
-    let container_port =
-        values::parse_port(to.as_str()).map_err(|wrong| impossible("port", to, wrong, report)).ok();
-    Some(Publish { listen: Listen { span: whole.span(), ..listen? }, container_port: container_port? })
-}
-
-fn structured_publish(item: &Node<'_>, section: &'static Section, report: &mut Reporter) -> Option<Publish> {
-    let (listen, fields) = structured_listen(item, section, report)?;
-    let container_port = fields.integer::<u16>("to", report)?.value;
-    Some(Publish { listen, container_port })
-}
-
-type Mount = (Spanned<DatasetName>, Spanned<String>);
-
-fn mount(_: Text<'_>, from: Text<'_>, to: Text<'_>, report: &mut Reporter) -> Option<Mount> {
-    let dataset = parse_name::<DatasetName>(from, report);
-    let path = paths::check_absolute(to.as_str()).map_err(|wrong| impossible("path", to, wrong, report)).ok();
-    Some((dataset?, path.map(|()| to.with(to.as_str().to_owned()))?))
-}
-
-fn structured_mount(item: &Node<'_>, section: &'static Section, report: &mut Reporter) -> Option<Mount> {
-    let fields = Fields::of(section, item, report);
-    let dataset = fields.parsed::<DatasetName>("dataset", report);
-    let path = fields.string("path", report);
-    Some((dataset?, path?))
-}
-
-/// An image reference that names one thing: registry, repository, and a digest or a tag other than `latest`.
-fn check_image(image: &str) -> Result<(), Wrong> {
-    let good = |t: &str, more: &[u8]| {
-        !t.is_empty() && t.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(&b))
-    };
-    let (name, digest) = match image.split_once('@') {
-        Some((name, digest)) => (name, Some(digest)),
-        None => (image, None),
-    };
-    let (registry, path) = name.split_once('/').unwrap_or(("", name));
-    let (path, tag) = match path.rsplit_once(':') {
-        Some((path, tag)) => (path, Some(tag)),
-        None => (path, None),
-    };
-    if !(registry.contains('.') || registry.contains(':') || registry == "localhost") {
-        return Err(Wrong::because("it does not say which registry")
-            .hint(format!("for example `docker.io/library/{image}`")));
-    }
-    if !good(registry, b".:-") || !good(path, b"/._-") || path.starts_with('/') || path.ends_with('/') {
-        return Err(
-            Wrong::because("it is no image reference").hint("for example `docker.io/grafana/grafana:11.2.0`")
-        );
-    }
-    match (digest, tag) {
-        (Some(digest), _) => {
-            let hex = digest.strip_prefix("sha256:").unwrap_or_default();
-            if hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()) {
-                return Ok(());
-            }
-            Err(Wrong::because("a digest is `sha256:` and 64 hexadecimal digits"))
-        }
-        (None, Some("latest")) => Err(Wrong::because("`latest` is another image every week")
-            .hint("name a version, or a digest: `@sha256:…`")),
-        (None, Some(tag)) if good(tag, b"._-") => Ok(()),
-        (None, Some(_)) => Err(Wrong::because("its tag holds letters, digits and `._-`")),
-        (None, None) => Err(Wrong::because("without a tag it means `latest`")
-            .hint("name a version, or a digest: `@sha256:…`")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::check_image;
-
-    #[test]
-    fn images_name_one_thing() {
-        let digest = "a".repeat(64);
-        for good in ["docker.io/grafana/grafana:11.2.0", "localhost/x:1", "r.example:5000/a/b:1.0_x"] {
-            assert_eq!(check_image(good), Ok(()), "{good}");
-        }
-        assert_eq!(check_image(&format!("docker.io/library/nginx@sha256:{digest}")), Ok(()));
-        for bad in [
-            "nginx",
-            "nginx:1.27",
-            "docker.io/nginx",
-            "docker.io/nginx:latest",
-            "docker.io/nginx@sha256:ab",
-            "docker.io/a b:1",
-            "",
-        ] {
-            assert!(check_image(bad).is_err(), "{bad}");
-        }
-    }
 }

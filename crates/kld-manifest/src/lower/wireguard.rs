@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::fields::{Fields, impossible, items};
-use super::network::{network, plane_number};
+use super::network::plane_number;
+use super::rules::network;
 use crate::diagnostic::Reporter;
 use crate::keys::{PEER, PLANE, WIREGUARD};
 use crate::model::{Carrier, Peer, Plane, Zone, ZoneKind};
