@@ -126,3 +126,32 @@ pub(crate) fn protocol_name(protocol: Protocol) -> &'static str {
         Protocol::Udp => "udp",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_escaped_as_systemd_escape_does() {
+        for (name, escaped) in [
+            ("srv/gitea", "srv-gitea"),
+            ("srv/gitea-lfs", "srv-gitea\\x2dlfs"),
+            ("a_b.c:d", "a_b.c:d"),
+            ("a b", "a\\x20b"),
+        ] {
+            assert_eq!(unit_escape(name), escaped);
+        }
+    }
+
+    #[test]
+    fn a_unit_without_a_type_is_a_service() {
+        for (unit, full) in [
+            ("gitea", "gitea.service"),
+            ("gitea.service", "gitea.service"),
+            ("backup.timer", "backup.timer"),
+            ("my.app", "my.app.service"),
+        ] {
+            assert_eq!(with_suffix(&crate::distro::unit(unit)).as_str(), full);
+        }
+    }
+}

@@ -263,7 +263,7 @@ impl NodeConfig {
         let config: Self = serde_json::from_str(text)?;
         if config.version != VERSION {
             let message = format!("version {} is not {VERSION}", config.version);
-            return Err(serde::de::Error::custom(message)).map_err(NodeConfigError);
+            return Err(NodeConfigError(serde::de::Error::custom(message)));
         }
         Ok(config)
     }

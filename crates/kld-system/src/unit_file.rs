@@ -105,3 +105,30 @@ pub(crate) fn quote(argument: &str) -> String {
         !argument.is_empty() && !argument.contains(|c: char| c.is_whitespace() || "\"'\\;".contains(c));
     if plain { escaped } else { format!("\"{escaped}\"") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_quoted_only_when_they_need_it() {
+        for (argument, quoted) in [
+            ("PORT=8000", "PORT=8000"),
+            ("", "\"\""),
+            ("GREETING=hello world", "\"GREETING=hello world\""),
+            ("Q=say \"hi\"", "\"Q=say \\\"hi\\\"\""),
+            ("P=100%", "P=100%%"),
+            ("B=a\\b", "\"B=a\\\\b\""),
+            ("N=a\nb", "\"N=a\\nb\""),
+        ] {
+            assert_eq!(quote(argument), quoted, "{argument}");
+        }
+    }
+
+    #[test]
+    fn a_reason_becomes_a_sentence_unless_it_begins_with_a_name() {
+        assert_eq!(sentence("what may come in"), "What may come in");
+        assert_eq!(sentence("node_exporter listens on wg1 only"), "node_exporter listens on wg1 only");
+        assert_eq!(sentence("postgresql@17-main: sandboxed"), "postgresql@17-main: sandboxed");
+    }
+}

@@ -1,6 +1,8 @@
 //! The tools' own checkers read what is rendered for them, in a root tree of the target distribution.
 //!
-//! `KLD_TOOLS_ROOT` names that tree; `cargo xtask test` makes it. Rendered files are laid over it at their real paths, in
+//! `KLD_TOOLS_ROOT` names that tree; `cargo xtask test` makes it (Debian 13 with systemd, systemd-resolved,
+//! systemd-timesyncd, nftables, prometheus, prometheus-node-exporter, sanoid, openssh-server, postgresql, zfsutils-linux,
+//! zfs-zed, podman, sudo and gunicorn). Needs root: it mounts an overlay in a namespace of its own. Rendered files are laid over it at their real paths, in
 //! a mount and network namespace of the test's own, so that the tools see the machine as it will be and the tree stays
 //! as it was.
 
@@ -338,5 +340,27 @@ fn sshd_accepts_its_configuration() {
             assert_eq!(listening, ["listenaddress 10.8.0.1:22"], "{name}");
             assert!(answer.text.contains("passwordauthentication no"), "{name}: {}", answer.text);
         }
+    }
+}
+
+#[test]
+fn sudo_accepts_who_may_become_root() {
+    let machine = Machine::of(&appliances::webapp());
+    let answer = machine.run(&["visudo", "-c", "-f", "/etc/sudoers.d/50-kldload"]);
+    assert!(answer.good, "{}", answer.text);
+}
+
+#[test]
+fn podman_makes_a_unit_from_the_container() {
+    let machine = Machine::of(&appliances::gitea());
+    let answer = machine.run(&["/usr/lib/systemd/system-generators/podman-system-generator", "--dryrun"]);
+    assert!(answer.good, "{}", answer.text);
+    for wanted in [
+        "---runner.service---",
+        "--publish 10.8.0.1:8081:80/tcp",
+        "--cap-drop all",
+        "After=kldload-mesh.service",
+    ] {
+        assert!(answer.text.contains(wanted), "no `{wanted}` in {}", answer.text);
     }
 }

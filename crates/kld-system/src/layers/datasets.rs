@@ -175,8 +175,9 @@ pub(crate) fn algorithm(encryption: Encryption) -> &'static str {
 
 /// A service of the manifest owns its dataset; one that a package brings has its directories made by the package.
 fn mount_owner(service: &Service) -> Option<MountOwner> {
-    let user = service.user.as_ref().filter(|_| service.command.is_some())?;
-    Some(MountOwner { user: user.value.clone(), group: user.value.clone(), mode: 0o750 })
+    service.command.as_ref()?;
+    let (user, _) = super::services::account(service)?;
+    Some(MountOwner { group: user.clone(), user, mode: 0o750 })
 }
 
 fn property_reason(property: &str) -> &'static str {

@@ -146,3 +146,20 @@ pub(crate) fn node_replication(context: &Context<'_>, replication: &Replication)
         max_age_minutes: interval_minutes(&replication.schedule.value).saturating_mul(2),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedules_are_calendar_expressions() {
+        for (schedule, text, minutes) in [
+            (Schedule::EveryMinutes(15), "*:0/15", 15),
+            (Schedule::Hourly { minute: 5 }, "*:05", 60),
+            (Schedule::Daily { hour: 2, minute: 0 }, "*-*-* 02:00:00", 1440),
+            (Schedule::Weekly { day: "Sun", hour: 3, minute: 30 }, "Sun *-*-* 03:30:00", 10080),
+        ] {
+            assert_eq!((calendar(&schedule).as_str(), interval_minutes(&schedule)), (text, minutes));
+        }
+    }
+}

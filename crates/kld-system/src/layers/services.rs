@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use kld_manifest::Span;
 use kld_manifest::model::{ListenOn, Service};
+use kld_manifest::names::UserName;
 
 use crate::context::{Context, IDENTITY_UNIT, on_a_plane, protocol_name, with_suffix, without_suffix};
 use crate::distro::PackagedService;
@@ -150,25 +151,31 @@ fn mount_points(context: &Context<'_>, service: &Service) -> Vec<(String, Span)>
     paths
 }
 
+/// The account a service runs as: its own field, else a `User=` among the directives a person wrote.
+pub(crate) fn account(service: &Service) -> Option<(UserName, Span)> {
+    let field = service.user.as_ref().map(|user| (user.value.clone(), user.span));
+    field.or_else(|| {
+        let directive = service.hardening.iter().find(|d| d.name == "User")?;
+        Some((directive.value.parse().ok()?, directive.span))
+    })
+}
+
 fn add_account(service: &Service, unit: &mut UnitFile) {
+    // A packaged unit changes accounts itself; `User=` would keep it from starting.
+    if service.command.is_none() {
+        return;
+    }
     let mut add = |name: &str, value: &str, span: Span, layer: Layer, reason: &str| {
         unit.add(Section::Service, name, value, Because::new(layer, span, reason));
     };
-    if let Some(user) = &service.user {
-        // A packaged unit changes accounts itself; `User=` would keep it from starting.
-        if service.command.is_some() {
-            add("User", user.as_str(), user.span, Layer::Services, "it does not run as root");
-            add("Group", user.as_str(), user.span, Layer::Services, "it does not run as root");
-        }
-    } else if service.command.is_some() {
-        add(
-            "DynamicUser",
-            "yes",
-            service.unit.span,
-            Layer::Hardening,
-            "no account is given: one that exists while it runs",
-        );
+    if let Some((user, span)) = account(service) {
+        add("User", user.as_str(), span, Layer::Services, "it does not run as root");
+        add("Group", user.as_str(), span, Layer::Services, "it does not run as root");
+    } else if service.datasets.is_empty() && service.writes.is_empty() {
+        let reason = "no account is given: one that exists while it runs";
+        add("DynamicUser", "yes", service.unit.span, Layer::Hardening, reason);
     }
+    // Else it runs as root, without any of root's rights: an account that comes and goes cannot own files.
 }
 
 fn add_environment(context: &Context<'_>, service: &Service, unit: &mut UnitFile) {
@@ -257,7 +264,8 @@ fn reachable(
             }
         }
     }
-    let account = service.user.as_ref().map(|u| u.as_str()).or(packaged.map(|p| p.user.as_str()));
+    let own = account(service).map(|(user, _)| user);
+    let account = own.as_ref().map(|u| u.as_str()).or(packaged.map(|p| p.user.as_str()));
     for rule in &context.appliance.outbound.allow {
         // Whether an account-less rule is meant for this service is not known, so it is let through to the firewall.
         if rule.user.as_ref().is_some_and(|user| Some(user.as_str()) != account) {

@@ -240,3 +240,47 @@ fn set(elements: impl Iterator<Item = String>) -> String {
         many => format!("{{ {} }}", many.join(", ")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn networks(texts: &[&str]) -> Vec<IpNet> {
+        texts.iter().map(|t| t.parse().expect("the test states networks")).collect()
+    }
+
+    #[test]
+    fn networks_are_split_by_family_and_merged_where_they_overlap() {
+        let split = by_family(&networks(&["10.1.0.0/16", "2001:db8::1/128", "10.1.2.0/24", "10.0.0.7/8"]));
+        assert_eq!(split, [networks(&["10.0.0.0/8"]), networks(&["2001:db8::1/128"])]);
+        assert!(by_family(&[]).is_empty());
+    }
+
+    #[test]
+    fn rules_read_as_nft_writes_them() {
+        let range = |first, last| PortRange { first, last };
+        for (matches, action, text) in [
+            (vec![], Action::Drop, "counter drop"),
+            (
+                vec![
+                    Match::From(networks(&["10.0.0.0/8", "192.0.2.1/32"])),
+                    Match::Ports(Protocol::Tcp, vec![range(22, 22), range(80, 90)]),
+                ],
+                Action::Accept,
+                "ip saddr { 10.0.0.0/8, 192.0.2.1 } tcp dport { 22, 80-90 } accept",
+            ),
+            (
+                vec![
+                    Match::In(Names::Not(vec!["lo".into(), "wg0".into()])),
+                    Match::To(networks(&["fd00::/8"])),
+                ],
+                Action::Jump("public".into()),
+                "iifname != { \"lo\", \"wg0\" } ip6 daddr fd00::/8 jump public",
+            ),
+            (vec![Match::User("800".into())], Action::Accept, "meta skuid 800 accept"),
+            (vec![Match::User("postgres".into())], Action::Accept, "meta skuid \"postgres\" accept"),
+        ] {
+            assert_eq!(Rule { matches, action }.to_string(), text);
+        }
+    }
+}
