@@ -25,6 +25,8 @@ const SCRIPT_LIMIT: Duration = Duration::from_secs(120);
 const TICK: Duration = Duration::from_millis(100);
 /// Saving and restoring take about a second per GiB of memory in use.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(300);
+/// The ends of a boot (`systemctl(1)`, `is-system-running`); `initializing`, `unknown` and the like are none.
+const VERDICTS: [&str; 4] = ["running", "degraded", "maintenance", "stopping"];
 /// How much of the console an error shows, in bytes.
 const CONSOLE_TAIL: u64 = 4096;
 
@@ -174,10 +176,7 @@ impl Guest {
             match answer {
                 Ok(Some(_)) => return Ok(()),
                 Ok(None) => self.check(deadline, limit, "its control channel")?,
-                Err(source) => {
-                    self.check(deadline, limit, "its control channel")?;
-                    return Err(self.control_error(source));
-                }
+                Err(source) => return Err(self.control_error(source)),
             }
         }
     }
@@ -191,8 +190,11 @@ impl Guest {
         let mut console = Follow::default();
         let mut control = lock(&self.control);
         let deadline = Instant::now() + limit;
-        let nonce = control.send("systemctl is-system-running --wait", limit);
-        let nonce = nonce.map_err(|source| self.control_error(source))?;
+        let ask = |control: &mut Control| {
+            let nonce = control.send("systemctl is-system-running --wait", limit);
+            nonce.map_err(|source| self.control_error(source))
+        };
+        let mut nonce = ask(&mut control)?;
         loop {
             let answer = control.wait(&nonce, Instant::now() + TICK);
             self.report(&mut console, &mut progress);
@@ -201,7 +203,13 @@ impl Guest {
                 Ok(Some(output)) if output.status == 124 => {
                     self.check(Instant::now(), limit, "the end of its boot")?;
                 }
-                Ok(Some(output)) => return Ok(output.text()),
+                Ok(Some(output)) if VERDICTS.contains(&output.text().as_str()) => return Ok(output.text()),
+                // systemctl was killed, or systemd does not answer, as in a guest that goes down.
+                Ok(Some(_)) => {
+                    self.check(deadline, limit, "the end of its boot")?;
+                    std::thread::sleep(TICK);
+                    nonce = ask(&mut control)?;
+                }
                 Ok(None) => self.check(deadline, limit, "the end of its boot")?,
                 Err(source) => return Err(self.control_error(source)),
             }
@@ -290,7 +298,9 @@ impl Guest {
     /// As [`Guest::wait_control`].
     pub fn reboot(&self, limit: Duration, progress: impl FnMut(&str)) -> Result<(), VmError> {
         self.with_qmp(Qmp::forget_events)?;
-        self.run_ok("systemctl --no-block reboot")?;
+        // The reply may be lost: systemd ends the control channel's service like any other.
+        let sent = lock(&self.control).send("systemctl --no-block reboot", SCRIPT_LIMIT);
+        sent.map_err(|source| self.control_error(source))?;
         let reset = self.with_qmp(|qmp| qmp.wait_event("RESET", Instant::now() + limit))?;
         if reset.is_none() {
             return Err(self.deadline("a restart", limit));
@@ -323,10 +333,8 @@ impl Guest {
 
     /// Fails when the guest has ended or the deadline is over.
     fn check(&self, deadline: Instant, limit: Duration, waiting_for: &str) -> Result<(), VmError> {
-        if lock(&self.child).wait(Duration::ZERO).is_ok_and(|status| status.is_some()) {
-            let log = fs::read_to_string(Work(&self.work).log()).unwrap_or_default();
-            let console = self.console_tail();
-            return Err(VmError::Ended { waiting_for: waiting_for.to_owned(), log, console });
+        if self.ends_within(Duration::ZERO) {
+            return Err(self.ended(waiting_for));
         }
         if Instant::now() >= deadline { Err(self.deadline(waiting_for, limit)) } else { Ok(()) }
     }
@@ -335,7 +343,20 @@ impl Guest {
         VmError::Deadline { waiting_for: waiting_for.to_owned(), limit, console: self.console_tail() }
     }
 
+    fn ends_within(&self, limit: Duration) -> bool {
+        lock(&self.child).wait(limit).is_ok_and(|status| status.is_some())
+    }
+
+    fn ended(&self, waiting_for: &str) -> VmError {
+        let log = fs::read_to_string(Work(&self.work).log()).unwrap_or_default();
+        VmError::Ended { waiting_for: waiting_for.to_owned(), log, console: self.console_tail() }
+    }
+
     fn control_error(&self, source: io::Error) -> VmError {
+        // The sockets of a QEMU that ends are closed a moment before it is gone.
+        if self.ends_within(Duration::from_secs(2)) {
+            return self.ended("an answer");
+        }
         VmError::Control { source, console: self.console_tail() }
     }
 
