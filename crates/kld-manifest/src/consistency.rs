@@ -10,7 +10,7 @@ mod listening;
 use std::collections::BTreeMap;
 
 use crate::diagnostic::Reporter;
-use crate::keys::one_of;
+use crate::keys::all_of;
 use crate::lower::Draft;
 use crate::lower::network::plane_number;
 use crate::model::{Profile, ReplicationHost, Service};
@@ -35,7 +35,7 @@ pub(crate) fn check(draft: &Draft, report: &mut Reporter) {
 fn known_names(written: &str, known: &[&str], what: &str) -> String {
     did_you_mean(written, known.iter().copied()).unwrap_or_else(|| match known.len() {
         0 => format!("declare it under `{what}:`"),
-        1..=6 => format!("`{what}` has {}", one_of(known).replace(" or ", " and ")),
+        1..=6 => format!("`{what}` has {}", all_of(known)),
         _ => format!("declare it under `{what}:`"),
     })
 }

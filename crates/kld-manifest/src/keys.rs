@@ -132,12 +132,21 @@ impl Key {
 
 /// `a`, `b` or `c`.
 pub(crate) fn one_of(choices: &[&str]) -> String {
-    match choices {
+    joined(choices, "or")
+}
+
+/// `a`, `b` and `c`.
+pub(crate) fn all_of(names: &[&str]) -> String {
+    joined(names, "and")
+}
+
+fn joined(words: &[&str], last_word: &str) -> String {
+    match words {
         [] => "nothing".to_owned(),
         [only] => format!("`{only}`"),
         [first @ .., last] => {
             let first: Vec<String> = first.iter().map(|c| format!("`{c}`")).collect();
-            format!("{} or `{last}`", first.join(", "))
+            format!("{} {last_word} `{last}`", first.join(", "))
         }
     }
 }

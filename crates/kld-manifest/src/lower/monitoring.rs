@@ -108,7 +108,7 @@ fn structured_alert(item: &Node<'_>, units: Units<'_>, report: &mut Reporter) ->
                     node.span(),
                     format!("`{}` does not go with this alert", key.name),
                 )
-                .hint(format!("it takes {}", crate::keys::one_of(&allowed).replace(" or ", " and ")));
+                .hint(format!("it takes {}", crate::keys::all_of(&allowed)));
         }
     }
     let severity = match fields.text(severity_key, report) {
@@ -270,7 +270,7 @@ fn known_unit(word: Text<'_>, units: Units<'_>, report: &mut Reporter) -> Option
             if stems.is_empty() {
                 "describe it under `services:`".to_owned()
             } else {
-                format!("the services are {}", crate::keys::one_of(&stems).replace(" or ", " and "))
+                format!("the services are {}", crate::keys::all_of(&stems))
             }
         });
         report

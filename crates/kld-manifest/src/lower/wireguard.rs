@@ -186,7 +186,7 @@ fn unknown_plane(plane: &Spanned<String>, planes: &BTreeMap<u8, WrittenPlane>, r
     let hint = if known.is_empty() {
         "name the plane in `network_topology`".to_owned()
     } else {
-        format!("the planes are {}", crate::keys::one_of(&known).replace(" or ", " and "))
+        format!("the planes are {}", crate::keys::all_of(&known))
     };
     report.error("unknown-plane", plane.span, format!("there is no plane `{}`", plane.value)).hint(hint);
 }
