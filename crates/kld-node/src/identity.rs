@@ -97,9 +97,19 @@ impl IdentityError {
     }
 }
 
-/// The name of the mount unit of a simple path (`/efi` → `efi.mount`).
+/// The name of the mount unit of a path (systemd.unit(5), *String escaping*): `/srv/a-b` → `srv-a\x2db.mount`.
 fn mount_unit(path: &str) -> String {
-    format!("{}.mount", path.trim_matches('/').replace('/', "-"))
+    let path = path.trim_matches('/');
+    let mut name = String::new();
+    for (index, byte) in path.bytes().enumerate() {
+        match byte {
+            b'/' => name.push('-'),
+            b'.' if index == 0 => name.push_str("\\x2e"),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b':' | b'_' | b'.' => name.push(char::from(byte)),
+            other => name.push_str(&format!("\\x{other:02x}")),
+        }
+    }
+    format!("{name}.mount")
 }
 
 /// An error and everything that led to it, in one line.

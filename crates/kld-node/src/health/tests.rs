@@ -106,7 +106,8 @@ fn a_machine_that_is_well() {
         sockets              ok      5 listen, all where they may
         host-id              ok      0x04030201 in 1 boot entries
         verify: app answers  ok      as expected
-    "#]].assert_eq(&health.to_string());
+    "#]]
+    .assert_eq(&health.to_string());
     assert!(health.is_well());
     expect![[r##"
         # HELP kldload_pool_online 1 when the pool is ONLINE, else 0.
@@ -175,7 +176,10 @@ fn every_probe_sees_what_it_is_for() {
         ("snapshots", Status::Fail, |m| m.answer("zfs", &format!("rpool/srv/app@a\t{}\n", NOW - 9000))),
         ("snapshots", Status::Warn, |m| m.answer("zfs", "")),
         ("replication", Status::Fail, |m| {
-            drop(m.state().times.insert("/var/lib/kldload/replication/stamp".into(), NOW - 90_000))
+            m.state().times.retain(|_, time| {
+                *time = NOW - 90_000;
+                true
+            })
         }),
         ("replication", Status::Warn, |m| m.state().times.clear()),
         ("wireguard", Status::Fail, |m| drop(m.state().tools.remove("wg"))),
@@ -228,7 +232,8 @@ fn every_probe_sees_what_it_is_for() {
         host-id: boot entry `new.conf` does not carry 0x04030201
         host-id: the kernel does not run with 0x04030201
         verify: app answers: `hello` expected, not `502 Bad Gateway`
-    "#]].assert_eq(&text);
+    "#]]
+    .assert_eq(&text);
 }
 
 fn degraded(machine: &FakeMachine) {
@@ -290,7 +295,8 @@ fn a_machine_without_a_node_file_is_looked_at_as_it_is() {
         firewall     info    kldload has set up none
         sockets      info    nothing is promised
         host-id      info    kldload has not set one
-    "#]].assert_eq(&health.to_string());
+    "#]]
+    .assert_eq(&health.to_string());
     assert!(health.is_well());
 }
 

@@ -10,9 +10,10 @@ const PLANES: &str = "/etc/kldload/planes.env";
 
 pub(super) fn probe(view: &View, wanted: &NodeVerify) -> Probe {
     let name = format!("verify: {}", wanted.name);
-    // A person wrote it as a line for a shell. Root's rights would prove nothing about the service.
+    // A person wrote it as a line for a shell. Root's rights would prove nothing about the service. The number is
+    // nobody's on every distribution; the group's name differs.
     let mut command = Cmd::new("setpriv")
-        .args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "--no-new-privs", "--"])
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--"])
         .args(["/bin/sh", "-c", &wanted.command])
         .timeout(Duration::from_secs(wanted.timeout_seconds.max(1)));
     for line in view.machine.read_text(PLANES).ok().flatten().unwrap_or_default().lines() {

@@ -4,7 +4,7 @@
 //! then removed there. [`FILL`] on the dataset says how far that has come. Copy and removal go to one pool, whose
 //! transactions are committed in order: after a power cut there is never neither.
 
-use super::{Changes, Node, StepResult, secrets};
+use super::{Changes, Node, StepResult, mount_unit, secrets};
 use crate::machine::{Access, Machine, MachineError};
 use kld_host::{Cmd, zfs};
 use kld_system::node::{NodeDatasetKey, NodeEncrypted};
@@ -17,6 +17,8 @@ const COPYING: &str = "copying";
 const COPIED: &str = "copied";
 /// Where a dataset is mounted while it is filled.
 const FILL_MOUNT: &str = "/run/kldload/fill";
+/// Where zfs-mount-generator(8) puts the mount units of the datasets in its cache.
+const UNITS: &str = "/run/systemd/generator";
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Copying what an image carried.
 const COPY_DEADLINE: Duration = Duration::from_secs(240);
@@ -128,9 +130,12 @@ fn copy(machine: &dyn Machine, wanted: &NodeEncrypted, mountpoint: &str) -> Resu
     run(Cmd::new("umount").arg(FILL_MOUNT))
 }
 
+/// Mounts what systemd will not. A dataset of the mount cache has a mount unit, which waits for this program; a mount
+/// made here as well could be confined to this service's own view of the file systems.
 fn mount(machine: &dyn Machine, wanted: &NodeEncrypted) -> Result<(), MachineError> {
-    let is_wanted = given(wanted, "canmount").unwrap_or("on") == "on"
-        && given(wanted, "mountpoint").is_none_or(|path| path.starts_with('/'));
+    let path = given(wanted, "mountpoint").filter(|path| path.starts_with('/'));
+    let has_unit = path.is_some_and(|path| machine.has(format!("{UNITS}/{}", mount_unit(path))));
+    let is_wanted = given(wanted, "canmount").unwrap_or("on") == "on" && path.is_some() && !has_unit;
     if is_wanted && property(machine, &wanted.dataset, "mounted")? == "no" {
         machine.run(zfs::mount_cmd(&wanted.dataset), &[])?;
     }

@@ -239,7 +239,8 @@ mod tests {
             PublicKey=CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=
             AllowedIPs=10.8.0.2/32
             Endpoint=192.0.2.7:51820
-        "#]].assert_eq(&render(&valid["wg0"]));
+        "#]]
+        .assert_eq(&render(&valid["wg0"]));
     }
 
     #[test]

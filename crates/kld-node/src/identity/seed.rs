@@ -256,7 +256,8 @@ mod tests {
                     "ssh-ed25519 AAAA ops@example.com",
                 ],
             }
-        "#]].assert_debug_eq(&supplied);
+        "#]]
+        .assert_debug_eq(&supplied);
         expect![[r#"
             [
                 "user-data: `nonsense` is not `key=value`",
@@ -264,7 +265,8 @@ mod tests {
                 "user-data: kldload does not know `packages`",
                 "user-data: kldload does not know `kldload.colour`",
             ]
-        "#]].assert_debug_eq(&warnings);
+        "#]]
+        .assert_debug_eq(&warnings);
     }
 
     #[test]

@@ -259,19 +259,22 @@ fn files_of_the_first_start() {
         0640 root:systemd-network /etc/systemd/network/50-wg0.netdev.d/50-operator.conf
         0644 root:root            /var/lib/kldload/identity/disk-guid
         0644 root:root            /var/lib/kldload/identity/pool-guid
-    "#]].assert_eq(&listing);
+    "#]]
+    .assert_eq(&listing);
     expect![[r#"
         \n
           wg0    10.8.0.1/24 UDP 51820  public key gYGBgYGBgYGBgYGBgYGBgYGBgYGBgYGBgYGBgYGBgYE=
           wg1    10.8.1.1/24 UDP 51821 over wg0  public key goKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoI=
           Log in over the mesh. `kst` says whether all is well.
 
-    "#]].assert_eq(&machine.text("/etc/issue.d/kldload.issue").unwrap());
+    "#]]
+    .assert_eq(&machine.text("/etc/issue.d/kldload.issue").unwrap());
     expect![[r#"
         title Old
         linux /l
         options root=ZFS=x spl.spl_hostid=0x01010101
-    "#]].assert_eq(&machine.text("/efi/loader/entries/old.conf").unwrap());
+    "#]]
+    .assert_eq(&machine.text("/efi/loader/entries/old.conf").unwrap());
     assert_eq!(machine.text("/efi/loader/entries/memtest.conf").unwrap(), "title Memory test\nefi /m\n");
 }
 
@@ -395,7 +398,8 @@ fn a_seed_volume_gives_operators_name_and_keys() {
             "user-data: kldload does not know `runcmd`",
             "SSH key `bad`: it does not begin with a known key type",
         ]
-    "#]].assert_debug_eq(&warnings);
+    "#]]
+    .assert_debug_eq(&warnings);
     assert_eq!(machine.text("/etc/hostname").as_deref(), Some("web7\n"));
     assert!(
         machine.text("/etc/systemd/network/50-wg1.netdev.d/50-operator.conf").unwrap().contains(&key(12))
@@ -418,4 +422,20 @@ fn the_report_is_machine_readable() {
     let json = serde_json::to_value(start(&machine)).unwrap();
     assert_eq!(json["steps"][0]["step"], "esp");
     assert_eq!(json["steps"][0]["outcome"], "made");
+}
+
+#[test]
+fn a_dataset_with_a_mount_unit_is_left_to_systemd() {
+    let machine = image();
+    machine.put("/run/systemd/generator/srv-vault.mount", "[Mount]\n");
+    assert!(start(&machine).is_complete());
+    let log = machine.take_log();
+    assert!(!log.contains(&"zfs mount rpool/srv/vault".to_owned()), "{log:?}");
+    assert!(log.contains(&"zfs mount rpool/srv/vault/db".to_owned()), "{log:?}");
+}
+
+#[test]
+fn mount_units_are_named_as_systemd_names_them() {
+    assert_eq!(mount_unit("/efi"), "efi.mount");
+    assert_eq!(mount_unit("/var/lib/postgresql-17/ä"), "var-lib-postgresql\\x2d17-\\xc3\\xa4.mount");
 }

@@ -62,10 +62,6 @@ impl FakeMachine {
         self.state().files.text(path)
     }
 
-    pub(crate) fn file(&self, path: &str) -> Option<FakeFile> {
-        self.state().files.0.get(Path::new(path)).cloned()
-    }
-
     pub(crate) fn link(&self, from: &str, to: &str) {
         self.state().links.insert(from.into(), to.into());
     }

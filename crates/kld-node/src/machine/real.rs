@@ -27,6 +27,17 @@ fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
+/// Makes the folders that are missing for everybody to enter, whatever the umask: systemd-networkd, which is not root,
+/// must find its files. A folder that is there keeps its mode: it is the image's.
+fn make_public_folders(folder: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
+    for folder in missing.into_iter().rev().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::create_dir(folder)?;
+        fs::set_permissions(folder, Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
 /// The number of a group, from `/etc/group`: nothing but system groups is asked for, and those are there.
 fn group_id(name: &str, path: &Path) -> Result<u32, MachineError> {
     let file = Path::new("/etc/group");
@@ -71,8 +82,7 @@ impl Machine for RealMachine {
     fn write(&self, path: &Path, bytes: &[u8], access: Access<'_>) -> Result<(), MachineError> {
         let gid = access.group.map(|name| group_id(name, path)).transpose()?;
         if let Some(folder) = path.parent() {
-            // An existing folder keeps its mode: it is the image's.
-            fs::create_dir_all(folder).map_err(file_error("make the folder of", path))?;
+            make_public_folders(folder).map_err(file_error("make the folder of", path))?;
         }
         let mut file = AtomicFile::create(path, access.mode)?;
         if gid.is_some() {
@@ -151,6 +161,7 @@ mod tests {
         RealMachine.write(&path, b"x", Access::SECRET).unwrap();
         assert_eq!(RealMachine.read(&path).unwrap().as_deref(), Some(&b"x"[..]));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(fs::metadata(dir.path().join("a")).unwrap().permissions().mode() & 0o7777, 0o755);
         assert_eq!(RealMachine.list(&dir.path().join("a")).unwrap(), ["b"]);
         assert!(RealMachine.read(dir.path()).is_err(), "a folder is not a file");
     }
