@@ -161,9 +161,13 @@ mod tests {
     #[test]
     fn geometry_table() {
         const GIB: u64 = 1 << 30;
-        for (size, shift, count) in
-            [(64 << 20, 24, 3), (GIB, 26, 15), (10 * GIB, 30, 9), (100 * GIB, 29, 199), (1024 * GIB, 33, 127)]
-        {
+        for (size, shift, count) in [
+            (64 << 20, 24, 3),
+            (GIB, 26, 15),
+            (10 * GIB, 29, 19),
+            (100 * GIB, 29, 199),
+            (1024 * GIB, 33, 127),
+        ] {
             let geometry = Geometry::of(size);
             assert_eq!((geometry.metaslab_shift, geometry.metaslabs), (shift, count), "{size}");
         }

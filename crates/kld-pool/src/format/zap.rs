@@ -190,8 +190,9 @@ mod tests {
     /// Two names with the same 28-bit hash, found by search.
     fn colliding_names() -> [String; 2] {
         let mut seen = std::collections::HashMap::new();
-        for i in 0..1_000_000u32 {
-            let name = format!("n{i}");
+        for i in 0..1_000_000u64 {
+            // Scrambled: a CRC keeps names that differ in few bits apart.
+            let name = format!("{:x}", i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
             if let Some(earlier) = seen.insert(hash(1, name.as_bytes()), name.clone()) {
                 return [earlier, name];
             }

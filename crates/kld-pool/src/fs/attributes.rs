@@ -304,9 +304,9 @@ mod tests {
         for (mode, xattr, kind, max, slots, bonus, spill) in [
             (0o644, 0, &file, 32, 1, 176, None),
             (0o007, 0, &file, 32, 1, 192, None),
-            (0o644, 30, &file, 32, 1, 280, None),
-            (0o644, 3000, &file, 32, 7, 3248, None),
-            (0o644, 3000, &file, 1, 1, 176, Some(3584)),
+            (0o644, 30, &file, 32, 1, 264, None),
+            (0o644, 3000, &file, 32, 7, 3232, None),
+            (0o644, 3000, &file, 1, 1, 176, Some(3072)),
             (0o644, 20_000, &file, 32, 1, 176, Some(20_480)),
             (0o777, 0, &link(100), 1, 1, 280, None),
             (0o777, 0, &link(400), 1, 1, 168, Some(512)),

@@ -10,23 +10,23 @@ use kld_pool::tree::{Data, Kind, Meta, Timestamp, Tree};
 use kld_pool::{DatasetSpec, PoolSpec, Summary, VdevType, write_pool};
 
 /// Deterministic pseudo-random numbers (splitmix64).
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
-    pub fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
-    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len())]
     }
-    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         (0..len.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).take(len).collect()
     }
 }
@@ -54,7 +54,7 @@ fn content(random: &mut Random) -> Vec<u8> {
 }
 
 /// A tree of about `count` nodes of all kinds.
-pub fn random_tree(random: &mut Random, count: usize) -> Tree {
+pub(crate) fn random_tree(random: &mut Random, count: usize) -> Tree {
     let mut tree = Tree::new();
     let mut dirs = vec![String::new()];
     let mut files: Vec<String> = Vec::new();
@@ -105,7 +105,7 @@ pub fn random_tree(random: &mut Random, count: usize) -> Tree {
 }
 
 /// A pool named `fz` of `mib` MiB, used as a file.
-pub fn pool(mib: u64) -> PoolSpec {
+pub(crate) fn pool(mib: u64) -> PoolSpec {
     let mut spec = PoolSpec::new("fz".parse().unwrap(), mib << 20, [9; 32]);
     spec.vdev_type = VdevType::File;
     spec.vdev_path = "/pool".to_owned();
@@ -114,7 +114,7 @@ pub fn pool(mib: u64) -> PoolSpec {
     spec
 }
 
-pub fn dataset(name: &str, properties: &[(&str, &str)], tree: Option<Tree>) -> DatasetSpec {
+pub(crate) fn dataset(name: &str, properties: &[(&str, &str)], tree: Option<Tree>) -> DatasetSpec {
     let mut dataset = DatasetSpec::new(name.parse().unwrap());
     properties.iter().for_each(|(name, value)| dataset.properties.set(name, value).unwrap());
     dataset.tree = tree;
@@ -122,12 +122,12 @@ pub fn dataset(name: &str, properties: &[(&str, &str)], tree: Option<Tree>) -> D
 }
 
 /// A pool in a folder of its own.
-pub struct Image {
-    pub dir: tempfile::TempDir,
-    pub summary: Summary,
+pub(crate) struct Image {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) summary: Summary,
 }
 
-pub fn write(spec: &PoolSpec) -> Image {
+pub(crate) fn write(spec: &PoolSpec) -> Image {
     let dir = tempfile::tempdir().unwrap();
     let out = File::create(dir.path().join("pool.img")).unwrap();
     out.set_len(spec.size).unwrap();
@@ -136,11 +136,11 @@ pub fn write(spec: &PoolSpec) -> Image {
 }
 
 impl Image {
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         std::fs::read(self.dir.path().join("pool.img")).unwrap()
     }
 
-    pub fn zdb(&self, args: &[&str]) -> Output {
+    pub(crate) fn zdb(&self, args: &[&str]) -> Output {
         // The oracle is a program: there is no library that could be asked instead.
         #[allow(
             clippy::disallowed_methods,
@@ -156,7 +156,7 @@ impl Image {
     }
 
     /// zdb reads every block, finds no error and no leak, and agrees with the features' reference counts.
-    pub fn check(&self) {
+    pub(crate) fn check(&self) {
         for (args, sign) in [(["-bcc", "fz"], "No leaks"), (["-d", "fz"], "feature refcount")] {
             let output = self.zdb(&args);
             let text = String::from_utf8_lossy(&output.stdout);
@@ -170,13 +170,12 @@ impl Image {
     }
 
     /// The content of a file of the pool, read by zdb.
-    pub fn extract(&self, dataset: &str, path: &str) -> Vec<u8> {
+    pub(crate) fn extract(&self, dataset: &str, path: &str) -> Vec<u8> {
         let to = self.dir.path().join("extracted");
         let output = self.zdb(&["-r", "--", dataset, path, to.to_str().unwrap()]);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "zdb -r {dataset} {path}: {errors}");
-        // zdb makes no file of an empty one.
-        let content = std::fs::read(&to).unwrap_or_default();
+        let content = std::fs::read(&to).unwrap();
         drop(std::fs::remove_file(to));
         content
     }

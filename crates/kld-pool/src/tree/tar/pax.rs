@@ -116,7 +116,7 @@ mod tests {
     fn records() {
         let mut records = Records::default();
         records
-            .parse(b"11 path=ab\n20 mtime=-1.25000000\n20 mtime=12.5000001\n27 SCHILY.xattr.user.k=v\n=\0\n")
+            .parse(b"11 path=ab\n21 mtime=-1.25000000\n20 mtime=12.5000001\n28 SCHILY.xattr.user.k=v\n=\0\n")
             .unwrap();
         assert_eq!(records.path.as_deref(), Some(&b"ab"[..]));
         assert_eq!(records.mtime, Some(Timestamp { sec: 12, nsec: 500_000_100 }));
