@@ -10,8 +10,9 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
     let Some(policy) = view.config.as_ref().and_then(|config| config.snapshots.as_ref()) else {
         return vec![Probe::new("snapshots", Status::Info, "no policy")];
     };
-    let list =
-        Cmd::new("zfs").args(["list", "-Hp", "-t", "snapshot", "-o", "name,creation"]).args(&policy.datasets);
+    let list = Cmd::new("zfs")
+        .args(["list", "-Hp", "-d", "1", "-t", "snapshot", "-o", "name,creation"])
+        .args(&policy.datasets);
     let text = match view.machine.run_text(list.timeout(DEADLINE)) {
         Ok(text) => text,
         Err(error) => return vec![Probe::unanswered("snapshots", &error)],
