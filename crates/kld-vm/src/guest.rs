@@ -144,6 +144,11 @@ impl Guest {
         &self.work
     }
 
+    /// Whether QEMU is still there: a guest that powers itself off ends it.
+    pub fn is_running(&self) -> bool {
+        lock(&self.child).wait(Duration::ZERO).is_ok_and(|status| status.is_none())
+    }
+
     /// Process id of QEMU.
     pub fn id(&self) -> u32 {
         lock(&self.child).id()
@@ -308,11 +313,14 @@ impl Guest {
         self.wait_control(limit, progress)
     }
 
-    /// Presses the power button and waits for the end; kills it when that takes longer than `limit`.
+    /// Asks systemd to power off, presses the power button too, and waits for the end; kills it when that takes
+    /// longer than `limit`.
     ///
     /// # Errors
     /// [`VmError::Deadline`] when it had to be killed.
     pub fn shutdown(self, limit: Duration) -> Result<(), VmError> {
+        // The button needs a logind that listens, the channel needs systemd 256: one of them is there.
+        let _ = lock(&self.control).send("systemctl --no-block poweroff", SCRIPT_LIMIT);
         self.with_qmp(|qmp| qmp.execute("system_powerdown", json!({})))?;
         let ended = lock(&self.child).wait(limit).map_err(file_error("wait for", Path::new("QEMU")))?;
         if ended.is_none() { Err(self.deadline("its power-off", limit)) } else { Ok(()) }
