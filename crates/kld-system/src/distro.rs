@@ -150,6 +150,8 @@ pub struct PackagedService {
     pub package: String,
     /// Directories it must be able to write to.
     pub writes: Vec<String>,
+    /// Directories that its first steps must be able to write to besides: its configuration.
+    pub setup_writes: Vec<String>,
 }
 
 /// A file that stops a package from making data or an identity while the image is built.
@@ -184,9 +186,9 @@ pub struct UnknownDistro {
 
 impl UnknownDistro {
     /// What can be done about it.
-    pub fn hint(&self) -> String {
+    pub fn hint(&self) -> Option<String> {
         let known: Vec<_> = known().into_iter().map(|d| format!("{} {}", d.id, d.release)).collect();
-        format!("write one of: {}", known.join(", "))
+        Some(format!("write one of: {}", known.join(", ")))
     }
 }
 
@@ -295,6 +297,6 @@ mod tests {
             error.to_string(),
             "cannot build from `Debian 7`: kldload has no data for this distribution yet"
         );
-        assert_eq!(error.hint(), "write one of: debian 13");
+        assert_eq!(error.hint().as_deref(), Some("write one of: debian 13"));
     }
 }

@@ -12,7 +12,7 @@ mod draft;
 mod explain;
 mod ini_file;
 mod layers;
-mod node;
+pub mod node;
 mod render;
 mod system;
 mod unit_file;

@@ -98,9 +98,9 @@ impl RenderError {
     }
 
     /// What can be done about it.
-    pub fn hint(&self) -> String {
-        match self {
-            Self::Distro { source, .. } => source.hint(),
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Distro { source, .. } => return source.hint(),
             Self::NoProfile { .. } => "write `profile: server`".to_owned(),
             Self::NotInCore { .. } => "write `profile: server`, or take it out of the manifest".to_owned(),
             Self::FileTwice { .. } => {
@@ -109,7 +109,8 @@ impl RenderError {
             Self::UnitTwice { .. } => "remove one of the two".to_owned(),
             Self::MountTwice { .. } => "give one of them another `mountpoint=`".to_owned(),
             Self::FileOnEncrypted { .. } => "let a `setup` command write it, or put it elsewhere".to_owned(),
-        }
+        };
+        Some(hint)
     }
 }
 

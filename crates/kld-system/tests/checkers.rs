@@ -144,6 +144,7 @@ fn machines() -> Vec<(&'static str, Machine)> {
         ("webapp", Machine::of(&appliances::webapp())),
         ("gitea", Machine::of(&appliances::gitea())),
         ("bare", Machine::of(&appliances::empty())),
+        ("recipe", Machine::of(&appliances::recipe())),
     ]
 }
 

@@ -264,6 +264,27 @@ fn contradictions_are_errors_that_name_both_sides() {
         let error = render(&appliance).expect_err(message);
         assert_eq!(error.to_string(), message);
         assert_eq!(error.span().line, line, "{message}");
-        assert!(!error.hint().is_empty());
+        assert!(error.hint().is_some_and(|hint| !hint.is_empty()));
+    }
+}
+
+#[test]
+fn the_recipe_becomes_a_machine() {
+    let appliance = recipe();
+    let system = rendered(&appliance);
+    let node = system.node.as_ref().expect("a server knows itself");
+    assert_eq!(node.verify.len(), appliance.verify.len());
+    for wanted in &appliance.datasets {
+        let made =
+            system.datasets.iter().find(|d| d.name == wanted.name.value).expect("every dataset is made");
+        for property in &wanted.properties {
+            assert_eq!(made.property(&property.name), Some(property.value.as_str()), "{}", wanted.name.value);
+        }
+        assert_eq!(made.mounted_at(), wanted.mountpoint.as_ref().map(|m| m.value.as_str()));
+    }
+    for service in &appliance.services {
+        let unit =
+            format!("/etc/systemd/system/{}", service.unit.value.as_str().trim_end_matches(".service"));
+        assert!(system.files.iter().any(|f| f.path.starts_with(&unit)), "{unit}");
     }
 }

@@ -360,7 +360,7 @@ fn add_setup_reach(
     for path in &service.writes {
         add(&format!("-{}", path.value), path.span, "asked for in the manifest");
     }
-    for path in packaged.into_iter().flat_map(|p| &p.writes) {
+    for path in packaged.into_iter().flat_map(|p| p.writes.iter().chain(&p.setup_writes)) {
         add(path, service.unit.span, "the package's own directories");
     }
 }

@@ -436,3 +436,11 @@ pub(crate) fn gitea() -> Appliance {
         ..empty()
     }
 }
+
+/// The first recipe, as a person wrote it.
+pub(crate) fn recipe() -> Appliance {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes/webapp/appliance.manifest");
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let checked = kld_manifest::check(&text);
+    checked.appliance.unwrap_or_else(|| panic!("{path}: {:#?}", checked.diagnostics))
+}
