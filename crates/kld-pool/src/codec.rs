@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(form(Compression::Zstd(19), &[1; 131_072]), "embedded");
         assert_eq!(form(Compression::Off, &[1; 512]), "512 of 512");
         let mixed: Vec<u8> =
-            (0..32768u32).map(|i| if i < 8192 { (i * i * 7 >> 5) as u8 } else { 1 }).collect();
+            (0..32768u32).map(|i| if i < 8192 { ((i * i * 7) >> 5) as u8 } else { 1 }).collect();
         assert_eq!(form(Compression::Lz4, &mixed[..512]), "512 of 512");
     }
 

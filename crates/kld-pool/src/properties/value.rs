@@ -18,11 +18,14 @@ const COMPRESS_ZSTD: u64 = 16;
 const LEVEL_SHIFT: u32 = 7;
 const MAX_ZSTD_LEVEL: u8 = 19;
 
-const ON_OFF: &[(&str, u64)] = &[("off", 0), ("on", 1)];
-const CACHE: &[(&str, u64)] = &[("none", 0), ("metadata", 1), ("all", 2)];
+/// The words a property accepts, with the number each is stored as.
+type Words = &'static [(&'static str, u64)];
+
+const ON_OFF: Words = &[("off", 0), ("on", 1)];
+const CACHE: Words = &[("none", 0), ("metadata", 1), ("all", 2)];
 
 /// Properties whose value is one of a few words, with the number each is stored as (`zfs_prop.c` of OpenZFS).
-const WORDS: &[(&str, &[(&str, u64)], &str)] = &[
+const WORDS: &[(&str, Words, &str)] = &[
     ("atime", ON_OFF, "on or off"),
     ("relatime", ON_OFF, "on or off"),
     ("devices", ON_OFF, "on or off"),
