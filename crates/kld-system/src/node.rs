@@ -74,7 +74,7 @@ pub struct NodePlane {
     pub port: u16,
     /// The plane that carries it; `None` when the public interface does.
     pub carrier: Option<String>,
-    /// Where its private key is kept once made; `PATH.pub` is the public one.
+    /// Where its private key is kept once made; the public one lies beside it as `NAME.pub`.
     pub key_file: String,
     /// Who may talk on it.
     pub peers: Vec<NodePeer>,
@@ -228,7 +228,7 @@ pub struct NodeReplication {
     pub plane: String,
     /// What is sent.
     pub datasets: Vec<String>,
-    /// Where its private SSH key is kept once made; `PATH.pub` is the public one.
+    /// Where its private SSH key is kept once made; the public one is `PATH.pub`.
     pub key_file: String,
     /// Where the other machine's host key is remembered.
     pub known_hosts: String,

@@ -170,6 +170,11 @@ impl Printer {
         self.say(&format!("\x1b[1;33mwarning:\x1b[0m {text}"));
     }
 
+    /// Shows something that is wrong with the input and was rendered already, at every level.
+    pub fn problem(&self, text: &str) {
+        self.say(text);
+    }
+
     /// Shows why the command failed, and what can be done.
     pub fn error(&self, error: &(dyn Error + 'static), hints: &Hints) {
         self.say(&render_error(error, &hints.of(error)));

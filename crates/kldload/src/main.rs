@@ -1,2 +1,104 @@
-//! kldload
-fn main() {}
+//! kldload: one manifest in, one machine out.
+//!
+//! One binary with several names: called as `kst` it is `kldload status`.
+
+mod commands;
+mod hints;
+mod manifest;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use kld_ui::{ExitStatus, Printer, Verbosity};
+
+/// One manifest in, one machine out: a Linux whose root is ZFS, whose network is a WireGuard mesh,
+/// whose services are sandboxed, snapshotted and watched from first boot
+#[derive(Debug, Parser)]
+#[command(name = "kldload", version, arg_required_else_help = true, max_term_width = 100)]
+struct Args {
+    /// Say more
+    #[arg(long, short, global = true, conflicts_with = "quiet")]
+    verbose: bool,
+    /// Say only what went wrong
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(commands::check::Args),
+    Explain(commands::explain::Args),
+    Build(commands::build::Args),
+    Run(commands::run::Args),
+    Status(commands::status::Args),
+    Node(commands::node::Args),
+    Manifest(commands::manifest::Args),
+}
+
+/// Names that the binary answers to, and the command each stands for.
+const NAMES: &[(&str, &str)] = &[("kst", "status")];
+
+fn main() -> ExitCode {
+    let args = Args::parse_from(expand_name(std::env::args_os().collect()));
+    let verbosity = match (args.quiet, args.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (_, true) => Verbosity::Verbose,
+        _ => Verbosity::Default,
+    };
+    let printer = Printer::new(verbosity, false);
+    let done = match args.command {
+        Command::Check(args) => commands::check::run(&printer, &args),
+        Command::Explain(args) => commands::explain::run(&printer, &args),
+        Command::Build(args) => commands::build::run(&printer, &args),
+        Command::Run(args) => commands::run::run(&printer, &args),
+        Command::Status(args) => commands::status::run(&printer, &args),
+        Command::Node(args) => commands::node::run(&printer, &args),
+        Command::Manifest(args) => commands::manifest::run(&printer, &args),
+    };
+    match done {
+        Ok(status) => status.into(),
+        // The reader of a pipe that has seen enough is no failure.
+        Err(error) if is_broken_pipe(&error) => ExitStatus::Done.into(),
+        Err(error) => {
+            printer.error(&*error, &hints::all());
+            ExitStatus::Failed.into()
+        }
+    }
+}
+
+/// `kst --json` → `kldload status --json`.
+fn expand_name(mut args: Vec<OsString>) -> Vec<OsString> {
+    let called = args
+        .first()
+        .and_then(|name| Path::new(name).file_name())
+        .map(|name| name.to_string_lossy().into_owned());
+    if let Some((_, command)) = NAMES.iter().find(|(name, _)| called.as_deref() == Some(name)) {
+        args.splice(..1, ["kldload".into(), (*command).into()]);
+    }
+    args
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_is_described_and_every_name_expands() {
+        use clap::CommandFactory as _;
+        Args::command().debug_assert();
+        let args = expand_name(vec!["/usr/bin/kst".into(), "--json".into()]);
+        assert_eq!(args, ["kldload", "status", "--json"]);
+        assert_eq!(expand_name(vec!["kldload".into(), "check".into()]), ["kldload", "check"]);
+    }
+}

@@ -1,0 +1,173 @@
+//! The Debian family: mmdebstrap command lines.
+//!
+//! Hooks are fixed texts of this module; nothing from a manifest ever becomes shell. Special hooks (`upload`,
+//! `download`) are carried out by the calling user, so that they also work from a user namespace.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use kld_host::Cmd;
+use kld_system::DistroSpec;
+
+use super::{BootstrapError, ModuleLayer, RootTree, Source, pinned};
+
+const ZFS_MODULES: &str = include_str!("zfs-modules.sh");
+const PACKAGES: &str = include_str!("packages.sh");
+const NO_HOSTID: &str = include_str!("no-hostid.sh");
+
+/// Everything here that decides bytes of a layer besides its inputs: part of cache keys.
+pub(crate) const RECIPES: [&str; 4] = [ZFS_MODULES, PACKAGES, NO_HOSTID, include_str!("mmdebstrap.rs")];
+
+/// Compiles the modules of the distribution's current kernel and leaves `zfs-modules.deb`, `Packages` and
+/// `kernel` (its release) in `out`. Nothing else of the layer is kept: no compiler ever gets near an image.
+///
+/// # Errors
+/// The scripts cannot be written to `out`.
+pub fn module_layer_cmd(layer: &ModuleLayer<'_>, out: &Path) -> Result<Cmd, BootstrapError> {
+    let script = write_script(out, "zfs-modules.sh", ZFS_MODULES)?;
+    let locked_kernel = layer.lock.map(|lock| lock.kernel.as_str());
+    // The headers' package name follows the image's.
+    let mut packages: Vec<String> = match locked_kernel {
+        Some(release) => vec![format!("linux-image-{release}"), format!("linux-headers-{release}")],
+        None => vec![layer.distro.kernel_package.clone()],
+    };
+    packages.extend(
+        layer
+            .distro
+            .module_build
+            .packages
+            .iter()
+            .filter(|p| locked_kernel.is_none() || !p.starts_with("linux-headers"))
+            .cloned(),
+    );
+    packages.extend(["build-essential", "zstd", "xz-utils"].map(str::to_owned));
+    let mut include = pinned(packages, layer.lock);
+    if let Some(modules) =
+        layer.lock.and_then(|lock| lock.packages.iter().find(|p| p.name.starts_with("zfs-modules-")))
+    {
+        include
+            .iter_mut()
+            .filter(|p| *p == "zfs-dkms")
+            .for_each(|p| *p = format!("zfs-dkms={}", modules.version));
+    }
+    let cmd = base_cmd(layer.distro, layer.source, layer.epoch)
+        .arg("--variant=minbase")
+        .arg("--format=null")
+        .arg(format!("--include={}", include.join(",")))
+        // An initramfs of this layer would be thrown away with it.
+        .arg("--essential-hook=mkdir -p \"$1/etc/initramfs-tools/conf.d\" \"$1/kldload\"; printf 'update_initramfs=no\\n' > \"$1/etc/initramfs-tools/update-initramfs.conf\"")
+        .arg("--dpkgopt=force-confold")
+        .arg(special("customize", "upload", &[&script, Path::new("/kldload/zfs-modules.sh")]))
+        .arg("--customize-hook=chroot \"$1\" sh /kldload/zfs-modules.sh");
+    let cmd = ["zfs-modules.deb", "Packages", "kernel"].into_iter().fold(cmd, |cmd, name| {
+        cmd.arg(special("customize", "download", &[&Path::new("/kldload").join(name), &out.join(name)]))
+    });
+    Ok(with_suite(cmd, layer.distro, layer.source, None))
+}
+
+/// Makes a root tree and leaves `tree.tar` and `packages` (the list that [`Lock::from_list`] reads) in `out`.
+///
+/// [`Lock::from_list`]: crate::lock::Lock::from_list
+///
+/// # Errors
+/// The scripts cannot be written to `out`.
+pub fn root_tree_cmd(tree: &RootTree<'_>, out: &Path) -> Result<Cmd, BootstrapError> {
+    let list = write_script(out, "packages.sh", PACKAGES)?;
+    let no_hostid = write_script(out, "no-hostid.sh", NO_HOSTID)?;
+    let mut names: Vec<String> = vec![
+        format!("linux-image-{}", tree.kernel),
+        format!("zfs-modules-{}", tree.kernel),
+        "zstd".to_owned(),
+    ];
+    names.extend(tree.packages.iter().cloned());
+    if let Some(lock) = tree.lock {
+        names.extend(lock.packages.iter().map(|p| p.name.clone()));
+    }
+    names.sort();
+    names.dedup();
+    let mut cmd = base_cmd(tree.distro, tree.source, tree.epoch).arg("--variant=minbase").arg("--format=tar");
+    for (option, patterns) in
+        [("path-exclude", &tree.distro.dpkg.exclude), ("path-include", &tree.distro.dpkg.include)]
+    {
+        cmd = patterns.iter().fold(cmd, |cmd, pattern| cmd.arg(format!("--dpkgopt={option}={pattern}")));
+    }
+    cmd = cmd
+        .arg(format!("--include={}", pinned(names, tree.lock).join(",")))
+        // A package source inside the tree itself: apt runs outside, so the path is spelt with the tree's root.
+        .arg(
+            "--setup-hook=mkdir -p \"$1/kldload\" && \
+             printf 'deb [trusted=yes] copy:%s/kldload ./\\n' \"$1\" > \"$1/etc/apt/sources.list.d/kldload.list\"",
+        );
+    for name in ["zfs-modules.deb", "Packages"] {
+        cmd = cmd.arg(special(
+            "setup",
+            "upload",
+            &[&tree.modules.join(name), &Path::new("/kldload").join(name)],
+        ));
+    }
+    for prepared in &tree.distro.prepared {
+        let file = write_script(
+            out,
+            &format!("prepared-{}", prepared.path.trim_start_matches('/').replace('/', "-")),
+            &prepared.text,
+        )?;
+        let folder = Path::new(&prepared.path).parent().unwrap_or(Path::new("/"));
+        cmd = cmd.arg(format!("--essential-hook=mkdir -p \"$1\"{}", quote(folder))).arg(special(
+            "essential",
+            "upload",
+            &[&file, Path::new(&prepared.path)],
+        ));
+    }
+    cmd = cmd
+        .arg("--essential-hook=mkdir -p \"$1/etc/initramfs-tools/hooks\"")
+        .arg(special(
+            "essential",
+            "upload",
+            &[&no_hostid, Path::new("/etc/initramfs-tools/hooks/kldload-no-hostid")],
+        ))
+        .arg("--essential-hook=chmod 755 \"$1/etc/initramfs-tools/hooks/kldload-no-hostid\"")
+        .arg(special("customize", "upload", &[&list, Path::new("/kldload-packages.sh")]))
+        .arg("--customize-hook=chroot \"$1\" sh /kldload-packages.sh")
+        .arg(special("customize", "download", &[Path::new("/kldload-packages"), &out.join("packages")]))
+        .arg(
+            "--customize-hook=rm -r \"$1/kldload\" \"$1/kldload-packages.sh\" \"$1/kldload-packages\" \
+             \"$1/etc/apt/sources.list.d/kldload.list\" \"$1/etc/initramfs-tools/hooks/kldload-no-hostid\"",
+        );
+    Ok(with_suite(cmd, tree.distro, tree.source, Some(&out.join("tree.tar"))))
+}
+
+fn base_cmd(distro: &DistroSpec, source: &Source, epoch: u64) -> Cmd {
+    let cmd = Cmd::new("mmdebstrap")
+        .env("SOURCE_DATE_EPOCH", epoch.to_string())
+        .arg("--architectures=amd64")
+        .arg(format!("--components={}", distro.components.join(",")))
+        .arg("--aptopt=APT::Install-Recommends \"false\"")
+        .arg("--aptopt=Acquire::Retries \"3\"")
+        .arg("--aptopt=Acquire::Languages \"none\"");
+    match &source.keyring {
+        Some(keyring) => cmd.arg(format!("--keyring={}", keyring.display())),
+        None => cmd,
+    }
+}
+
+fn with_suite(cmd: Cmd, distro: &DistroSpec, source: &Source, target: Option<&Path>) -> Cmd {
+    let cmd = cmd.arg(&distro.suite).arg(target.unwrap_or(Path::new("/dev/null")));
+    source.mirrors.iter().fold(cmd, Cmd::arg)
+}
+
+/// A hook that mmdebstrap itself carries out. It splits the text like a shell would.
+fn special(stage: &str, verb: &str, paths: &[&Path]) -> String {
+    let words: Vec<String> = paths.iter().map(|path| quote(path)).collect();
+    format!("--{stage}-hook={verb} {}", words.join(" "))
+}
+
+fn quote(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
+fn write_script(out: &Path, name: &str, text: &str) -> Result<PathBuf, BootstrapError> {
+    let path = out.join(name);
+    let file = |source| BootstrapError::File { doing: "write", path: path.clone(), source };
+    std::fs::File::create(&path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(file)?;
+    Ok(path)
+}

@@ -1,0 +1,145 @@
+//! Sealing: what a package run leaves behind that must not be in an image, and the proof that nothing is left.
+//!
+//! Removing is not trusted to be complete: [`audit`] looks at the finished tree and refuses to build an image
+//! that holds an identity, a private key, a password nobody asked for or a compiler.
+
+use kld_pool::tree::{Kind, Tree};
+
+use crate::lock::Lock;
+
+/// Paths removed with everything below them.
+const REMOVED: &[(&str, &str)] = &[
+    ("/etc/hostid", "identity, made on the machine"),
+    ("/etc/machine-id", "identity, made on the machine (an empty file takes its place)"),
+    ("/var/lib/dbus/machine-id", "identity, made on the machine"),
+    ("/var/lib/systemd/random-seed", "a seed that every machine would share"),
+    ("/var/lib/systemd/credential.secret", "the key that seals credentials"),
+    ("/etc/zfs/zpool.cache", "names the pools of the machine that built the image"),
+    ("/etc/passwd-", "backup with dates"),
+    ("/etc/shadow-", "backup with dates"),
+    ("/etc/group-", "backup with dates"),
+    ("/etc/gshadow-", "backup with dates"),
+    ("/etc/subuid-", "backup with dates"),
+    ("/etc/subgid-", "backup with dates"),
+    ("/var/lib/dpkg/status-old", "backup"),
+    ("/var/lib/dpkg/diversions-old", "backup"),
+    ("/var/lib/dpkg/statoverride-old", "backup"),
+    ("/var/cache/debconf/config.dat-old", "backup"),
+    ("/var/cache/debconf/templates.dat-old", "backup"),
+    ("/var/cache/ldconfig/aux-cache", "holds inode numbers and times of the building machine"),
+    ("/root/.bash_history", "history"),
+    ("/root/.wget-hsts", "history"),
+];
+
+/// Directories whose content is removed, while they stay.
+const EMPTIED: &[&str] = &["/tmp", "/run", "/var/tmp", "/var/cache/apt", "/var/lib/apt/lists"];
+
+/// Removes what a package run left behind. Idempotent.
+pub(crate) fn seal(tree: &mut Tree) {
+    for (path, _) in REMOVED {
+        tree.remove(path);
+    }
+    for dir in EMPTIED {
+        for path in below(tree, dir) {
+            tree.remove(&path);
+        }
+    }
+    for path in below(tree, "/etc/ssh").into_iter().filter(|path| path.starts_with("/etc/ssh/ssh_host_")) {
+        tree.remove(&path);
+    }
+    // Log files go, log directories stay: daemons expect theirs with its owner.
+    for path in below(tree, "/var/log") {
+        if tree.get(&path).is_some_and(|node| matches!(node.kind(), Kind::File(_))) {
+            tree.remove(&path);
+        }
+    }
+}
+
+/// Something in the tree that must not be in an image.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// Where.
+    pub path: String,
+    /// What it is.
+    pub what: &'static str,
+}
+
+/// An image that would give something away.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the tree is not clean: {}", list(.findings))]
+pub struct AuditError {
+    /// What was found, sorted.
+    pub findings: Vec<Finding>,
+}
+
+fn list(findings: &[Finding]) -> String {
+    findings.iter().map(|f| format!("`{}` ({})", f.path, f.what)).collect::<Vec<_>>().join(", ")
+}
+
+/// The largest file that is searched for a private key.
+const KEY_FILE_MAX: u64 = 64 * 1024;
+
+/// Looks at everything once more. `hashes` are the password hashes that the manifest gives.
+///
+/// # Errors
+/// What was found.
+pub(crate) fn audit(tree: &Tree, lock: &Lock, hashes: &[&str]) -> Result<(), AuditError> {
+    let mut findings = Vec::new();
+    let mut found = |path: &str, what| findings.push(Finding { path: path.to_owned(), what });
+    for (path, node) in tree.walk() {
+        let path = String::from_utf8_lossy(&path).into_owned();
+        let Kind::File(data) = node.kind() else { continue };
+        let name = path.rsplit('/').next().unwrap_or_default();
+        if path == "/etc/machine-id" && data.len() > 0 {
+            found(&path, "machine id");
+        } else if REMOVED.iter().any(|(removed, _)| *removed == path && path != "/etc/machine-id") {
+            found(&path, "left behind by the package run");
+        } else if path.starts_with("/etc/ssh/ssh_host_") {
+            found(&path, "SSH host key");
+        } else if path.starts_with("/etc/kldload/wireguard/") || path.starts_with("/etc/kldload/secrets/") {
+            found(&path, "key or secret");
+        } else if name.ends_with("_history") || name == ".viminfo" || name == ".lesshst" {
+            found(&path, "history");
+        } else if !path.starts_with("/usr/") && data.len() <= KEY_FILE_MAX && holds_private_key(tree, &path) {
+            found(&path, "private key");
+        }
+    }
+    for package in &lock.packages {
+        if package.name.ends_with("-dkms")
+            || package.name == "dkms"
+            || package.name.starts_with("linux-headers-")
+        {
+            found(&package.name, "package that compiles modules");
+        }
+    }
+    if let Ok(shadow) = tree.read("/etc/shadow") {
+        for line in String::from_utf8_lossy(&shadow).lines() {
+            let mut fields = line.split(':');
+            let (user, hash) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+            if !hash.starts_with(['!', '*']) && !hashes.contains(&hash) {
+                found(&format!("/etc/shadow: {user}"), "password");
+            }
+        }
+    }
+    findings.sort();
+    findings.dedup();
+    if findings.is_empty() { Ok(()) } else { Err(AuditError { findings }) }
+}
+
+fn holds_private_key(tree: &Tree, path: &str) -> bool {
+    let Ok(bytes) = tree.read(path) else { return false };
+    let text = String::from_utf8_lossy(&bytes);
+    text.lines().any(|line| line.starts_with("-----BEGIN ") && line.contains("PRIVATE KEY-----"))
+}
+
+/// Everything below a directory, children before parents.
+fn below(tree: &Tree, dir: &str) -> Vec<String> {
+    let prefix = format!("{dir}/");
+    let mut paths: Vec<String> = tree
+        .walk()
+        .map(|(path, _)| String::from_utf8_lossy(&path).into_owned())
+        .filter(|path| path.starts_with(&prefix))
+        .collect();
+    paths.reverse();
+    paths
+}

@@ -1,0 +1,60 @@
+//! `kldload check`.
+
+use std::path::PathBuf;
+
+use kld_manifest::Severity;
+use kld_ui::{ExitStatus, Printer};
+
+use crate::manifest::ManifestFile;
+
+/// Check a manifest: every mistake with its line, a caret and a hint
+///
+/// Exits with 0 when the manifest is good (warnings do not count), with 1 when it is not.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  kldload check recipes/webapp/appliance.manifest\n  kldload check --json appliance.manifest | jq .items\n  kldload check - < appliance.manifest"
+)]
+pub(crate) struct Args {
+    /// The manifest; `-` reads standard input
+    file: PathBuf,
+    /// Print the diagnostics as JSON on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Checks it.
+pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
+    let file = ManifestFile::read(&args.file)?;
+    let (errors, warnings, open) =
+        (file.count(Severity::Error), file.count(Severity::Warning), file.count(Severity::Placeholder));
+    let status = if errors + open == 0 { ExitStatus::Done } else { ExitStatus::Failed };
+    if args.json {
+        printer.envelope("diagnostics", &file.checked.diagnostics)?;
+        return Ok(status);
+    }
+    file.show(printer, |_| true);
+    let mut parts = Vec::new();
+    for (count, one, many) in [
+        (errors, "error", "errors"),
+        (open, "placeholder to fill in", "placeholders to fill in"),
+        (warnings, "warning", "warnings"),
+    ] {
+        if count > 0 {
+            parts.push(format!("{count} {}", if count == 1 { one } else { many }));
+        }
+    }
+    match (&file.checked.appliance, status) {
+        (Some(appliance), ExitStatus::Done) => {
+            let datasets = appliance.datasets.len();
+            let services = appliance.services.len() + appliance.containers.len();
+            let planes = appliance.planes.len();
+            let said = if parts.is_empty() { String::new() } else { format!(", {}", parts.join(", ")) };
+            printer.note(&format!(
+                "{}: good: {datasets} datasets, {planes} planes, {services} services{said}",
+                file.name
+            ));
+        }
+        _ => printer.note(&format!("{}: {}", file.name, parts.join(", "))),
+    }
+    Ok(status)
+}

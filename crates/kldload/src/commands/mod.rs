@@ -1,0 +1,9 @@
+//! One file per command: its arguments, its help and what it does.
+
+pub(crate) mod build;
+pub(crate) mod check;
+pub(crate) mod explain;
+pub(crate) mod manifest;
+pub(crate) mod node;
+pub(crate) mod run;
+pub(crate) mod status;

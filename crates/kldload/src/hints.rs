@@ -1,0 +1,15 @@
+//! Every error type that can say what to do next.
+
+use kld_ui::Hints;
+
+/// All of them.
+pub(crate) fn all() -> Hints {
+    Hints::new()
+        .on(kld_build::BuildError::hint)
+        .on(kld_host::ExecError::hint)
+        .on(kld_host::WriteError::hint)
+        .on(kld_host::LockError::hint)
+        .on(kld_system::UnknownDistro::hint)
+        .on(kld_ui::SizeError::hint)
+        .on(kld_vm::VmError::hint)
+}

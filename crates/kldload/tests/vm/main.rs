@@ -1,0 +1,11 @@
+//! Real machines: every promise of the README about a built image, proven on one that runs.
+//!
+//! An image is built once, booted once, and brought to health once; each test starts from a saved state of that
+//! machine, so that a test costs seconds and not a boot. Tests of the boot itself pay for their own.
+
+mod builds;
+mod core;
+mod first_boot;
+mod fixture;
+mod mesh;
+mod webapp;
