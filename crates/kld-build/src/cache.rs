@@ -103,6 +103,11 @@ impl Cache {
         }
     }
 
+    /// Where it is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The directory that a key's entry has or would have.
     pub fn path(&self, kind: &str, key: &Key) -> PathBuf {
         self.root.join(kind).join(&key.0)

@@ -11,7 +11,7 @@ use kld_system::{Content, Enablement, System, SystemFile};
 
 use crate::accounts::{AccountError, Accounts};
 use crate::enablement::{LINK_DIR, UNIT_DIRS, definition_of, parse_install};
-use crate::seal::{AuditError, seal};
+use crate::seal::{AuditError, absolute, seal};
 
 /// Why the tree cannot be composed.
 #[derive(Debug, thiserror::Error)]
@@ -304,7 +304,7 @@ impl Place<'_> {
             .map(|(path, node)| (path.to_vec(), node.meta().mode, node.kind().clone()))
             .collect();
         for (path, mode, kind) in nodes {
-            let path = format!("{}{}", file.path, String::from_utf8_lossy(&path));
+            let path = format!("{}{}", file.path, absolute(&path));
             match kind {
                 Kind::Directory if path.ends_with('/') => {}
                 Kind::Directory => self.directory(&path, uid, gid, Some(0o755))?,
@@ -345,7 +345,7 @@ impl Place<'_> {
             .tree
             .walk()
             .filter(|(_, node)| matches!(node.kind(), Kind::Symlink(_)))
-            .map(|(path, _)| String::from_utf8_lossy(&path).into_owned())
+            .map(|(path, _)| absolute(&path))
             .filter(|path| path.starts_with(&prefix) && path.rsplit('/').next() == Some(unit))
             .collect();
         for link in links {

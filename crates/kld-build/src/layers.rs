@@ -8,7 +8,8 @@ use kld_system::DistroSpec;
 use kld_ui::Phases;
 
 use crate::bootstrap::{
-    BootstrapError, ModuleLayer, RootTree, Source, module_layer_cmd, recipes, root_tree_cmd,
+    BootstrapError, ModuleLayer, RootTree, Source, module_layer_cmd, module_layer_files, root_tree_cmd,
+    root_tree_files,
 };
 use crate::cache::{Cache, CacheError, EnsureError, Key, KeyBuilder};
 use crate::lock::Lock;
@@ -86,76 +87,106 @@ impl LayerError {
 ///
 /// # Errors
 /// See [`LayerError`].
-pub(crate) fn ensure_layers(
-    cache: &Cache,
-    inputs: &LayerInputs<'_>,
-    phases: &Phases,
-) -> Result<Layers, LayerError> {
-    let module_key = module_key(inputs);
-    let modules =
-        layer(cache, phases, "modules", "compile the ZFS modules", &module_key, inputs.update, |out| {
-            let layer = ModuleLayer {
-                distro: inputs.distro,
-                source: inputs.source,
-                lock: inputs.lock,
-                epoch: inputs.epoch,
-            };
-            module_layer_cmd(&layer, out)
-        })?;
+pub fn ensure_layers(cache: &Cache, inputs: &LayerInputs<'_>, phases: &Phases) -> Result<Layers, LayerError> {
+    let layer = ModuleLayer {
+        distro: inputs.distro,
+        source: inputs.source,
+        lock: inputs.lock,
+        epoch: inputs.epoch,
+    };
+    let recipe = Recipe {
+        kind: "modules",
+        title: "compile the ZFS modules",
+        files: module_layer_files(),
+        command: &|out| module_layer_cmd(&layer, out),
+        made_from: String::new(),
+    };
+    let modules = recipe.ensure(cache, inputs, phases)?;
     let kernel = read(&modules.join("kernel"))?.trim().to_owned();
-    let tree_key = tree_key(inputs, &module_key, &kernel);
-    let entry = layer(cache, phases, "trees", "install the distribution", &tree_key, inputs.update, |out| {
-        let tree = RootTree {
-            distro: inputs.distro,
-            source: inputs.source,
-            modules: &modules,
-            kernel: &kernel,
-            packages: inputs.packages,
-            lock: inputs.lock,
-            epoch: inputs.epoch,
-        };
-        root_tree_cmd(&tree, out)
-    })?;
+    let tree = |modules| RootTree {
+        distro: inputs.distro,
+        source: inputs.source,
+        modules,
+        kernel: &kernel,
+        packages: inputs.packages,
+        lock: inputs.lock,
+        epoch: inputs.epoch,
+    };
+    let recipe = Recipe {
+        kind: "trees",
+        title: "install the distribution",
+        files: root_tree_files(inputs.distro),
+        command: &|out| root_tree_cmd(&tree(&modules), out),
+        // The name of the directory is the key of the modules in it.
+        made_from: modules.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+    };
+    let entry = recipe.ensure(cache, inputs, phases)?;
     let distro_id = format!("{}-{}", inputs.distro.id, inputs.distro.release);
-    let lock =
-        Lock::from_list(&distro_id, &kernel, &read(&entry.join("packages"))?).map_err(LayerError::List)?;
+    let lock = Lock::from_list(&distro_id, &kernel, &read(&entry.join("packages"))?).map_err(LayerError::List)?;
     if let Some(wanted) = inputs.lock {
         compare(wanted, &lock)?;
     }
     Ok(Layers { tree: entry.join("tree.tar"), lock })
 }
 
-/// One layer: found, or made with the tool's words shown as progress.
-fn layer(
-    cache: &Cache,
-    phases: &Phases,
-    kind: &str,
-    title: &str,
-    key: &Key,
-    update: bool,
-    command: impl FnOnce(&Path) -> Result<Cmd, BootstrapError>,
-) -> Result<PathBuf, LayerError> {
-    let phase = phases.start(title);
-    if update {
-        cache.forget(kind, key)?;
+/// How one layer is made.
+struct Recipe<'a> {
+    /// The directory in the cache.
+    kind: &'a str,
+    /// For people.
+    title: &'a str,
+    /// Files that the command takes from its directory.
+    files: Vec<(String, String)>,
+    /// The command, for the directory it fills.
+    command: &'a dyn Fn(&Path) -> Cmd,
+    /// The entry of the cache it is made from.
+    made_from: String,
+}
+
+impl Recipe<'_> {
+    /// The layer: found, or made with the tool's words shown as progress.
+    fn ensure(&self, cache: &Cache, inputs: &LayerInputs<'_>, phases: &Phases) -> Result<PathBuf, LayerError> {
+        let phase = phases.start(self.title);
+        let key = self.key(cache, inputs);
+        if inputs.update {
+            cache.forget(self.kind, &key)?;
+        }
+        if let Some(found) = cache.get(self.kind, &key) {
+            phase.finish_with("from the cache");
+            return Ok(found);
+        }
+        let made = cache.ensure(self.kind, &key, |out| {
+            for (name, content) in &self.files {
+                let path = out.join(name);
+                fs::write(&path, content)
+                    .map_err(|source| BootstrapError::File { doing: "write", path, source })?;
+            }
+            (self.command)(out)
+                .stream(|line| {
+                    if let Line::Stderr(text) | Line::Stdout(text) = line
+                        && let Some(message) = progress_of(text)
+                    {
+                        phase.message(message);
+                    }
+                })
+                .map_err(|source| BootstrapError::Tool { doing: self.title.to_owned(), source })
+        })?;
+        phase.finish();
+        Ok(made)
     }
-    if let Some(found) = cache.get(kind, key) {
-        phase.finish_with("from the cache");
-        return Ok(found);
+
+    /// The exact command and everything it reads: the same command on the same input is the same layer. The
+    /// cache's own place is not part of it.
+    fn key(&self, cache: &Cache, inputs: &LayerInputs<'_>) -> Key {
+        let command = (self.command)(Path::new("/out")).to_string();
+        KeyBuilder::new(self.kind, FORMAT)
+            .part(command.replace(&cache.root().display().to_string(), "/cache"))
+            .parts(self.files.iter().map(|(name, content)| format!("{name}\0{content}")))
+            .part(&self.made_from)
+            .part(inputs.source.keyring.as_ref().and_then(|path| fs::read(path).ok()).unwrap_or_default())
+            .part(inputs.lock.map(Lock::render).unwrap_or_default())
+            .finish()
     }
-    let made = cache.ensure(kind, key, |out| {
-        command(out)?
-            .stream(|line| {
-                if let Line::Stderr(text) | Line::Stdout(text) = line
-                    && let Some(message) = progress_of(text)
-                {
-                    phase.message(message);
-                }
-            })
-            .map_err(|source| BootstrapError::Tool { doing: title.to_owned(), source })
-    })?;
-    phase.finish();
-    Ok(made)
 }
 
 /// The part of a line of mmdebstrap, apt, dpkg or dkms that says what is going on.
@@ -175,39 +206,6 @@ fn progress_of(line: &str) -> Option<&str> {
     .iter()
     .any(|word| line.starts_with(word))
     .then(|| line.trim_end_matches("..."))
-}
-
-fn module_key(inputs: &LayerInputs<'_>) -> Key {
-    let distro = inputs.distro;
-    let key = KeyBuilder::new("modules", FORMAT)
-        .parts(recipes().iter())
-        .part(&distro.suite)
-        .parts(distro.components.iter())
-        .part(&distro.kernel_package)
-        .parts(distro.module_build.packages.iter());
-    with_source(key, inputs).finish()
-}
-
-fn tree_key(inputs: &LayerInputs<'_>, modules: &Key, kernel: &str) -> Key {
-    let distro = inputs.distro;
-    let key = KeyBuilder::new("trees", FORMAT)
-        .parts(recipes().iter())
-        .part(&distro.suite)
-        .parts(distro.components.iter())
-        .parts(distro.dpkg.exclude.iter())
-        .parts(distro.dpkg.include.iter())
-        .parts(distro.prepared.iter().map(|p| format!("{}\0{}", p.path, p.text)))
-        .parts(inputs.packages.iter())
-        .part(modules.as_str())
-        .part(kernel);
-    with_source(key, inputs).finish()
-}
-
-fn with_source(key: KeyBuilder, inputs: &LayerInputs<'_>) -> KeyBuilder {
-    key.parts(inputs.source.mirrors.iter())
-        .part(inputs.source.keyring.as_ref().and_then(|path| fs::read(path).ok()).unwrap_or_default())
-        .part(inputs.lock.map(Lock::render).unwrap_or_default())
-        .part(inputs.epoch.to_string())
 }
 
 /// A repeated build must give exactly what the lock file lists.

@@ -14,6 +14,8 @@ const REMOVED: &[(&str, &str)] = &[
     ("/var/lib/dbus/machine-id", "identity, made on the machine"),
     ("/var/lib/systemd/random-seed", "a seed that every machine would share"),
     ("/var/lib/systemd/credential.secret", "the key that seals credentials"),
+    ("/etc/ssl/private/ssl-cert-snakeoil.key", "identity, made on the machine"),
+    ("/etc/ssl/certs/ssl-cert-snakeoil.pem", "identity, made on the machine"),
     ("/etc/zfs/zpool.cache", "names the pools of the machine that built the image"),
     ("/etc/passwd-", "backup with dates"),
     ("/etc/shadow-", "backup with dates"),
@@ -87,7 +89,7 @@ pub(crate) fn audit(tree: &Tree, lock: &Lock, hashes: &[&str]) -> Result<(), Aud
     let mut findings = Vec::new();
     let mut found = |path: &str, what| findings.push(Finding { path: path.to_owned(), what });
     for (path, node) in tree.walk() {
-        let path = String::from_utf8_lossy(&path).into_owned();
+        let path = absolute(&path);
         let Kind::File(data) = node.kind() else { continue };
         let name = path.rsplit('/').next().unwrap_or_default();
         if path == "/etc/machine-id" && data.len() > 0 {
@@ -137,9 +139,14 @@ fn below(tree: &Tree, dir: &str) -> Vec<String> {
     let prefix = format!("{dir}/");
     let mut paths: Vec<String> = tree
         .walk()
-        .map(|(path, _)| String::from_utf8_lossy(&path).into_owned())
+        .map(|(path, _)| absolute(&path))
         .filter(|path| path.starts_with(&prefix))
         .collect();
     paths.reverse();
     paths
+}
+
+/// The path of a walk as the machine will know it.
+pub(crate) fn absolute(path: &[u8]) -> String {
+    format!("/{}", String::from_utf8_lossy(path))
 }

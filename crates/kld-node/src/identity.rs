@@ -5,6 +5,7 @@
 //! any instant is finished by the next run.
 
 mod authorized_keys;
+mod certificate;
 mod encrypted;
 mod esp;
 mod host_id;
@@ -221,6 +222,7 @@ pub fn init(
     );
     step("authorized-keys", authorized_keys::ensure(&node, &supplied.ssh_keys));
     step("ssh-host-keys", ssh::ensure(&node));
+    step("certificate", certificate::ensure(&node));
     step("secrets", secrets::ensure(&node, credentials));
     step("disk", pool::ensure_disk_guid(&node));
     step("pool-guid", pool::ensure_guid(&node));

@@ -18,7 +18,7 @@ mod system;
 mod unit_file;
 
 pub use distro::{
-    AccountNames, DistroSpec, DpkgPaths, ModuleBuild, PackagedService, Paths, RolePackages, SwitchedOff,
+    AccountNames, DistroSpec, DpkgPaths, ModuleBuild, PackagedService, Paths, PreparedFile, RolePackages, SwitchedOff,
     UnitNames, UnknownDistro, find_distro, known as known_distros,
 };
 pub use explain::{ExplainRow, explain};

@@ -3,44 +3,32 @@
 //! Hooks are fixed texts of this module; nothing from a manifest ever becomes shell. Special hooks (`upload`,
 //! `download`) are carried out by the calling user, so that they also work from a user namespace.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kld_host::Cmd;
-use kld_system::DistroSpec;
+use kld_system::{DistroSpec, PreparedFile};
 
-use super::{BootstrapError, ModuleLayer, RootTree, Source, pinned};
+use super::{ModuleLayer, RootTree, Source, pinned};
 
+const MODULES_SCRIPT: &str = "zfs-modules.sh";
+const PACKAGES_SCRIPT: &str = "packages.sh";
+const HOSTID_HOOK: &str = "no-hostid.sh";
 const ZFS_MODULES: &str = include_str!("zfs-modules.sh");
 const PACKAGES: &str = include_str!("packages.sh");
 const NO_HOSTID: &str = include_str!("no-hostid.sh");
 
-/// Everything here that decides bytes of a layer besides its inputs: part of cache keys.
-pub(crate) const RECIPES: [&str; 4] = [ZFS_MODULES, PACKAGES, NO_HOSTID, include_str!("mmdebstrap.rs")];
-
 /// Compiles the modules of the distribution's current kernel and leaves `zfs-modules.deb`, `Packages` and
 /// `kernel` (its release) in `out`. Nothing else of the layer is kept: no compiler ever gets near an image.
 ///
-/// # Errors
-/// The scripts cannot be written to `out`.
-pub fn module_layer_cmd(layer: &ModuleLayer<'_>, out: &Path) -> Result<Cmd, BootstrapError> {
-    let script = write_script(out, "zfs-modules.sh", ZFS_MODULES)?;
+/// The files of [`module_layer_files`] must lie in `out` when it runs.
+pub fn module_layer_cmd(layer: &ModuleLayer<'_>, out: &Path) -> Cmd {
+    let script = out.join(MODULES_SCRIPT);
     let locked_kernel = layer.lock.map(|lock| lock.kernel.as_str());
-    // The headers' package name follows the image's.
-    let mut packages: Vec<String> = match locked_kernel {
-        Some(release) => vec![format!("linux-image-{release}"), format!("linux-headers-{release}")],
-        None => vec![layer.distro.kernel_package.clone()],
-    };
-    packages.extend(
-        layer
-            .distro
-            .module_build
-            .packages
-            .iter()
-            .filter(|p| locked_kernel.is_none() || !p.starts_with("linux-headers"))
-            .cloned(),
-    );
-    packages.extend(["build-essential", "zstd", "xz-utils"].map(str::to_owned));
+    // The headers alone: dkms compiles for what /lib/modules has headers of, and no initramfs is made for nothing.
+    let headers = layer.distro.kernel_package.replacen("image", "headers", 1);
+    let mut packages = vec![locked_kernel.map_or(headers.clone(), |release| format!("linux-headers-{release}"))];
+    packages.extend(layer.distro.module_build.packages.iter().filter(|p| **p != headers).cloned());
+    packages.extend(["build-essential", "xz-utils"].map(str::to_owned));
     let mut include = pinned(packages, layer.lock);
     if let Some(modules) =
         layer.lock.and_then(|lock| lock.packages.iter().find(|p| p.name.starts_with("zfs-modules-")))
@@ -54,26 +42,22 @@ pub fn module_layer_cmd(layer: &ModuleLayer<'_>, out: &Path) -> Result<Cmd, Boot
         .arg("--variant=minbase")
         .arg("--format=null")
         .arg(format!("--include={}", include.join(",")))
-        // An initramfs of this layer would be thrown away with it.
-        .arg("--essential-hook=mkdir -p \"$1/etc/initramfs-tools/conf.d\" \"$1/kldload\"; printf 'update_initramfs=no\\n' > \"$1/etc/initramfs-tools/update-initramfs.conf\"")
-        .arg("--dpkgopt=force-confold")
+        .arg("--essential-hook=mkdir -p \"$1/kldload\"")
         .arg(special("customize", "upload", &[&script, Path::new("/kldload/zfs-modules.sh")]))
         .arg("--customize-hook=chroot \"$1\" sh /kldload/zfs-modules.sh");
     let cmd = ["zfs-modules.deb", "Packages", "kernel"].into_iter().fold(cmd, |cmd, name| {
         cmd.arg(special("customize", "download", &[&Path::new("/kldload").join(name), &out.join(name)]))
     });
-    Ok(with_suite(cmd, layer.distro, layer.source, None))
+    with_suite(cmd, layer.distro, layer.source, None)
 }
 
 /// Makes a root tree and leaves `tree.tar` and `packages` (the list that [`Lock::from_list`] reads) in `out`.
 ///
 /// [`Lock::from_list`]: crate::lock::Lock::from_list
 ///
-/// # Errors
-/// The scripts cannot be written to `out`.
-pub fn root_tree_cmd(tree: &RootTree<'_>, out: &Path) -> Result<Cmd, BootstrapError> {
-    let list = write_script(out, "packages.sh", PACKAGES)?;
-    let no_hostid = write_script(out, "no-hostid.sh", NO_HOSTID)?;
+/// The files of [`root_tree_files`] must lie in `out` when it runs.
+pub fn root_tree_cmd(tree: &RootTree<'_>, out: &Path) -> Cmd {
+    let (list, no_hostid) = (out.join(PACKAGES_SCRIPT), out.join(HOSTID_HOOK));
     let mut names: Vec<String> = vec![
         format!("linux-image-{}", tree.kernel),
         format!("zfs-modules-{}", tree.kernel),
@@ -106,11 +90,7 @@ pub fn root_tree_cmd(tree: &RootTree<'_>, out: &Path) -> Result<Cmd, BootstrapEr
         ));
     }
     for prepared in &tree.distro.prepared {
-        let file = write_script(
-            out,
-            &format!("prepared-{}", prepared.path.trim_start_matches('/').replace('/', "-")),
-            &prepared.text,
-        )?;
+        let file = out.join(prepared_name(prepared));
         let folder = Path::new(&prepared.path).parent().unwrap_or(Path::new("/"));
         cmd = cmd.arg(format!("--essential-hook=mkdir -p \"$1\"{}", quote(folder))).arg(special(
             "essential",
@@ -133,7 +113,7 @@ pub fn root_tree_cmd(tree: &RootTree<'_>, out: &Path) -> Result<Cmd, BootstrapEr
             "--customize-hook=rm -r \"$1/kldload\" \"$1/kldload-packages.sh\" \"$1/kldload-packages\" \
              \"$1/etc/apt/sources.list.d/kldload.list\" \"$1/etc/initramfs-tools/hooks/kldload-no-hostid\"",
         );
-    Ok(with_suite(cmd, tree.distro, tree.source, Some(&out.join("tree.tar"))))
+    with_suite(cmd, tree.distro, tree.source, Some(&out.join("tree.tar")))
 }
 
 fn base_cmd(distro: &DistroSpec, source: &Source, epoch: u64) -> Cmd {
@@ -165,9 +145,21 @@ fn quote(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
-fn write_script(out: &Path, name: &str, text: &str) -> Result<PathBuf, BootstrapError> {
-    let path = out.join(name);
-    let file = |source| BootstrapError::File { doing: "write", path: path.clone(), source };
-    std::fs::File::create(&path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(file)?;
-    Ok(path)
+/// Files that [`module_layer_cmd`] takes from its directory: name and content.
+pub fn module_layer_files() -> Vec<(String, String)> {
+    vec![(MODULES_SCRIPT.to_owned(), ZFS_MODULES.to_owned())]
+}
+
+/// Files that [`root_tree_cmd`] takes from its directory: name and content.
+pub fn root_tree_files(distro: &DistroSpec) -> Vec<(String, String)> {
+    let mut files = vec![
+        (PACKAGES_SCRIPT.to_owned(), PACKAGES.to_owned()),
+        (HOSTID_HOOK.to_owned(), NO_HOSTID.to_owned()),
+    ];
+    files.extend(distro.prepared.iter().map(|prepared| (prepared_name(prepared), prepared.text.clone())));
+    files
+}
+
+fn prepared_name(prepared: &PreparedFile) -> String {
+    format!("prepared-{}", prepared.path.trim_start_matches('/').replace('/', "-"))
 }

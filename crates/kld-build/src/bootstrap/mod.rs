@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use kld_host::ExecError;
 use kld_system::DistroSpec;
 
-pub use mmdebstrap::{module_layer_cmd, root_tree_cmd};
+pub use mmdebstrap::{module_layer_cmd, module_layer_files, root_tree_cmd, root_tree_files};
 
 use crate::lock::Lock;
 
@@ -122,11 +122,6 @@ impl BootstrapError {
             None
         }
     }
-}
-
-/// Every text that decides bytes of a layer besides its inputs: part of cache keys.
-pub(crate) fn recipes() -> &'static [&'static str] {
-    &mmdebstrap::RECIPES
 }
 
 /// Version pins for packages asked for by name.

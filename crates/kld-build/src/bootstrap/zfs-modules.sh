@@ -7,7 +7,8 @@ kernel=$(ls /lib/modules)
 case $kernel in
 *[!A-Za-z0-9.+~_-]*) echo "more than one kernel in the layer: $kernel" >&2; exit 1 ;;
 esac
-kernel_version=$(dpkg-query -W -f '${Version}' "linux-image-$kernel")
+# Headers and image come from one source package and share its version.
+kernel_version=$(dpkg-query -W -f '${Version}' "linux-headers-$kernel")
 zfs_version=$(dpkg-query -W -f '${Version}' zfs-dkms)
 
 package=/kldload/package

@@ -34,10 +34,14 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
         }
         probe = probe.with_metric(Family::SnapshotAge, dataset, seconds as f64);
     }
-    (probe.status, probe.summary) = if !late.is_empty() {
+    // sanoid's timer needs its first round after a start.
+    let just_started = uptime(view).is_some_and(|seconds| seconds < limit);
+    (probe.status, probe.summary) = if just_started && !(late.is_empty() && missing.is_empty()) {
+        let datasets = late.len() + missing.len();
+        (Status::Info, format!("{datasets} datasets wait for the first round since the start"))
+    } else if !late.is_empty() {
         (Status::Fail, format!("too old: {}", late.join(", ")))
     } else if !missing.is_empty() {
-        // A machine that has just been started has none yet; the metrics of a dataset that never gets one are absent.
         (Status::Warn, format!("none yet of {}", missing.join(", ")))
     } else {
         (Status::Ok, format!("newest of {} datasets at most {} old", policy.datasets.len(), age(oldest)))
@@ -45,12 +49,23 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
     vec![probe]
 }
 
+/// Seconds since the kernel started (proc_uptime(5)).
+fn uptime(view: &View) -> Option<u64> {
+    let text = view.machine.read_text("/proc/uptime").ok()??;
+    text.split('.').next()?.parse().ok()
+}
+
+/// The snapshot that every dataset of an image has: it is as old as the image, and no work of sanoid's.
+const INSTALL: &str = "install";
+
 /// `pool/data@name<TAB>seconds` per line → the newest of each dataset.
 fn parse_newest(text: &str) -> BTreeMap<&str, u64> {
     let mut newest = BTreeMap::new();
     for line in text.lines() {
         if let Some((name, created)) = line.split_once('\t')
-            && let (Some((dataset, _)), Ok(created)) = (name.split_once('@'), created.trim().parse::<u64>())
+            && let (Some((dataset, snapshot)), Ok(created)) =
+                (name.split_once('@'), created.trim().parse::<u64>())
+            && snapshot != INSTALL
         {
             let known = newest.entry(dataset).or_insert(created);
             *known = created.max(*known);

@@ -194,7 +194,7 @@ fn every_probe_sees_what_it_is_for() {
         ("sockets", Status::Fail, |m| m.answer("ss", "what is this\n")),
         ("host-id", Status::Fail, |m| m.put("/etc/hostid", "")),
         ("host-id", Status::Fail, |m| m.put("/efi/loader/entries/new.conf", "linux /l\noptions ro\n")),
-        ("host-id", Status::Warn, |m| m.put("/sys/module/spl/parameters/spl_hostid", "0\n")),
+        ("host-id", Status::Warn, |m| m.put("/sys/module/spl/parameters/spl_hostid", "7\n")),
         ("verify: app answers", Status::Fail, |m| m.answer("setpriv", "502 Bad Gateway\n")),
     ];
     let mut text = String::new();

@@ -1,8 +1,9 @@
-//! The host id: one number in `/etc/hostid`, in every boot entry, and in the running kernel.
+//! The host id: one number in `/etc/hostid` and in every boot entry.
 //!
 //! ZFS writes the host id into the pool and refuses to import a pool that another host has left open. The initramfs
 //! of an image holds none, so the kernel's arguments must carry it, or the start after a power cut would want `-f`.
-//! Therefore the order: first the entries, then `/etc/hostid`, last the kernel, which begins to write it to the pool.
+//! Therefore the order: first the entries, then `/etc/hostid`. A kernel that was given none reads the file each time it
+//! writes to the pool, so that the running one need not be told.
 
 use super::{Changes, IdentityError, Node, StepResult};
 use crate::machine::{Access, Machine, MachineError};
@@ -40,11 +41,6 @@ pub(super) fn ensure(node: &Node<'_>) -> StepResult {
     if stored != Some(id) {
         machine.write(Path::new(FILE), &id.to_le_bytes(), Access::PUBLIC)?;
         changes.made.push(format!("0x{id:08x} in {FILE}"));
-    }
-    let running = machine.read_text(PARAMETER)?;
-    if running.is_some_and(|text| text.trim().parse() != Ok(id)) {
-        machine.set_parameter(Path::new(PARAMETER), &id.to_string())?;
-        changes.made.push("told the kernel".to_owned());
     }
     Ok(changes)
 }

@@ -72,6 +72,8 @@ pub(crate) const PACKAGED: &[Hardening] = sandbox![
 
 /// For `kldload node init`: it makes keys, grows the pool and writes below /etc and /efi.
 pub(crate) const IDENTITY: &[Hardening] = sandbox![
+    ("ProtectHome", "tmpfs", "people's files are not its business"),
+    ("BindPaths", "/root", "keys that a person gave for root go there"),
     ("ProtectProc", "invisible", "processes of others are not seen"),
     ("RestrictAddressFamilies", "AF_UNIX AF_NETLINK", "it talks to no other machine"),
     ("PrivateNetwork", "yes", "it talks to no other machine"),
