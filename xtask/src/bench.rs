@@ -10,7 +10,7 @@ use kld_host::Cmd;
 use kld_ui::{ByteSize, Phases, Printer, Table};
 
 use crate::setup;
-use crate::test::{inherit, show};
+use crate::test::inherit;
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
@@ -63,14 +63,15 @@ fn target(root: &Path) -> PathBuf {
 }
 
 fn image(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result<()> {
-    show(&inherit(Cmd::new("cargo").cwd(root).args([
+    inherit(Cmd::new("cargo").cwd(root).args([
         "build",
         "--release",
         "--package",
         "kld-pool",
         "--example",
         "mkpool",
-    ])))?;
+    ]))
+    .run_attached()?;
     let cache = Cache::default_root();
     let scratch = cache.join("bench");
     let _ = fs::remove_dir_all(&scratch);
@@ -206,7 +207,8 @@ fn peak_of(pid: u32) -> u64 {
 }
 
 fn rebuild(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result<()> {
-    show(&inherit(Cmd::new("cargo").cwd(root).args(["build", "--release", "--package", "kldload"])))?;
+    inherit(Cmd::new("cargo").cwd(root).args(["build", "--release", "--package", "kldload"]))
+        .run_attached()?;
     let scratch = Cache::default_root().join("bench");
     let _ = fs::remove_dir_all(&scratch);
     fs::create_dir_all(&scratch)?;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use kld_host::Cmd;
 use kld_ui::{Phases, Printer};
 
-use crate::test::{inherit, show};
+use crate::test::inherit;
 use crate::{generate, test};
 
 /// Which crates of the workspace a crate may use: the arrows of ARCHITECTURE.md.
@@ -36,7 +36,7 @@ pub(crate) fn ci(printer: &Printer, root: &Path) -> anyhow::Result<()> {
         if let Some((key, value)) = env {
             cmd = cmd.env(key, value);
         }
-        show(&cmd).with_context(|| format!("`cargo {}` failed", args.join(" ")))?;
+        cmd.run_attached().with_context(|| format!("`cargo {}` failed", args.join(" ")))?;
         phase.finish();
         Ok(())
     };
@@ -48,7 +48,7 @@ pub(crate) fn ci(printer: &Printer, root: &Path) -> anyhow::Result<()> {
     {
         // Advisories need a database from the network; licences, sources and bans do not.
         let cmd = inherit(Cmd::new("cargo").cwd(root).args(["deny", "check", "licenses", "bans", "sources"]));
-        show(&cmd).context("`cargo deny` failed")?;
+        cmd.run_attached().context("`cargo deny` failed")?;
         phase.finish();
     } else {
         phase.finish_with("skipped: cargo-deny is not installed (`cargo install cargo-deny`)");

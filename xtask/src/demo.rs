@@ -7,7 +7,7 @@ use kld_host::Cmd;
 use kld_ui::Printer;
 
 use crate::setup;
-use crate::test::{inherit, show};
+use crate::test::inherit;
 
 /// What to do with the machine once it works.
 #[derive(Debug, clap::Args)]
@@ -23,7 +23,7 @@ pub(crate) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
     setup::run(printer, false)?;
     let build = inherit(Cmd::new("cargo").cwd(root).args(["build", "--release", "--package", "kldload"]));
     printer.note("compiling kldload");
-    show(&build).context("cannot compile kldload")?;
+    build.run_attached().context("cannot compile kldload")?;
 
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
     let program = target.join("x86_64-unknown-linux-gnu/release/kldload");
@@ -31,5 +31,5 @@ pub(crate) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
     if !args.keep {
         run = run.arg("--once");
     }
-    show(&run).context("the demo failed")
+    run.run_attached().context("the demo failed")
 }

@@ -37,33 +37,30 @@ pub(crate) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
             .env("KLD_ZDB", &tools.zdb)
     };
     // One profile for everything: tests write and boot real images, and demo and tests share what is compiled.
-    let mut fast = vec!["test", "--release", "--workspace"];
-    if args.rest.is_empty() {
-        fast.extend(["--exclude", "kld-vmtests"]);
-    } else {
-        fast.push("--");
-        fast.extend(args.rest.iter().map(String::as_str));
-    }
-    show(&cargo(&fast)).context("tests failed")?;
+    let mut fast = vec!["test", "--release", "--workspace", "--"];
+    fast.extend(args.rest.iter().map(String::as_str));
+    cargo(&fast).run_attached().context("tests failed")?;
     if args.no_vm {
         printer.warning("the tests in virtual machines were left out (--no-vm)");
         return Ok(());
     }
     if args.rest.is_empty() {
         // One after the other: two cores do not make two emulated machines faster.
-        let vm = ["test", "--release", "--package", "kld-vmtests", "--", "--test-threads=1", "--nocapture"];
-        show(&cargo(&vm)).context("tests in virtual machines failed")?;
+        let vm = [
+            "test",
+            "--release",
+            "--package",
+            "kldload",
+            "--features",
+            "vm",
+            "--test",
+            "vm",
+            "--",
+            "--test-threads=1",
+        ];
+        cargo(&vm).run_attached().context("tests in virtual machines failed")?;
     }
     Ok(())
-}
-
-/// Runs a command whose words are shown as they come.
-pub(crate) fn show(cmd: &Cmd) -> anyhow::Result<()> {
-    Ok(cmd.stream(|line| {
-        // The lines of the tests themselves: cargo's own closing lines are read by machines.
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stdout(), "{}", line.text());
-    })?)
 }
 
 /// Passes on what cargo itself needs: where its toolchain and caches are.

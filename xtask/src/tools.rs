@@ -12,7 +12,11 @@ use kld_ui::Phases;
 
 const PACKAGES: &[&str] = &[
     "zfsutils-linux",
+    "zfs-zed",
     "systemd",
+    "systemd-resolved",
+    "systemd-timesyncd",
+    "sudo",
     "udev",
     "nftables",
     "prometheus",

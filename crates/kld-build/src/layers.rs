@@ -87,13 +87,13 @@ impl LayerError {
 ///
 /// # Errors
 /// See [`LayerError`].
-pub fn ensure_layers(cache: &Cache, inputs: &LayerInputs<'_>, phases: &Phases) -> Result<Layers, LayerError> {
-    let layer = ModuleLayer {
-        distro: inputs.distro,
-        source: inputs.source,
-        lock: inputs.lock,
-        epoch: inputs.epoch,
-    };
+pub(crate) fn ensure_layers(
+    cache: &Cache,
+    inputs: &LayerInputs<'_>,
+    phases: &Phases,
+) -> Result<Layers, LayerError> {
+    let layer =
+        ModuleLayer { distro: inputs.distro, source: inputs.source, lock: inputs.lock, epoch: inputs.epoch };
     let recipe = Recipe {
         kind: "modules",
         title: "compile the ZFS modules",
@@ -122,7 +122,8 @@ pub fn ensure_layers(cache: &Cache, inputs: &LayerInputs<'_>, phases: &Phases) -
     };
     let entry = recipe.ensure(cache, inputs, phases)?;
     let distro_id = format!("{}-{}", inputs.distro.id, inputs.distro.release);
-    let lock = Lock::from_list(&distro_id, &kernel, &read(&entry.join("packages"))?).map_err(LayerError::List)?;
+    let lock =
+        Lock::from_list(&distro_id, &kernel, &read(&entry.join("packages"))?).map_err(LayerError::List)?;
     if let Some(wanted) = inputs.lock {
         compare(wanted, &lock)?;
     }
@@ -145,7 +146,12 @@ struct Recipe<'a> {
 
 impl Recipe<'_> {
     /// The layer: found, or made with the tool's words shown as progress.
-    fn ensure(&self, cache: &Cache, inputs: &LayerInputs<'_>, phases: &Phases) -> Result<PathBuf, LayerError> {
+    fn ensure(
+        &self,
+        cache: &Cache,
+        inputs: &LayerInputs<'_>,
+        phases: &Phases,
+    ) -> Result<PathBuf, LayerError> {
         let phase = phases.start(self.title);
         let key = self.key(cache, inputs);
         if inputs.update {
@@ -158,8 +164,11 @@ impl Recipe<'_> {
         let made = cache.ensure(self.kind, &key, |out| {
             for (name, content) in &self.files {
                 let path = out.join(name);
-                fs::write(&path, content)
-                    .map_err(|source| BootstrapError::File { doing: "write", path, source })?;
+                fs::write(&path, content).map_err(|source| BootstrapError::File {
+                    doing: "write",
+                    path,
+                    source,
+                })?;
             }
             (self.command)(out)
                 .stream(|line| {

@@ -137,11 +137,8 @@ fn holds_private_key(tree: &Tree, path: &str) -> bool {
 /// Everything below a directory, children before parents.
 fn below(tree: &Tree, dir: &str) -> Vec<String> {
     let prefix = format!("{dir}/");
-    let mut paths: Vec<String> = tree
-        .walk()
-        .map(|(path, _)| absolute(&path))
-        .filter(|path| path.starts_with(&prefix))
-        .collect();
+    let mut paths: Vec<String> =
+        tree.walk().map(|(path, _)| absolute(&path)).filter(|path| path.starts_with(&prefix)).collect();
     paths.reverse();
     paths
 }

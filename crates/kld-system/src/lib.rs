@@ -18,8 +18,8 @@ mod system;
 mod unit_file;
 
 pub use distro::{
-    AccountNames, DistroSpec, DpkgPaths, ModuleBuild, PackagedService, Paths, PreparedFile, RolePackages, SwitchedOff,
-    UnitNames, UnknownDistro, find_distro, known as known_distros,
+    AccountNames, DistroSpec, DpkgPaths, ModuleBuild, PackagedService, Paths, PreparedFile, RolePackages,
+    SwitchedOff, UnitNames, UnknownDistro, find_distro, known as known_distros,
 };
 pub use explain::{ExplainRow, explain};
 pub use node::{

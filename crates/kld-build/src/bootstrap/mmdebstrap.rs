@@ -26,7 +26,8 @@ pub fn module_layer_cmd(layer: &ModuleLayer<'_>, out: &Path) -> Cmd {
     let locked_kernel = layer.lock.map(|lock| lock.kernel.as_str());
     // The headers alone: dkms compiles for what /lib/modules has headers of, and no initramfs is made for nothing.
     let headers = layer.distro.kernel_package.replacen("image", "headers", 1);
-    let mut packages = vec![locked_kernel.map_or(headers.clone(), |release| format!("linux-headers-{release}"))];
+    let mut packages =
+        vec![locked_kernel.map_or(headers.clone(), |release| format!("linux-headers-{release}"))];
     packages.extend(layer.distro.module_build.packages.iter().filter(|p| **p != headers).cloned());
     packages.extend(["build-essential", "xz-utils"].map(str::to_owned));
     let mut include = pinned(packages, layer.lock);

@@ -282,6 +282,21 @@ impl Cmd {
         Ok(child)
     }
 
+    /// Runs it on the caller's own stdin, stdout and stderr: what it shows is seen as it comes, and it may show
+    /// progress on a terminal. Its time limit does not count.
+    ///
+    /// # Errors
+    /// [`ExecError`], without the output, which the person has seen.
+    pub fn run_attached(&self) -> Result<(), ExecError> {
+        let mut command = self.prepare(false)?;
+        command.stdin(Stdio::inherit()).stdout(Stdio::inherit()).stderr(Stdio::inherit());
+        let status = command.status().map_err(|source| self.not_started(source))?;
+        match status.code() {
+            Some(code) if self.accepted.contains(&code) => Ok(()),
+            _ => Err(self.failed(status, String::new())),
+        }
+    }
+
     fn attend(
         &self,
         read: impl FnOnce(&mut dyn Read, &mpsc::Sender<(bool, String)>) -> io::Result<()> + Send,

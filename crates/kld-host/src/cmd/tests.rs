@@ -133,3 +133,10 @@ fn a_child_lives_until_it_is_dropped() {
     assert_eq!(status.code(), Some(7));
     assert_eq!(child.kill().expect("can be asked").code(), Some(7));
 }
+
+#[test]
+fn an_attached_command_says_whether_it_succeeded() {
+    sh("exit 0").run_attached().expect("it succeeds");
+    sh("exit 3").accept(3).run_attached().expect("3 is accepted");
+    assert!(matches!(sh("exit 3").run_attached(), Err(ExecError::Failed { .. })));
+}

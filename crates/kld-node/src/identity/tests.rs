@@ -134,12 +134,13 @@ fn a_first_start_makes_everything_and_the_second_changes_nothing() {
     let text: String = report.steps.iter().map(|step| format!("{step}\n")).collect();
     expect![[r#"
         esp             made  mounted /efi
-        host-id         made  0x01010101 in /efi/loader/entries/debian.conf, 0x01010101 in /efi/loader/entries/old.conf, 0x01010101 in /etc/hostid, told the kernel
+        host-id         made  0x01010101 in /efi/loader/entries/debian.conf, 0x01010101 in /efi/loader/entries/old.conf, 0x01010101 in /etc/hostid
         host-name       kept
         wireguard       made  wg0 gYGBgYGBgYGBgYGBgYGBgYGBgYGBgYGBgYGBgYGBgYE=, wg1 goKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoI=
         operators       made  wg0: 1
         authorized-keys kept
         ssh-host-keys   made  ecdsa ed25519 rsa
+        certificate     kept
         secrets         made  `session`, `token`
         disk            made  /dev/vda is 03030303-0303-4303-8303-030303030303
         pool-guid       made  rpool is 1234567890

@@ -24,7 +24,12 @@ pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {
     add(Unit, "Description", "Give this machine its identity", "what people read in the log");
     add(Unit, "Documentation", "https://github.com/kldload/kldload", "where to read on");
     add(Unit, "DefaultDependencies", "no", "it runs before the network and everything that listens");
-    add(Unit, "RequiresMountsFor", "/var/lib/kldload /root", "it remembers there what it has done, and puts keys for root");
+    add(
+        Unit,
+        "RequiresMountsFor",
+        "/var/lib/kldload /root",
+        "it remembers there what it has done, and puts keys for root",
+    );
     // Not `local-fs.target`: encrypted datasets are part of it, and this unit makes them.
     let after = "systemd-remount-fs.service zfs-import.target efi.automount";
     add(Unit, "After", after, "it writes to the root file system, the pool and the boot partition");

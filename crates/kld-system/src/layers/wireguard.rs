@@ -168,11 +168,12 @@ fn mesh_unit(context: &Context<'_>) -> SystemFile {
         |section, name: &str, value: &str, reason: &str| unit.add(section, name, value, because(reason));
     use Section::{Install, Service, Unit};
     add(Unit, "Description", "Every WireGuard plane has its address", "what people read in the log");
+    add(Unit, "Requires", "systemd-networkd.service", "interfaces come from it");
     add(
         Unit,
-        "Requires",
-        &format!("{IDENTITY_UNIT} systemd-networkd.service"),
-        "keys and interfaces come from them",
+        "Wants",
+        IDENTITY_UNIT,
+        "keys come from it; when a step of it fails that has nothing to do with the mesh, people can still get in",
     );
     add(
         Unit,

@@ -49,6 +49,8 @@ pub(crate) struct Args {
 
 /// Name of the WireGuard configuration for the person's side.
 const CLIENT_CONF: &str = "kldload.conf";
+/// Not for a browser: how to log in is said on a line of its own.
+const SSH_PORT: u16 = 22;
 /// Between two looks at a machine that comes up.
 const POLL: Duration = Duration::from_secs(3);
 /// How long a shutdown may take before the power is cut.
@@ -278,7 +280,7 @@ fn say_how_to_get_in(
     let Some(plane) = node.planes.iter().find(|plane| plane.carrier.is_none()) else { return };
     let address = plane.address.addr();
     for service in &node.services {
-        for listen in service.listens.iter().filter(|l| l.interface == plane.interface && l.protocol == "tcp")
+        for listen in service.listens.iter().filter(|l| l.interface == plane.interface && l.protocol == "tcp" && l.port != SSH_PORT)
         {
             printer.note(&format!("open:     http://{address}:{}   ({})", listen.port, service.unit));
         }

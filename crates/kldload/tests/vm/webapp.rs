@@ -116,7 +116,9 @@ fn services_are_sandboxed() {
         .run_ok("systemctl list-unit-files 'kldload-*.service' --no-legend | cut -d' ' -f1")
         .expect("listed");
     for unit in own.split_whitespace().filter(|unit| *unit != "kldload-control.service") {
-        assert!(exposure(unit) <= 2.0, "{unit}: {}", exposure(unit));
+        // First steps run the recipe's own commands, as root: they count as the recipe's.
+        let limit = if unit.starts_with("kldload-setup-") { 4.0 } else { 2.0 };
+        assert!(exposure(unit) <= limit, "{unit}: {}", exposure(unit));
     }
     for unit in ["webapp.service", "postgresql@17-main.service"] {
         assert!(exposure(unit) <= 4.0, "{unit}: {}", exposure(unit));
