@@ -67,13 +67,17 @@ pub enum ImageError {
 impl ImageError {
     /// What the person can do.
     pub fn hint(&self) -> Option<String> {
+        let causes = std::iter::successors(Some(self as &(dyn std::error::Error + 'static)), |e| e.source());
+        if causes
+            .filter_map(|e| e.downcast_ref::<io::Error>())
+            .any(|e| e.kind() == io::ErrorKind::StorageFull)
+        {
+            return Some("make room, or choose another place with `--output`".to_owned());
+        }
         match self {
             Self::Layout(error) => error.hint(),
             Self::Esp(error) => error.hint(),
             Self::Pool(error) => error.hint(),
-            Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                Some("make room, or choose another `--output`".to_owned())
-            }
             _ => None,
         }
     }

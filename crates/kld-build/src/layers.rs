@@ -92,16 +92,7 @@ pub(crate) fn ensure_layers(
     inputs: &LayerInputs<'_>,
     phases: &Phases,
 ) -> Result<Layers, LayerError> {
-    let layer =
-        ModuleLayer { distro: inputs.distro, source: inputs.source, lock: inputs.lock, epoch: inputs.epoch };
-    let recipe = Recipe {
-        kind: "modules",
-        title: "compile the ZFS modules",
-        files: module_layer_files(),
-        command: &|out| module_layer_cmd(&layer, out),
-        made_from: String::new(),
-    };
-    let modules = recipe.ensure(cache, inputs, phases)?;
+    let modules = ensure_modules(cache, inputs, phases)?;
     let kernel = read(&modules.join("kernel"))?.trim().to_owned();
     let tree = |modules| RootTree {
         distro: inputs.distro,
@@ -109,14 +100,13 @@ pub(crate) fn ensure_layers(
         modules,
         kernel: &kernel,
         packages: inputs.packages,
-        lock: inputs.lock,
         epoch: inputs.epoch,
     };
     let recipe = Recipe {
         kind: "trees",
         title: "install the distribution",
-        files: root_tree_files(inputs.distro),
-        command: &|out| root_tree_cmd(&tree(&modules), out),
+        files: root_tree_files(inputs.distro, inputs.lock),
+        command: Box::new(|out: &Path| root_tree_cmd(&tree(&modules), out)),
         // The name of the directory is the key of the modules in it.
         made_from: modules.file_name().unwrap_or_default().to_string_lossy().into_owned(),
     };
@@ -130,6 +120,31 @@ pub(crate) fn ensure_layers(
     Ok(Layers { tree: entry.join("tree.tar"), lock })
 }
 
+/// The compiled modules. A repeated build takes the ones that are there when they are the ones of its lock file.
+fn ensure_modules(cache: &Cache, inputs: &LayerInputs<'_>, phases: &Phases) -> Result<PathBuf, LayerError> {
+    let recipe = |lock| {
+        let layer = ModuleLayer { distro: inputs.distro, source: inputs.source, lock, epoch: inputs.epoch };
+        Recipe {
+            kind: "modules",
+            title: "compile the ZFS modules",
+            files: module_layer_files(lock),
+            command: Box::new(move |out: &Path| module_layer_cmd(&layer, out)),
+            made_from: String::new(),
+        }
+    };
+    let newest = recipe(None);
+    if let Some(locked) = inputs.lock {
+        let wanted = locked.zfs_modules().and_then(|modules| modules.sha256.as_deref());
+        let found = cache.get("modules", &newest.key(cache, inputs));
+        let index = found.as_ref().and_then(|entry| fs::read_to_string(entry.join("Packages")).ok());
+        let has = |sum: &str| index.is_some_and(|text| text.lines().any(|line| line == format!("SHA256: {sum}")));
+        if !wanted.is_some_and(has) {
+            return recipe(Some(locked)).ensure(cache, inputs, phases);
+        }
+    }
+    newest.ensure(cache, inputs, phases)
+}
+
 /// How one layer is made.
 struct Recipe<'a> {
     /// The directory in the cache.
@@ -139,7 +154,7 @@ struct Recipe<'a> {
     /// Files that the command takes from its directory.
     files: Vec<(String, String)>,
     /// The command, for the directory it fills.
-    command: &'a dyn Fn(&Path) -> Cmd,
+    command: Box<dyn Fn(&Path) -> Cmd + 'a>,
     /// The entry of the cache it is made from.
     made_from: String,
 }
@@ -193,7 +208,6 @@ impl Recipe<'_> {
             .parts(self.files.iter().map(|(name, content)| format!("{name}\0{content}")))
             .part(&self.made_from)
             .part(inputs.source.keyring.as_ref().and_then(|path| fs::read(path).ok()).unwrap_or_default())
-            .part(inputs.lock.map(Lock::render).unwrap_or_default())
             .finish()
     }
 }

@@ -114,6 +114,11 @@ impl Lock {
         text
     }
 
+    /// The package of the compiled ZFS modules.
+    pub fn zfs_modules(&self) -> Option<&LockedPackage> {
+        self.packages.iter().find(|p| p.name.starts_with("zfs-modules-"))
+    }
+
     /// The distribution without its release: `debian`.
     pub fn vendor(&self) -> &str {
         self.distro.split('-').next().unwrap_or_default()

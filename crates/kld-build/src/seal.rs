@@ -92,7 +92,7 @@ pub(crate) fn audit(tree: &Tree, lock: &Lock, hashes: &[&str]) -> Result<(), Aud
         let path = absolute(&path);
         let Kind::File(data) = node.kind() else { continue };
         let name = path.rsplit('/').next().unwrap_or_default();
-        if path == "/etc/machine-id" && data.len() > 0 {
+        if path == "/etc/machine-id" && !data.is_empty() {
             found(&path, "machine id");
         } else if REMOVED.iter().any(|(removed, _)| *removed == path && path != "/etc/machine-id") {
             found(&path, "left behind by the package run");

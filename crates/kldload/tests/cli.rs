@@ -80,3 +80,25 @@ fn what_cannot_be_built_is_said_before_anything_is_done() {
     assert_eq!(status, 0);
     assert!(stdout.contains("rpool/ROOT/debian"), "{stdout}");
 }
+
+/// Every command that the README shows is one that exists and does what it says; what builds or boots is asked for
+/// its plan here, and done for real by the tests in machines.
+#[test]
+fn the_commands_of_the_readme_work_as_written() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let readme = std::fs::read_to_string(format!("{root}/README.md")).expect("there is a README");
+    let mut seen = 0;
+    for line in readme.lines().filter(|line| line.starts_with("kldload ")) {
+        let command = line.split('#').next().unwrap_or_default();
+        let mut words: Vec<&str> = command.split_whitespace().skip(1).collect();
+        match words[0] {
+            "build" => words.push("--dry-run"),
+            "run" => words = vec!["run", "--help"],
+            _ => {}
+        }
+        let output = Cmd::new(KLDLOAD).cwd(root).args(&words).output();
+        output.unwrap_or_else(|error| panic!("`{line}`: {error}"));
+        seen += 1;
+    }
+    assert!(seen >= 7, "the README shows its commands");
+}

@@ -8,11 +8,15 @@ use std::path::Path;
 use kld_host::Cmd;
 use kld_system::{DistroSpec, PreparedFile};
 
-use super::{ModuleLayer, RootTree, Source, pinned};
+use crate::lock::Lock;
+
+use super::{ModuleLayer, RootTree, Source, pins};
 
 const MODULES_SCRIPT: &str = "zfs-modules.sh";
 const PACKAGES_SCRIPT: &str = "packages.sh";
 const HOSTID_HOOK: &str = "no-hostid.sh";
+const PINS: &str = "preferences";
+const PINS_IN_TREE: &str = "/etc/apt/preferences.d/kldload";
 const ZFS_MODULES: &str = include_str!("zfs-modules.sh");
 const PACKAGES: &str = include_str!("packages.sh");
 const NO_HOSTID: &str = include_str!("no-hostid.sh");
@@ -30,19 +34,11 @@ pub fn module_layer_cmd(layer: &ModuleLayer<'_>, out: &Path) -> Cmd {
         vec![locked_kernel.map_or(headers.clone(), |release| format!("linux-headers-{release}"))];
     packages.extend(layer.distro.module_build.packages.iter().filter(|p| **p != headers).cloned());
     packages.extend(["build-essential", "xz-utils"].map(str::to_owned));
-    let mut include = pinned(packages, layer.lock);
-    if let Some(modules) =
-        layer.lock.and_then(|lock| lock.packages.iter().find(|p| p.name.starts_with("zfs-modules-")))
-    {
-        include
-            .iter_mut()
-            .filter(|p| *p == "zfs-dkms")
-            .for_each(|p| *p = format!("zfs-dkms={}", modules.version));
-    }
     let cmd = base_cmd(layer.distro, layer.source, layer.epoch)
         .arg("--variant=minbase")
         .arg("--format=null")
-        .arg(format!("--include={}", include.join(",")))
+        .arg(format!("--include={}", packages.join(",")))
+        .arg(special("setup", "upload", &[&out.join(PINS), Path::new(PINS_IN_TREE)]))
         .arg("--essential-hook=mkdir -p \"$1/kldload\"")
         .arg(special("customize", "upload", &[&script, Path::new("/kldload/zfs-modules.sh")]))
         .arg("--customize-hook=chroot \"$1\" sh /kldload/zfs-modules.sh");
@@ -54,8 +50,6 @@ pub fn module_layer_cmd(layer: &ModuleLayer<'_>, out: &Path) -> Cmd {
 
 /// Makes a root tree and leaves `tree.tar` and `packages` (the list that [`Lock::from_list`] reads) in `out`.
 ///
-/// [`Lock::from_list`]: crate::lock::Lock::from_list
-///
 /// The files of [`root_tree_files`] must lie in `out` when it runs.
 pub fn root_tree_cmd(tree: &RootTree<'_>, out: &Path) -> Cmd {
     let (list, no_hostid) = (out.join(PACKAGES_SCRIPT), out.join(HOSTID_HOOK));
@@ -65,9 +59,6 @@ pub fn root_tree_cmd(tree: &RootTree<'_>, out: &Path) -> Cmd {
         "zstd".to_owned(),
     ];
     names.extend(tree.packages.iter().cloned());
-    if let Some(lock) = tree.lock {
-        names.extend(lock.packages.iter().map(|p| p.name.clone()));
-    }
     names.sort();
     names.dedup();
     let mut cmd = base_cmd(tree.distro, tree.source, tree.epoch).arg("--variant=minbase").arg("--format=tar");
@@ -77,7 +68,7 @@ pub fn root_tree_cmd(tree: &RootTree<'_>, out: &Path) -> Cmd {
         cmd = patterns.iter().fold(cmd, |cmd, pattern| cmd.arg(format!("--dpkgopt={option}={pattern}")));
     }
     cmd = cmd
-        .arg(format!("--include={}", pinned(names, tree.lock).join(",")))
+        .arg(format!("--include={}", names.join(",")))
         // A package source inside the tree itself: apt runs outside, so the path is spelt with the tree's root.
         .arg(
             "--setup-hook=mkdir -p \"$1/kldload\" && \
@@ -90,6 +81,7 @@ pub fn root_tree_cmd(tree: &RootTree<'_>, out: &Path) -> Cmd {
             &[&tree.modules.join(name), &Path::new("/kldload").join(name)],
         ));
     }
+    cmd = cmd.arg(special("setup", "upload", &[&out.join(PINS), Path::new(PINS_IN_TREE)]));
     for prepared in &tree.distro.prepared {
         let file = out.join(prepared_name(prepared));
         let folder = Path::new(&prepared.path).parent().unwrap_or(Path::new("/"));
@@ -112,7 +104,8 @@ pub fn root_tree_cmd(tree: &RootTree<'_>, out: &Path) -> Cmd {
         .arg(special("customize", "download", &[Path::new("/kldload-packages"), &out.join("packages")]))
         .arg(
             "--customize-hook=rm -r \"$1/kldload\" \"$1/kldload-packages.sh\" \"$1/kldload-packages\" \
-             \"$1/etc/apt/sources.list.d/kldload.list\" \"$1/etc/initramfs-tools/hooks/kldload-no-hostid\"",
+             \"$1/etc/apt/sources.list.d/kldload.list\" \"$1/etc/apt/preferences.d/kldload\" \
+             \"$1/etc/initramfs-tools/hooks/kldload-no-hostid\"",
         );
     with_suite(cmd, tree.distro, tree.source, Some(&out.join("tree.tar")))
 }
@@ -147,15 +140,19 @@ fn quote(path: &Path) -> String {
 }
 
 /// Files that [`module_layer_cmd`] takes from its directory: name and content.
-pub fn module_layer_files() -> Vec<(String, String)> {
-    vec![(MODULES_SCRIPT.to_owned(), ZFS_MODULES.to_owned())]
+pub fn module_layer_files(lock: Option<&Lock>) -> Vec<(String, String)> {
+    // The modules have the version of the source they were compiled from.
+    let zfs = lock.into_iter().filter_map(Lock::zfs_modules).map(|modules| ("zfs-dkms", modules.version.as_str()));
+    vec![(MODULES_SCRIPT.to_owned(), ZFS_MODULES.to_owned()), (PINS.to_owned(), pins(zfs))]
 }
 
 /// Files that [`root_tree_cmd`] takes from its directory: name and content.
-pub fn root_tree_files(distro: &DistroSpec) -> Vec<(String, String)> {
+pub fn root_tree_files(distro: &DistroSpec, lock: Option<&Lock>) -> Vec<(String, String)> {
+    let packages = lock.into_iter().flat_map(|lock| &lock.packages);
     let mut files = vec![
         (PACKAGES_SCRIPT.to_owned(), PACKAGES.to_owned()),
         (HOSTID_HOOK.to_owned(), NO_HOSTID.to_owned()),
+        (PINS.to_owned(), pins(packages.map(|p| (p.name.as_str(), p.version.as_str())))),
     ];
     files.extend(distro.prepared.iter().map(|prepared| (prepared_name(prepared), prepared.text.clone())));
     files

@@ -50,8 +50,6 @@ pub struct RootTree<'a> {
     pub kernel: &'a str,
     /// Packages asked for, besides the kernel and its modules.
     pub packages: &'a [String],
-    /// Versions to use, when a build is repeated.
-    pub lock: Option<&'a Lock>,
     /// `SOURCE_DATE_EPOCH`.
     pub epoch: u64,
 }
@@ -124,14 +122,11 @@ impl BootstrapError {
     }
 }
 
-/// Version pins for packages asked for by name.
-fn pinned(names: impl IntoIterator<Item = String>, lock: Option<&Lock>) -> Vec<String> {
-    let version_of = |name: &str| lock?.packages.iter().find(|p| p.name == name).map(|p| p.version.clone());
-    names
-        .into_iter()
-        .map(|name| match version_of(&name) {
-            Some(version) => format!("{name}={version}"),
-            None => name,
-        })
+/// apt_preferences(5) that make apt choose the versions of a lock file. What is asked for stays the same, so that a
+/// repeated build also agrees on which packages were asked for and which came along.
+fn pins<'a>(versions: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    // Above 1000: even when that means an older version than the archive's newest.
+    versions
+        .map(|(name, version)| format!("Package: {name}\nPin: version {version}\nPin-Priority: 1001\n\n"))
         .collect()
 }

@@ -31,7 +31,6 @@ fn probe_one(view: &View, pool: &str) -> Probe {
     let mut parts = vec![format!("{pool} {}", status.state)];
     parts.push(if errors == 0 { "no errors".to_owned() } else { format!("{errors} errors") });
     parts.extend(capacity.map(|percent| format!("{percent}% full")));
-    parts.extend(status.problem.as_deref().and_then(|text| text.lines().next()).map(str::to_owned));
 
     let full = capacity.unwrap_or(0);
     let found = if status.state != "ONLINE" || status.errors > 0 || full >= CAPACITY_FAIL {
@@ -41,6 +40,9 @@ fn probe_one(view: &View, pool: &str) -> Probe {
     } else {
         Status::Ok
     };
+    // ZFS also remarks on pools that are well: features that are not enabled.
+    let remark = status.problem.as_deref().filter(|_| found != Status::Ok);
+    parts.extend(remark.and_then(|text| text.lines().next()).map(str::to_owned));
     let online = if status.state == "ONLINE" { 1.0 } else { 0.0 };
     let mut probe = Probe::new("pool", found, parts.join(", "))
         .with_metric(Family::PoolOnline, pool, online)

@@ -280,7 +280,10 @@ fn say_how_to_get_in(
     let Some(plane) = node.planes.iter().find(|plane| plane.carrier.is_none()) else { return };
     let address = plane.address.addr();
     for service in &node.services {
-        for listen in service.listens.iter().filter(|l| l.interface == plane.interface && l.protocol == "tcp" && l.port != SSH_PORT)
+        for listen in service
+            .listens
+            .iter()
+            .filter(|l| l.interface == plane.interface && l.protocol == "tcp" && l.port != SSH_PORT)
         {
             printer.note(&format!("open:     http://{address}:{}   ({})", listen.port, service.unit));
         }

@@ -78,6 +78,8 @@ fn a_root_tree_made_again_from_the_lock_file_is_the_same() {
         RECIPE,
         "--size",
         "6G",
+        "--lock",
+        &format!("{}.lock", image.display()),
         "--cache",
         &cache.display().to_string(),
         "--output",
