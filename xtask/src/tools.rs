@@ -17,7 +17,6 @@ const PACKAGES: &[&str] = &[
     "systemd-resolved",
     "systemd-timesyncd",
     "sudo",
-    "udev",
     "nftables",
     "prometheus",
     "prometheus-node-exporter",

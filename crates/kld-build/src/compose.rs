@@ -394,3 +394,23 @@ fn resolve(manifest_dir: &Path, relative: &str, path: &str) -> Result<PathBuf, C
         Err(ComposeError::Outside { path: path.to_owned(), source_path: relative.to_owned() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_stay_below_the_manifest_even_through_links() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let manifest_dir = dir.path().join("recipe");
+        std::fs::create_dir_all(manifest_dir.join("files")).expect("writable");
+        std::fs::write(manifest_dir.join("files/app.py"), "x").expect("writable");
+        std::fs::write(dir.path().join("secret"), "x").expect("writable");
+        std::os::unix::fs::symlink("../secret", manifest_dir.join("leak")).expect("writable");
+        let resolve = |relative| resolve(&manifest_dir, relative, "/srv/x");
+        assert!(resolve("files/app.py").expect("it is there").ends_with("recipe/files/app.py"));
+        assert!(matches!(resolve("leak"), Err(ComposeError::Outside { .. })));
+        assert!(matches!(resolve("../secret"), Err(ComposeError::Outside { .. })));
+        assert!(matches!(resolve("missing"), Err(ComposeError::Source { .. })));
+    }
+}

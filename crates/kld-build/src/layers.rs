@@ -137,7 +137,8 @@ fn ensure_modules(cache: &Cache, inputs: &LayerInputs<'_>, phases: &Phases) -> R
         let wanted = locked.zfs_modules().and_then(|modules| modules.sha256.as_deref());
         let found = cache.get("modules", &newest.key(cache, inputs));
         let index = found.as_ref().and_then(|entry| fs::read_to_string(entry.join("Packages")).ok());
-        let has = |sum: &str| index.is_some_and(|text| text.lines().any(|line| line == format!("SHA256: {sum}")));
+        let has =
+            |sum: &str| index.is_some_and(|text| text.lines().any(|line| line == format!("SHA256: {sum}")));
         if !wanted.is_some_and(has) {
             return recipe(Some(locked)).ensure(cache, inputs, phases);
         }

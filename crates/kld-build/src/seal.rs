@@ -147,3 +147,73 @@ fn below(tree: &Tree, dir: &str) -> Vec<String> {
 pub(crate) fn absolute(path: &[u8]) -> String {
     format!("/{}", String::from_utf8_lossy(path))
 }
+
+#[cfg(test)]
+mod tests {
+    use kld_pool::tree::{Data, Meta, Timestamp};
+
+    use super::*;
+
+    fn tree(files: &[(&str, &str)]) -> Tree {
+        let mut tree = Tree::new();
+        let meta = |mode| Meta::root(mode, Timestamp { sec: 0, nsec: 0 });
+        for (path, content) in files {
+            let parent = path.rsplit_once('/').expect("absolute").0;
+            if !parent.is_empty() {
+                tree.ensure_dir(parent, meta(0o755)).expect("a directory");
+            }
+            let data = Data::bytes(content.as_bytes().to_vec());
+            tree.insert(*path, meta(0o644), Kind::File(data)).expect("a file");
+        }
+        tree
+    }
+
+    fn lock(packages: &[&str]) -> Lock {
+        let list: String = packages.iter().map(|name| format!("{name}\tamd64\t1\t\n")).collect();
+        Lock::from_list("debian-13", "6.12", &list).expect("a list")
+    }
+
+    fn found(tree: &Tree, lock: &Lock) -> String {
+        audit(tree, lock, &["$y$given"]).expect_err("it is not clean").to_string()
+    }
+
+    #[test]
+    fn what_a_package_run_leaves_behind_is_removed() {
+        let mut tree = tree(&[
+            ("/etc/ssh/ssh_host_ed25519_key", "-----BEGIN OPENSSH PRIVATE KEY-----\n"),
+            ("/etc/ssh/sshd_config", "Port 22\n"),
+            ("/etc/hostid", "1234"),
+            ("/etc/shadow", "root:!:::::::\nalice:$y$given:::::::\n"),
+            ("/var/lib/systemd/random-seed", "seed"),
+            ("/var/log/apt/history.log", "when"),
+            ("/var/cache/apt/pkgcache.bin", "cache"),
+            ("/root/.bash_history", "ls"),
+        ]);
+        assert!(audit(&tree, &lock(&["bash"]), &["$y$given"]).is_err());
+        seal(&mut tree);
+        audit(&tree, &lock(&["bash"]), &["$y$given"]).expect("it is clean");
+        let left: Vec<String> =
+            tree.walk().filter(|(_, node)| !node.is_dir()).map(|(path, _)| absolute(&path)).collect();
+        assert_eq!(left, ["/etc/shadow", "/etc/ssh/sshd_config"]);
+        assert!(tree.get("/var/log/apt").is_some(), "directories of logs stay");
+    }
+
+    #[test]
+    fn what_sealing_does_not_know_is_still_found() {
+        let key = "# a comment\n-----BEGIN EC PRIVATE KEY-----\n";
+        assert!(
+            found(&tree(&[("/etc/app/tls.pem", key)]), &lock(&[]))
+                .contains("`/etc/app/tls.pem` (private key)")
+        );
+        assert!(found(&tree(&[("/srv/app/.psql_history", "x")]), &lock(&[])).contains("history"));
+        assert!(
+            found(&tree(&[("/etc/kldload/wireguard/wg0.key", "x")]), &lock(&[])).contains("key or secret")
+        );
+        assert!(found(&tree(&[("/etc/machine-id", "0123")]), &lock(&[])).contains("machine id"));
+        assert!(
+            found(&tree(&[("/etc/shadow", "bob:$y$other:::::::\n")]), &lock(&[]))
+                .contains("`/etc/shadow: bob` (password)")
+        );
+        assert!(found(&tree(&[]), &lock(&["linux-headers-6.12"])).contains("compiles modules"));
+    }
+}

@@ -142,7 +142,8 @@ fn quote(path: &Path) -> String {
 /// Files that [`module_layer_cmd`] takes from its directory: name and content.
 pub fn module_layer_files(lock: Option<&Lock>) -> Vec<(String, String)> {
     // The modules have the version of the source they were compiled from.
-    let zfs = lock.into_iter().filter_map(Lock::zfs_modules).map(|modules| ("zfs-dkms", modules.version.as_str()));
+    let zfs =
+        lock.into_iter().filter_map(Lock::zfs_modules).map(|modules| ("zfs-dkms", modules.version.as_str()));
     vec![(MODULES_SCRIPT.to_owned(), ZFS_MODULES.to_owned()), (PINS.to_owned(), pins(zfs))]
 }
 
@@ -160,4 +161,64 @@ pub fn root_tree_files(distro: &DistroSpec, lock: Option<&Lock>) -> Vec<(String,
 
 fn prepared_name(prepared: &PreparedFile) -> String {
     format!("prepared-{}", prepared.path.trim_start_matches('/').replace('/', "-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn a_root_tree_is_one_command() {
+        let distro = &kld_system::known_distros()[0];
+        let source = Source { mirrors: vec!["https://mirror.example/debian".to_owned()], keyring: None };
+        let tree = RootTree {
+            distro,
+            source: &source,
+            modules: Path::new("/it's a cache/modules"),
+            kernel: "6.12-amd64",
+            packages: &["openssh-server".to_owned()],
+            epoch: 1,
+        };
+        let cmd = root_tree_cmd(&tree, Path::new("/out"));
+        let interesting = ["--include", "--keyring", "--components", "--setup-hook=upload"];
+        let words: Vec<String> = cmd
+            .argv()
+            .map(|word| word.to_string_lossy().into_owned())
+            .filter(|word| !word.starts_with("--") || interesting.iter().any(|start| word.starts_with(start)))
+            .collect();
+        expect![[r#"
+            --components=main,contrib
+            --include=linux-image-6.12-amd64,openssh-server,zfs-modules-6.12-amd64,zstd
+            --setup-hook=upload '/it'\''s a cache/modules/zfs-modules.deb' '/kldload/zfs-modules.deb'
+            --setup-hook=upload '/it'\''s a cache/modules/Packages' '/kldload/Packages'
+            --setup-hook=upload '/out/preferences' '/etc/apt/preferences.d/kldload'
+            trixie
+            /out/tree.tar
+            https://mirror.example/debian"#]]
+        .assert_eq(&words.join("\n"));
+    }
+
+    #[test]
+    fn a_lock_file_pins_every_version() {
+        let lock =
+            Lock::from_list("debian-13", "6.12", "bash\tamd64\t5.2\t\nzfs-modules-6.12\tamd64\t2.3\t\n");
+        let lock = lock.expect("a list");
+        let files = root_tree_files(&kld_system::known_distros()[0], Some(&lock));
+        let preferences = files.iter().find(|(name, _)| name == PINS).map(|(_, text)| text.as_str());
+        assert_eq!(
+            preferences,
+            Some(
+                "Package: bash\nPin: version 5.2\nPin-Priority: 1001\n\n\
+                 Package: zfs-modules-6.12\nPin: version 2.3\nPin-Priority: 1001\n\n"
+            )
+        );
+        let modules = module_layer_files(Some(&lock));
+        assert!(
+            modules
+                .iter()
+                .any(|(_, text)| text == "Package: zfs-dkms\nPin: version 2.3\nPin-Priority: 1001\n\n")
+        );
+    }
 }
