@@ -158,6 +158,8 @@ pub struct PackagedService {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PreparedFile {
+    /// The package that reads it; packages whose names begin so count too.
+    pub package: String,
     /// Absolute path.
     pub path: String,
     /// Content.

@@ -5,7 +5,7 @@ use kld_manifest::model::{Appliance, Profile};
 use kld_manifest::names::{DatasetName, PoolName, UnitName};
 
 use crate::context::Context;
-use crate::distro::{DistroSpec, UnknownDistro, find_distro};
+use crate::distro::{DistroSpec, DpkgPaths, UnknownDistro, find_distro};
 use crate::draft::Draft;
 use crate::layers;
 use crate::system::{Because, Created, System};
@@ -144,12 +144,18 @@ pub fn render_core(distro: &DistroSpec, pool: &PoolName) -> System {
 fn finish_core(mut draft: Draft, distro: &DistroSpec, pool: &PoolName) -> Result<System, RenderError> {
     draft.file(layers::datasets::mount_cache(pool, &draft.datasets));
     let checked = draft.check()?;
+    // Stock means whole: documentation stays, and only what is installed is prepared.
+    let mut distro = distro.clone();
+    distro.dpkg = DpkgPaths { exclude: Vec::new(), include: Vec::new() };
+    distro
+        .prepared
+        .retain(|file| checked.packages.iter().any(|p| p.value.as_str().starts_with(&file.package)));
     Ok(System {
         host_name: None,
-        distro: distro.clone(),
         profile: Profile::Core,
         pool: pool.clone(),
-        boot_dataset: layers::datasets::boot_dataset(pool, distro),
+        boot_dataset: layers::datasets::boot_dataset(pool, &distro),
+        distro,
         datasets: checked.datasets,
         packages: checked.packages,
         users: checked.users,
@@ -194,6 +200,7 @@ fn render_server(appliance: &Appliance, distro: &DistroSpec) -> Result<System, R
     let context = Context::new(appliance, distro);
     let mut draft = Draft::default();
     layers::datasets::add_system_datasets(&appliance.pool, distro, &mut draft);
+    layers::datasets::add_memory(&appliance.pool, &mut draft);
     layers::datasets::add_manifest_datasets(&context, &mut draft);
     layers::encryption::add(&context, &mut draft);
     layers::boot::add(&appliance.pool, distro, &context.zones, &mut draft);

@@ -44,25 +44,44 @@ pub(crate) fn boot_dataset(pool: &PoolName, distro: &DistroSpec) -> DatasetName 
     name(&format!("{pool}/ROOT/{}", distro.id))
 }
 
+/// Properties of datasets that hold data and nothing else.
+const NO_PROGRAMS: [(&str, &str, &str); 3] = [
+    ("devices", "off", "nobody needs a device node here"),
+    ("exec", "off", "nothing here is a program"),
+    ("setuid", "off", "nothing here may change who runs it"),
+];
+
+/// The dataset of kldload's own memory, on every machine that carries kldload.
+pub(crate) fn add_memory(pool: &PoolName, draft: &mut Draft) {
+    let reason = "what kldload has done is remembered across rollbacks";
+    add_fixed(pool, draft, "var/lib/kldload", "/var/lib/kldload", "on", &NO_PROGRAMS, reason);
+}
+
+fn add_fixed(
+    pool: &PoolName,
+    draft: &mut Draft,
+    path: &str,
+    mount: &str,
+    canmount: &str,
+    more: &[(&str, &str, &str)],
+    reason: &str,
+) {
+    let full = if path.is_empty() { pool.to_string() } else { format!("{pool}/{path}") };
+    let because = Because::always(Layer::Datasets, reason);
+    let mut dataset = empty(name(&full), because.clone());
+    set(&mut dataset, "mountpoint", mount, because.clone());
+    set(&mut dataset, "canmount", canmount, because);
+    for (property, value, why) in more {
+        set(&mut dataset, property, value, Because::always(Layer::Datasets, *why));
+    }
+    draft.datasets.insert(dataset.name.clone(), dataset);
+}
+
 /// The datasets every machine has.
 pub(crate) fn add_system_datasets(pool: &PoolName, distro: &DistroSpec, draft: &mut Draft) {
-    let pool_name = pool.as_str();
     let mut add = |path: &str, mount: &str, canmount: &str, more: &[(&str, &str, &str)], reason: &str| {
-        let full = if path.is_empty() { pool_name.to_owned() } else { format!("{pool_name}/{path}") };
-        let because = Because::always(Layer::Datasets, reason);
-        let mut dataset = empty(name(&full), because.clone());
-        set(&mut dataset, "mountpoint", mount, because.clone());
-        set(&mut dataset, "canmount", canmount, because);
-        for (property, value, why) in more {
-            set(&mut dataset, property, value, Because::always(Layer::Datasets, *why));
-        }
-        draft.datasets.insert(dataset.name.clone(), dataset);
+        add_fixed(pool, draft, path, mount, canmount, more, reason);
     };
-    let no_programs = [
-        ("devices", "off", "nobody needs a device node here"),
-        ("exec", "off", "nothing here is a program"),
-        ("setuid", "off", "nothing here may change who runs it"),
-    ];
     add(
         "",
         "none",
@@ -85,19 +104,12 @@ pub(crate) fn add_system_datasets(pool: &PoolName, distro: &DistroSpec, draft: &
         &[],
         "the boot environment: the system and its package database, rolled back as one",
     );
-    add("home", "/home", "on", &no_programs[..1], "what people keep survives a rollback of the system");
+    add("home", "/home", "on", &NO_PROGRAMS[..1], "what people keep survives a rollback of the system");
     add("root", "/root", "on", &[], "root's own files survive a rollback of the system");
     add("srv", "/srv", "off", &[], "each service has a dataset of its own below it");
     add("var", "/var", "off", &[], "only its children leave the boot environment");
     add("var/lib", "/var/lib", "off", &[], "the package database stays in the boot environment");
-    add(
-        "var/lib/kldload",
-        "/var/lib/kldload",
-        "on",
-        &no_programs,
-        "what kldload has done is remembered across rollbacks",
-    );
-    add("var/log", "/var/log", "on", &no_programs, "the log of a system that was rolled back is still there");
+    add("var/log", "/var/log", "on", &NO_PROGRAMS, "the log of a system that was rolled back is still there");
 }
 
 /// The manifest's datasets, and the parents they need.

@@ -54,7 +54,7 @@ pub(crate) fn add_plain(distro: &DistroSpec, draft: &mut Draft) {
     file.set("LLMNR", "no", because("no socket for questions of the neighbourhood"));
     file.set("MulticastDNS", "no", because("no socket for questions of the neighbourhood"));
     draft.file(file.into_file(
-        "/etc/systemd/resolved.conf.d/50-kldload.conf",
+        "/etc/systemd/resolved.conf.d/50-loopback.conf",
         because("the resolver listens on loopback only"),
     ));
     draft.file(SystemFile::symlink(
