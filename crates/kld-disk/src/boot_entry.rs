@@ -133,27 +133,32 @@ impl BootEntry {
     /// Gives the kernel argument `name` this one value: removes every earlier one, adds `name=value` at the end of
     /// the last `options` line.
     pub fn set_option(&mut self, name: &str, value: &str) {
-        let is_old = |argument: &str| argument.strip_prefix(name).is_some_and(|rest| rest.starts_with('='));
-        let mut last = None;
-        for line in &mut self.lines {
-            if let Line::Field { key, value } = line
-                && key == "options"
-            {
-                if value.split_ascii_whitespace().any(is_old) {
-                    let kept: Vec<_> = value.split_ascii_whitespace().filter(|a| !is_old(a)).collect();
-                    *value = kept.join(" ");
-                }
-                last = Some(value);
-            }
-        }
+        self.remove_option(name);
+        let last = self.lines.iter_mut().rev().find_map(|line| match line {
+            Line::Field { key, value } if key == "options" => Some(value),
+            _ => None,
+        });
         let argument = format!("{name}={value}");
         match last {
-            Some(value) if value.is_empty() => *value = argument,
             Some(value) => {
                 value.push(' ');
                 value.push_str(&argument);
             }
             None => self.push("options", &argument),
+        }
+    }
+
+    /// Removes the kernel argument `name=…`, every one of them.
+    pub fn remove_option(&mut self, name: &str) {
+        let is_old = |argument: &str| argument.strip_prefix(name).is_some_and(|rest| rest.starts_with('='));
+        for line in &mut self.lines {
+            if let Line::Field { key, value } = line
+                && key == "options"
+                && value.split_ascii_whitespace().any(is_old)
+            {
+                let kept: Vec<_> = value.split_ascii_whitespace().filter(|a| !is_old(a)).collect();
+                *value = kept.join(" ");
+            }
         }
         self.lines.retain(|line| !matches!(line, Line::Field { value, .. } if value.is_empty()));
     }

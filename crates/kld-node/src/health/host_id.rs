@@ -20,7 +20,6 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
         Ok(loader) => loader,
         Err(reason) => return vec![Probe::new("host-id", Status::Fail, reason).with_command(mend)],
     };
-    // 0 in the kernel means that it reads the file.
     let running =
         machine.read_text(HOST_ID_PARAMETER).ok().flatten().and_then(|text| text.trim().parse().ok());
     let other = loader.iter().find(|(_, id)| *id != Some(stored));
@@ -29,7 +28,7 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
             .with_command(mend)
     } else if loader.is_empty() {
         Probe::new("host-id", Status::Fail, "no boot entry to carry it").with_command(mend)
-    } else if running.is_some_and(|id: u32| id != 0 && id != stored) {
+    } else if running.is_some_and(|id: u32| id != stored) {
         Probe::new("host-id", Status::Warn, format!("the kernel does not run with 0x{stored:08x}"))
             .with_command(mend)
     } else {

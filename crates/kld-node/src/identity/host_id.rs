@@ -1,9 +1,12 @@
-//! The host id: one number in `/etc/hostid` and in every boot entry.
+//! The host id: one number in every boot entry, in `/etc/hostid`, in the running kernel and in the pool's label.
 //!
-//! ZFS writes the host id into the pool and refuses to import a pool that another host has left open. The initramfs
-//! of an image holds none, so the kernel's arguments must carry it, or the start after a power cut would want `-f`.
-//! Therefore the order: first the entries, then `/etc/hostid`. A kernel that was given none reads the file each time it
-//! writes to the pool, so that the running one need not be told.
+//! ZFS writes the host id into the label of a pool and does not import a pool that was left open under another one. The
+//! initramfs of an image holds none, so a new image's label says 0, and the kernel's arguments must carry the number
+//! from the next start on. Loader and label cannot change in the same instant. Until the label surely says the same, an
+//! entry therefore also lets the import be forced; a power cut in between leaves a machine that starts.
+//!
+//! The order: entries (with [`FORCE`]), `/etc/hostid`, kernel; then the pool gets its GUID, which writes the label; then
+//! [`settle`] takes [`FORCE`] away.
 
 use super::{Changes, IdentityError, Node, StepResult};
 use crate::machine::{Access, Machine, MachineError};
@@ -13,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 pub(crate) const FILE: &str = "/etc/hostid";
 pub(crate) const ARGUMENT: &str = "spl.spl_hostid";
+/// What the initramfs of Debian takes as leave to force the import of the root pool.
+const FORCE: &str = "zfsforce";
 /// The running kernel's.
 pub(crate) const PARAMETER: &str = "/sys/module/spl/parameters/spl_hostid";
 /// FAT keeps no modes: chmod(2) there only succeeds for what the mount's mask leaves of 0755.
@@ -30,10 +35,14 @@ pub(super) fn ensure(node: &Node<'_>) -> StepResult {
         .or_else(|| entries.iter().find_map(|(_, entry)| entry_id(entry)))
         .unwrap_or_else(|| new_id(machine));
     let mut changes = Changes::default();
+    let running = running(machine)?;
 
     for (path, mut entry) in entries {
         if entry_id(&entry) != Some(id) {
             entry.set_option(ARGUMENT, &format!("0x{id:08x}"));
+            if running != Some(id) {
+                entry.set_option(FORCE, "1");
+            }
             machine.write(&path, entry.to_string().as_bytes(), FAT)?;
             changes.made.push(format!("0x{id:08x} in {}", path.display()));
         }
@@ -42,7 +51,36 @@ pub(super) fn ensure(node: &Node<'_>) -> StepResult {
         machine.write(Path::new(FILE), &id.to_le_bytes(), Access::PUBLIC)?;
         changes.made.push(format!("0x{id:08x} in {FILE}"));
     }
+    // The kernel's own threads do not see the machine's /etc: it must be told.
+    if running.is_some_and(|running| running != id) {
+        machine.set_parameter(Path::new(PARAMETER), &id.to_string())?;
+        changes.made.push("told the kernel".to_owned());
+    }
     Ok(changes)
+}
+
+/// Whether the pool was imported under the machine's own host id: then its label says so.
+pub(super) fn is_in_label(node: &Node<'_>) -> bool {
+    let stored = read_file(node.machine).ok().flatten();
+    stored.is_some() && running(node.machine).ok().flatten() == stored
+}
+
+/// Takes [`FORCE`] away, once the label is known to hold the number that the entries carry.
+pub(super) fn settle(node: &Node<'_>) -> StepResult {
+    let mut changes = Changes::default();
+    for (path, mut entry) in read_entries(node.machine, &node.config.esp.mount)? {
+        if entry.option(FORCE).is_some() {
+            entry.remove_option(FORCE);
+            node.machine.write(&path, entry.to_string().as_bytes(), FAT)?;
+            changes.made.push(format!("{} imports without force", path.display()));
+        }
+    }
+    Ok(changes)
+}
+
+/// The running kernel's number; `None` when ZFS is not loaded.
+fn running(machine: &dyn Machine) -> Result<Option<u32>, MachineError> {
+    Ok(machine.read_text(PARAMETER)?.and_then(|text| text.trim().parse().ok()))
 }
 
 /// The number in `/etc/hostid` (4 bytes, little-endian); what is not one counts as none, as it does for ZFS.

@@ -134,7 +134,7 @@ fn a_first_start_makes_everything_and_the_second_changes_nothing() {
     let text: String = report.steps.iter().map(|step| format!("{step}\n")).collect();
     expect![[r#"
         esp             made  mounted /efi
-        host-id         made  0x01010101 in /efi/loader/entries/debian.conf, 0x01010101 in /efi/loader/entries/old.conf, 0x01010101 in /etc/hostid
+        host-id         made  0x01010101 in /efi/loader/entries/debian.conf, 0x01010101 in /efi/loader/entries/old.conf, 0x01010101 in /etc/hostid, told the kernel
         host-name       kept
         wireguard       made  wg0 gYGBgYGBgYGBgYGBgYGBgYGBgYGBgYGBgYGBgYGBgYE=, wg1 goKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoI=
         operators       made  wg0: 1
@@ -144,6 +144,7 @@ fn a_first_start_makes_everything_and_the_second_changes_nothing() {
         secrets         made  `session`, `token`
         disk            made  /dev/vda is 03030303-0303-4303-8303-030303030303
         pool-guid       made  rpool is 1234567890
+        label           made  /efi/loader/entries/debian.conf imports without force, /efi/loader/entries/old.conf imports without force
         pool-size       made  partition 2 of /dev/vda fills the disk, rpool has 2076180480 bytes
         encryption      made  key of rpool/srv/vault, rpool/srv/vault, rpool/srv/vault/db
         replication     made  public key in /etc/kldload/replication/ssh_key.pub

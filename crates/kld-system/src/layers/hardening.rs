@@ -74,6 +74,7 @@ pub(crate) const PACKAGED: &[Hardening] = sandbox![
 pub(crate) const IDENTITY: &[Hardening] = sandbox![
     ("ProtectHome", "tmpfs", "people's files are not its business"),
     ("BindPaths", "/root", "keys that a person gave for root go there"),
+    ("ReadWritePaths", "-/sys/module/spl/parameters", "the running ZFS learns the host id"),
     ("ProtectProc", "invisible", "processes of others are not seen"),
     ("RestrictAddressFamilies", "AF_UNIX AF_NETLINK", "it talks to no other machine"),
     ("PrivateNetwork", "yes", "it talks to no other machine"),
