@@ -208,7 +208,7 @@ pub fn init(
         report.steps.push(step);
     };
     // The loader first: without the host id in it, the next start after a power cut could not import the pool.
-    let mut in_label = host_id::is_in_label(&node);
+    let in_label = host_id::is_in_label(&node);
     step("esp", esp::ensure(&node));
     step("host-id", host_id::ensure(&node));
     step("host-name", host_name::ensure(&node, supplied.host_name.as_deref()));
@@ -226,13 +226,8 @@ pub fn init(
     step("certificate", certificate::ensure(&node));
     step("secrets", secrets::ensure(&node, credentials));
     step("disk", pool::ensure_disk_guid(&node));
-    let guid = pool::ensure_guid(&node);
-    // A new GUID writes the label.
-    in_label |= guid.as_ref().is_ok_and(|changes| !changes.made.is_empty());
-    step("pool-guid", guid);
-    if in_label {
-        step("label", host_id::settle(&node));
-    }
+    step("pool-guid", pool::ensure_guid(&node));
+    step("label", host_id::settle(&node, in_label));
     step("pool-size", pool::ensure_size(&node));
     step("encryption", encrypted::ensure(&node));
     step("replication", replication::ensure(&node));

@@ -5,14 +5,18 @@
 //! from the next start on. Loader and label cannot change in the same instant. Until the label surely says the same, an
 //! entry therefore also lets the import be forced; a power cut in between leaves a machine that starts.
 //!
-//! The order: entries (with [`FORCE`]), `/etc/hostid`, kernel; then the pool gets its GUID, which writes the label; then
-//! [`settle`] takes [`FORCE`] away.
+//! The order: entries (with [`FORCE`]), `/etc/hostid`, kernel; then [`settle`] writes the label, looks at it, and takes
+//! [`FORCE`] away.
 
 use super::{Changes, IdentityError, Node, StepResult};
 use crate::machine::{Access, Machine, MachineError};
 use kld_disk::BootEntry;
 use kld_disk::boot_entry::ENTRIES;
+use kld_host::{Cmd, zpool};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) const FILE: &str = "/etc/hostid";
 pub(crate) const ARGUMENT: &str = "spl.spl_hostid";
@@ -65,17 +69,42 @@ pub(super) fn is_in_label(node: &Node<'_>) -> bool {
     stored.is_some() && running(node.machine).ok().flatten() == stored
 }
 
-/// Takes [`FORCE`] away, once the label is known to hold the number that the entries carry.
-pub(super) fn settle(node: &Node<'_>) -> StepResult {
-    let mut changes = Changes::default();
-    for (path, mut entry) in read_entries(node.machine, &node.config.esp.mount)? {
-        if entry.option(FORCE).is_some() {
-            entry.remove_option(FORCE);
-            node.machine.write(&path, entry.to_string().as_bytes(), FAT)?;
-            changes.made.push(format!("{} imports without force", path.display()));
+/// Brings the number into the pool's label and, once it is there, takes [`FORCE`] away. `in_label`: the pool was
+/// imported under it.
+pub(super) fn settle(node: &Node<'_>, in_label: bool) -> StepResult {
+    let machine = node.machine;
+    let pool = node.config.pool.as_str();
+    let entries = read_entries(machine, &node.config.esp.mount)?;
+    let forced: Vec<_> = entries.into_iter().filter(|(_, entry)| entry.option(FORCE).is_some()).collect();
+    if forced.is_empty() {
+        return Ok(Changes::default());
+    }
+    if !in_label {
+        // OpenZFS 2.3 keeps the host id of the import; switching `multihost` makes it ask again, and a new GUID
+        // writes the label.
+        for value in ["multihost=on", "multihost=off"] {
+            machine.run(Cmd::new("zpool").args(["set", value, pool]).timeout(DEADLINE), &[])?;
+        }
+        machine.run(zpool::reguid_cmd(pool), &[])?;
+        let vdev = format!("/dev/disk/by-partlabel/{pool}");
+        let label = machine.run_text(Cmd::new("zdb").args(["-l", &vdev]).timeout(DEADLINE))?;
+        if label_host_id(&label) != read_file(machine)? {
+            // The next start imports under the number, which writes it.
+            return Ok(Changes::default());
         }
     }
+    let mut changes = Changes::default();
+    for (path, mut entry) in forced {
+        entry.remove_option(FORCE);
+        machine.write(&path, entry.to_string().as_bytes(), FAT)?;
+        changes.made.push(format!("{} imports without force", path.display()));
+    }
     Ok(changes)
+}
+
+/// The number in what `zdb -l` prints of a label.
+fn label_host_id(text: &str) -> Option<u32> {
+    text.lines().find_map(|line| line.trim().strip_prefix("hostid: ")?.parse().ok())
 }
 
 /// The running kernel's number; `None` when ZFS is not loaded.

@@ -192,6 +192,10 @@ fn commands_carry_no_secret_and_are_what_an_admin_would_type() {
         sfdisk --quiet --no-reread --no-tell-kernel --disk-id /dev/vda 03030303-0303-4303-8303-030303030303
         zpool reguid rpool
         zpool get -Hp -o value guid rpool
+        zpool set multihost=on rpool
+        zpool set multihost=off rpool
+        zpool reguid rpool
+        zdb -l /dev/disk/by-partlabel/rpool
         sfdisk --quiet --no-reread --no-tell-kernel --relocate gpt-bak-std /dev/vda
         sfdisk --quiet --no-reread --no-tell-kernel -N 2 /dev/vda
         partx -u --nr 2 /dev/vda

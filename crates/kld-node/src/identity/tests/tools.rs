@@ -108,6 +108,10 @@ pub(super) fn installed() -> FakeMachine {
             _ => vec![],
         })
     });
+    machine.tool("zdb", |_, _, files| {
+        let id = files.text("/sys/module/spl/parameters/spl_hostid").unwrap_or_default();
+        Ok(format!("    txg: 9\n    hostid: {}\n    hostname: 'web'\n", id.trim()).into_bytes())
+    });
     machine.tool("zfs", zfs);
     machine
 }
