@@ -1,7 +1,5 @@
 //! What happens once, and what must survive being interrupted.
 
-use std::time::Duration;
-
 use kld_host::Cmd;
 use kld_vm::{Disk, DiskFormat, Mac, Nic, Vm};
 
@@ -50,69 +48,4 @@ fn a_reboot_keeps_everything() {
     assert!(notes.contains("remember") && notes.contains("before the cut"), "{notes}");
     let arguments = guest.run_ok("cat /proc/cmdline").expect("readable");
     assert!(!arguments.contains("zfs_force") && arguments.contains("spl.spl_hostid="), "{arguments}");
-}
-
-#[test]
-fn the_power_may_fail_at_any_moment_of_the_first_boot() {
-    let disk = copy_of_image("cuts.qcow2");
-    // From the kernel's first seconds to the services: wherever this machine happens to be.
-    for seconds in [20, 35, 50, 65] {
-        let guest = machine_on(&disk).start().expect("QEMU starts");
-        std::thread::sleep(Duration::from_secs(seconds));
-        guest.cut_power();
-    }
-    let guest = boot_until_well(&machine_on(&disk));
-    let hostid = guest.run_ok("hostid").expect("there is one");
-    let arguments = guest.run_ok("cat /efi/loader/entries/debian.conf").expect("there is an entry");
-    assert!(arguments.contains(&format!("spl.spl_hostid=0x{}", hostid.trim())), "{hostid} {arguments}");
-}
-
-#[test]
-fn the_pool_grows_to_a_larger_disk() {
-    let disk = copy_of_image("grow.qcow2");
-    Cmd::new("qemu-img").arg("resize").arg("-q").arg(&disk).arg("20G").run().expect("the disk grows");
-    let guest = boot_until_well(&machine_on(&disk));
-    let size: u64 =
-        guest.run_ok("zpool list -Hpo size rpool").expect("the pool is there").trim().parse().expect("bytes");
-    assert!(size > 18 << 30, "{size}");
-    let table = guest.run_ok("sfdisk --verify /dev/vda 2>&1 || true; zpool status rpool").expect("readable");
-    assert!(table.contains("No known data errors"), "{table}");
-}
-
-#[test]
-fn an_operator_comes_in_by_a_nocloud_volume_or_the_kernel_command_line() {
-    let (_, key) = crate::fixture::key_pair();
-    let seed = scratch().join("seed.img");
-    let _ = std::fs::remove_file(&seed);
-    Cmd::new("mkfs.fat")
-        .args(["-C", "-n", "CIDATA"])
-        .arg(&seed)
-        .arg("1024")
-        .run()
-        .expect("dosfstools is installed");
-    let user_data = scratch().join("user-data");
-    let text = format!(
-        "#cloud-config\nkldload:\n  operator:\n    - name: laptop\n      plane: wg0\n      public_key: {key}\n      allowed_ips: 10.8.0.77/32\n"
-    );
-    std::fs::write(&user_data, text).expect("written");
-    let meta_data = scratch().join("meta-data");
-    std::fs::write(&meta_data, "instance-id: test\n").expect("written");
-    Cmd::new("mcopy")
-        .arg("-i")
-        .arg(&seed)
-        .arg(&user_data)
-        .arg(&meta_data)
-        .arg("::/")
-        .run()
-        .expect("mtools is installed");
-    let vm = machine_on(&copy_of_image("nocloud.qcow2")).disk(Disk::new(&seed, DiskFormat::Raw).volatile());
-    let guest = boot_until_well(&vm);
-    let peers = guest.run_ok("wg show wg0 allowed-ips").expect("the plane is up");
-    assert!(peers.contains(&key) && peers.contains("10.8.0.77/32"), "{peers}");
-    guest.reboot(BOOT, |_| ()).expect("it reboots");
-    wait_until_well(&guest);
-    assert!(
-        guest.run_ok("wg show wg0 allowed-ips").expect("the plane is up").contains(&key),
-        "kept over a reboot"
-    );
 }

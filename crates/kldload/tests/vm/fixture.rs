@@ -7,7 +7,7 @@ use std::time::Duration;
 use kld_host::Cmd;
 use kld_manifest::check;
 use kld_system::{System, render};
-use kld_vm::{Credential, Disk, DiskFormat, Guest, Mac, Nic, Vm};
+use kld_vm::{Disk, DiskFormat, Guest, Mac, Nic, Vm};
 
 /// The program under test.
 pub(crate) const KLDLOAD: &str = env!("CARGO_BIN_EXE_kldload");
@@ -100,20 +100,4 @@ pub(crate) fn webapp() -> MutexGuard<'static, Guest> {
     let guest = guest.lock().unwrap_or_else(PoisonError::into_inner);
     guest.restore("well").expect("the state is restored");
     guest
-}
-
-/// A WireGuard key pair, private and public.
-pub(crate) fn key_pair() -> (String, String) {
-    let private = Cmd::new("wg").arg("genkey").stdout_string().expect("wg is installed");
-    let public =
-        Cmd::new("wg").arg("pubkey").stdin_bytes(private.as_bytes()).stdout_string().expect("wg works");
-    (private.trim().to_owned(), public.trim().to_owned())
-}
-
-/// The credential that lets an operator in.
-pub(crate) fn operator(public_key: &str, allowed_ips: &str) -> Credential {
-    Credential::new(
-        "kldload.operator",
-        format!("name=test plane=wg0 public_key={public_key} allowed_ips={allowed_ips}\n"),
-    )
 }

@@ -7,5 +7,4 @@ mod builds;
 mod core;
 mod first_boot;
 mod fixture;
-mod mesh;
 mod webapp;
