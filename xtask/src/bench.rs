@@ -84,7 +84,7 @@ fn image(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result<()> {
     let mkpool = |name, compression: &str| {
         let output = out(name);
         let cmd = Cmd::new(target(root).join("examples/mkpool"))
-            .args(["--size", "4G", "--name", "bench", "--compression", compression, "--output"])
+            .args(["--size", "4096", "--name", "bench", "--compression", compression, "--output"])
             .arg(&output)
             .arg(format!("bench/root={}", tree.display()));
         Contender { name, cmd, output }
