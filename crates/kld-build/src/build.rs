@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kld_disk::esp::civil_from_days;
 use kld_host::{AtomicFile, Cmd, ExecError, atomic_write};
 use kld_pool::Summary;
 use kld_pool::tree::{Timestamp, Tree};
@@ -230,17 +231,10 @@ fn is_static(path: &Path) -> bool {
     check().unwrap_or(false)
 }
 
-/// Seconds since 1970 as `2026-01-01T00:00:00Z` (civil-from-days of the proleptic Gregorian calendar).
+/// Seconds since 1970 as `2026-01-01T00:00:00Z`.
 fn rfc3339(epoch: u64) -> String {
-    let (days, seconds) = (epoch / 86400, epoch % 86400);
-    let z = days + 719_468;
-    let era = z / 146_097;
-    let doe = z % 146_097;
-    let yoe = (doe - doe / 1460 + doe / 36524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
-    let year = yoe + era * 400 + u64::from(month <= 2);
+    let (year, month, day) = civil_from_days(epoch / 86400);
+    let seconds = epoch % 86400;
     format!(
         "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
         seconds / 3600,

@@ -6,6 +6,8 @@
 //! every reader) to 2 TiB.
 
 mod directory;
+
+pub use directory::civil_from_days;
 mod geometry;
 mod tree;
 

@@ -166,7 +166,7 @@ impl DosTime {
 
 /// Days since 1970 → year, month, day of the Gregorian calendar, counting years from March so that leap days come last
 /// (Hinnant, *chrono-Compatible Low-Level Date Algorithms*).
-fn civil_from_days(days: u64) -> (u64, u64, u64) {
+pub fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let era = days / 146_097;
     let of_era = days % 146_097;
