@@ -1,9 +1,98 @@
-//! Feature flags: which on-disk extensions the pool enables, and how many objects use each.
+//! Feature flags: which on-disk extensions a pool enables, and how many objects use each.
 //!
-//! Only features that OpenZFS 2.0 and later know are enabled, so that the pool imports there; `zpool upgrade` enables the
-//! rest.
+//! Every feature of the pool's `compatibility` set is enabled, as `zpool create` does, so that the machine can use what
+//! its release offers (encryption, block cloning) without an upgrade first. Enabled is not used: a pool is still
+//! read by every release that knows the features *in use*. Names and tables: zpool-features(7).
 
 use std::collections::BTreeMap;
+
+/// A release of OpenZFS, as far as features tell them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Release {
+    V2_0,
+    V2_1,
+    V2_2,
+    V2_3,
+    V2_4,
+}
+
+impl Release {
+    /// The release whose features are enabled when nobody says otherwise: the oldest that a distribution still supports.
+    pub(crate) const DEFAULT: Release = Release::V2_1;
+}
+
+/// Who must know a feature that is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NeededTo {
+    Read,
+    Write,
+}
+
+use NeededTo::{Read, Write};
+
+/// Every feature: its name, who must know it, and the release that brought it (2.0 for all earlier ones).
+const FEATURES: &[(&str, NeededTo, Release)] = &[
+    ("com.datto:bookmark_v2", Read, Release::V2_0),
+    ("com.datto:encryption", Read, Release::V2_0),
+    ("com.datto:resilver_defer", Write, Release::V2_0),
+    ("com.delphix:async_destroy", Write, Release::V2_0),
+    ("com.delphix:bookmark_written", Read, Release::V2_0),
+    ("com.delphix:bookmarks", Write, Release::V2_0),
+    ("com.delphix:device_removal", Read, Release::V2_0),
+    ("com.delphix:embedded_data", Read, Release::V2_0),
+    ("com.delphix:empty_bpobj", Write, Release::V2_0),
+    (ENABLED_TXG, Write, Release::V2_0),
+    (EXTENSIBLE_DATASET, Read, Release::V2_0),
+    ("com.delphix:head_errlog", Read, Release::V2_2),
+    ("com.delphix:hole_birth", Read, Release::V2_0),
+    ("com.delphix:livelist", Write, Release::V2_0),
+    ("com.delphix:log_spacemap", Write, Release::V2_0),
+    ("com.delphix:obsolete_counts", Write, Release::V2_0),
+    ("com.delphix:redacted_datasets", Read, Release::V2_0),
+    ("com.delphix:redaction_bookmarks", Read, Release::V2_0),
+    ("com.delphix:redaction_list_spill", Read, Release::V2_3),
+    (SPACEMAP_HISTOGRAM, Write, Release::V2_0),
+    ("com.delphix:spacemap_v2", Write, Release::V2_0),
+    ("com.delphix:zpool_checkpoint", Write, Release::V2_0),
+    ("com.fudosecurity:block_cloning", Write, Release::V2_2),
+    ("com.joyent:filesystem_limits", Write, Release::V2_0),
+    ("com.joyent:multi_vdev_crash_dump", Read, Release::V2_0),
+    ("com.klarasystems:dynamic_gang_header", Read, Release::V2_4),
+    ("com.klarasystems:fast_dedup", Write, Release::V2_3),
+    ("com.klarasystems:large_microzap", Write, Release::V2_3),
+    ("com.klarasystems:vdev_zaps_v2", Read, Release::V2_2),
+    ("com.truenas:block_cloning_endian", Write, Release::V2_4),
+    ("com.truenas:physical_rewrite", Write, Release::V2_4),
+    ("org.freebsd:zstd_compress", Read, Release::V2_0),
+    ("org.illumos:edonr", Read, Release::V2_0),
+    ("org.illumos:lz4_compress", Read, Release::V2_0),
+    ("org.illumos:sha512", Read, Release::V2_0),
+    ("org.illumos:skein", Read, Release::V2_0),
+    ("org.open-zfs:large_blocks", Read, Release::V2_0),
+    ("org.openzfs:blake3", Read, Release::V2_2),
+    ("org.openzfs:device_rebuild", Write, Release::V2_0),
+    ("org.openzfs:draid", Read, Release::V2_1),
+    ("org.openzfs:raidz_expansion", Read, Release::V2_3),
+    ("org.openzfs:zilsaxattr", Write, Release::V2_2),
+    ("org.zfsonlinux:allocation_classes", Write, Release::V2_0),
+    ("org.zfsonlinux:large_dnode", Read, Release::V2_0),
+    ("org.zfsonlinux:longname", Read, Release::V2_3),
+    ("org.zfsonlinux:project_quota", Write, Release::V2_0),
+    ("org.zfsonlinux:userobj_accounting", Write, Release::V2_0),
+];
+
+const ENABLED_TXG: &str = "com.delphix:enabled_txg";
+const EXTENSIBLE_DATASET: &str = "com.delphix:extensible_dataset";
+const SPACEMAP_HISTOGRAM: &str = "com.delphix:spacemap_histogram";
+
+/// In use, once, as soon as they are enabled.
+const ACTIVE_WHEN_ENABLED: [&str; 5] = [
+    "com.delphix:embedded_data",
+    "com.delphix:head_errlog",
+    "com.delphix:hole_birth",
+    "com.delphix:spacemap_v2",
+    "org.illumos:lz4_compress",
+];
 
 /// Features whose use is counted per dataset and per snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,9 +119,8 @@ impl Feature {
 /// How often each feature is used.
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
-    counts: BTreeMap<Feature, u64>,
-    /// Objects that carry a table of features.
-    zapified: u64,
+    /// By name.
+    counts: BTreeMap<&'static str, u64>,
 }
 
 impl Usage {
@@ -40,49 +128,34 @@ impl Usage {
     pub(crate) fn add(&mut self, features: impl IntoIterator<Item = Feature>) {
         let mut any = false;
         for feature in features {
-            *self.counts.entry(feature).or_default() += 1;
+            *self.counts.entry(feature.guid()).or_default() += 1;
             any = true;
         }
-        self.zapified += u64::from(any);
-    }
-
-    fn count(&self, feature: Feature) -> u64 {
-        self.counts.get(&feature).copied().unwrap_or(0)
+        // Its object carries a table of features, which is a use of its own.
+        *self.counts.entry(EXTENSIBLE_DATASET).or_default() += u64::from(any);
     }
 
     /// Features a reader must know, with their reference counts.
-    pub(crate) fn for_read(&self) -> Vec<(&'static str, u64)> {
-        vec![
-            ("com.delphix:hole_birth", 1),
-            ("com.delphix:embedded_data", 1),
-            ("org.illumos:lz4_compress", 1),
-            ("com.delphix:extensible_dataset", self.zapified),
-            (Feature::LargeBlocks.guid(), self.count(Feature::LargeBlocks)),
-            (Feature::LargeDnode.guid(), self.count(Feature::LargeDnode)),
-            (Feature::ZstdCompress.guid(), self.count(Feature::ZstdCompress)),
-        ]
+    pub(crate) fn for_read(&self, release: Release) -> Vec<(&'static str, u64)> {
+        self.counted(Read, release, 0)
     }
 
     /// Features only a writer must know, with their reference counts.
-    pub(crate) fn for_write(&self, space_maps: u64) -> Vec<(&'static str, u64)> {
-        const ENABLED_TXG: &str = "com.delphix:enabled_txg";
-        let mut features = vec![
-            ("com.delphix:async_destroy", 0),
-            ("com.delphix:empty_bpobj", 0),
-            ("com.delphix:spacemap_histogram", space_maps),
-            ("com.delphix:spacemap_v2", 1),
-            ("com.delphix:bookmarks", 0),
-            ("com.joyent:filesystem_limits", 0),
-            (Feature::UserObjectAccounting.guid(), self.count(Feature::UserObjectAccounting)),
-            (Feature::ProjectQuota.guid(), self.count(Feature::ProjectQuota)),
-            (ENABLED_TXG, 0),
-        ];
-        // This one counts the features that are enabled.
-        let enabled = (features.len() + self.for_read().len()) as u64;
-        if let Some(last) = features.last_mut() {
-            last.1 = enabled;
-        }
-        features
+    pub(crate) fn for_write(&self, release: Release, space_maps: u64) -> Vec<(&'static str, u64)> {
+        self.counted(Write, release, space_maps)
+    }
+
+    fn counted(&self, table: NeededTo, release: Release, space_maps: u64) -> Vec<(&'static str, u64)> {
+        let enabled = || FEATURES.iter().filter(move |(_, _, since)| *since <= release);
+        let count = |guid: &'static str| match guid {
+            // This one counts the features that are enabled, itself included.
+            ENABLED_TXG => enabled().count() as u64,
+            SPACEMAP_HISTOGRAM => space_maps,
+            _ if ACTIVE_WHEN_ENABLED.contains(&guid) => 1,
+            _ => self.counts.get(guid).copied().unwrap_or(0),
+        };
+        let of_table = enabled().filter(|(_, needed_to, _)| *needed_to == table);
+        of_table.map(|(guid, ..)| (*guid, count(guid))).collect()
     }
 }
 
@@ -92,4 +165,45 @@ pub(crate) const FOR_LABEL: [&str; 2] = ["com.delphix:hole_birth", "com.delphix:
 /// What a feature is called in its description: the part of its name after the colon.
 pub(crate) fn short_name(guid: &str) -> &str {
     guid.split_once(':').map_or(guid, |(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_order_and_complete() {
+        assert!(FEATURES.is_sorted_by_key(|(guid, ..)| *guid), "each once, easy to find");
+        // Counted in OpenZFS' own lists, compatibility.d/openzfs-2.0-linux and on.
+        for (release, count) in [
+            (Release::V2_0, 33),
+            (Release::V2_1, 34),
+            (Release::V2_2, 39),
+            (Release::V2_3, 44),
+            (Release::V2_4, 47),
+        ] {
+            let usage = Usage::default();
+            let enabled = usage.for_read(release).len() + usage.for_write(release, 0).len();
+            assert_eq!(enabled, count, "{release:?}");
+        }
+        for name in ACTIVE_WHEN_ENABLED.into_iter().chain(FOR_LABEL) {
+            assert!(FEATURES.iter().any(|(guid, ..)| *guid == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_used_is_counted() {
+        let mut usage = Usage::default();
+        usage.add([Feature::LargeDnode, Feature::ProjectQuota]);
+        usage.add([Feature::LargeDnode]);
+        usage.add([]);
+        let read: BTreeMap<_, _> = usage.for_read(Release::V2_1).into_iter().collect();
+        assert_eq!((read[Feature::LargeDnode.guid()], read[EXTENSIBLE_DATASET]), (2, 2));
+        assert_eq!((read["org.illumos:lz4_compress"], read["com.datto:encryption"]), (1, 0));
+        let write: BTreeMap<_, _> = usage.for_write(Release::V2_1, 7).into_iter().collect();
+        assert_eq!(
+            (write[Feature::ProjectQuota.guid()], write[SPACEMAP_HISTOGRAM], write[ENABLED_TXG]),
+            (1, 7, 34)
+        );
+    }
 }

@@ -247,7 +247,8 @@ impl Pool<'_> {
         };
         self.write_config(&fixtures, &config)?;
 
-        let (maps, reservation) = self.reserve()?;
+        let features_for_write = self.features_for_write(&fixtures, &dsl.usage, 0)?.len();
+        let (maps, reservation) = self.reserve(features_for_write)?;
         self.objects.space += reservation.space;
         let own: Vec<Space> = filesystems.iter().map(|filesystem| filesystem.space).collect();
         let totals = dsl::totals(plan, &own, self.objects.space);
@@ -314,12 +315,13 @@ impl Pool<'_> {
     fn write_features(&mut self, fixtures: &Fixtures, usage: &features::Usage) -> Result<(), WriteError> {
         let mut descriptions = self.zap(fixtures.feature_descriptions);
         let mut enabled = self.zap(fixtures.feature_enabled_txg);
-        for (guid, _) in usage.for_read().into_iter().chain(usage.for_write(0)) {
+        let release = self.spec.properties.release();
+        for (guid, _) in usage.for_read(release).into_iter().chain(usage.for_write(release, 0)) {
             descriptions.add_text(guid, features::short_name(guid));
             enabled.add_u64(guid, txg::POOL_CREATED);
         }
         let mut for_read = self.zap(fixtures.features_for_read);
-        usage.for_read().into_iter().for_each(|(guid, count)| for_read.add_u64(guid, count));
+        usage.for_read(release).into_iter().for_each(|(guid, count)| for_read.add_u64(guid, count));
         self.set_zap(fixtures.feature_descriptions, &descriptions)?;
         self.set_zap(fixtures.feature_enabled_txg, &enabled)?;
         self.set_zap(fixtures.features_for_read, &for_read)
@@ -356,16 +358,12 @@ impl Pool<'_> {
     }
 
     /// Reserves space for what describes the allocation; gives the space maps' objects, one for each metaslab touched.
-    fn reserve(&mut self) -> Result<(Vec<u64>, Reservation), WriteError> {
+    fn reserve(&mut self, features: usize) -> Result<(Vec<u64>, Reservation), WriteError> {
         const MOST: u64 = (POINTERS_PER_INDIRECT * SLOTS_PER_BLOCK) as u64;
         let array = (self.geometry.metaslabs as usize * 8).next_multiple_of(SECTOR);
         let mut count = self.media.allocator.used_per_metaslab().len() as u64;
         loop {
-            let sizes = Sizes {
-                features: FEATURES_BLOCK,
-                array,
-                dnode_blocks: self.objects.dnode_block_count(count),
-            };
+            let sizes = Sizes { features, array, dnode_blocks: self.objects.dnode_block_count(count) };
             let mut trial = self.media.allocator.clone();
             let reservation = Reservation::take(&mut trial, &sizes, count);
             let touched = trial.used_per_metaslab().len() as u64;
@@ -405,12 +403,22 @@ impl Pool<'_> {
         usage: &features::Usage,
         reservation: &Reservation,
     ) -> Result<(), WriteError> {
+        let block = self.features_for_write(fixtures, usage, reservation.space_maps.len() as u64)?;
+        self.store_single(fixtures.features_for_write, &block, &reservation.features)
+    }
+
+    /// The one block of the table of features for writing. Its size does not depend on the counts in it.
+    fn features_for_write(
+        &self,
+        fixtures: &Fixtures,
+        usage: &features::Usage,
+        space_maps: u64,
+    ) -> Result<Vec<u8>, WriteError> {
         let mut zap = self.zap(fixtures.features_for_write);
-        let space_maps = reservation.space_maps.len() as u64;
-        usage.for_write(space_maps).into_iter().for_each(|(guid, count)| zap.add_u64(guid, count));
+        let features = usage.for_write(self.spec.properties.release(), space_maps);
+        features.into_iter().for_each(|(guid, count)| zap.add_u64(guid, count));
         let built = zap.build().map_err(|_| WriteError::TableTooCrowded { entries: zap.entries.len() })?;
-        debug_assert_eq!(built.block_size as usize, FEATURES_BLOCK, "the reserved size is that of the table");
-        self.store_single(fixtures.features_for_write, &built.blocks[0], &reservation.features)
+        Ok(built.blocks.concat())
     }
 
     fn store_space_maps(
@@ -462,9 +470,6 @@ impl Pool<'_> {
         self.media.store_at(&header, &reservation.objset, role, fill)
     }
 }
-
-/// Size of the block of the table of features for writing: nine entries of a micro ZAP, in sectors.
-const FEATURES_BLOCK: usize = 1024;
 
 /// A space map with one run of `used` bytes at the start of a metaslab: its header and its data.
 fn space_map(object: u64, used: u64, metaslab: u64, ashift: u8) -> (Vec<u8>, Vec<u8>) {

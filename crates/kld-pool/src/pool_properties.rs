@@ -2,24 +2,26 @@
 
 use std::collections::BTreeMap;
 
+use crate::features::Release;
 use crate::properties::PropertyError;
 
-/// Feature sets (`compatibility=`) that include every feature a written pool enables.
-const COMPATIBLE: &[&str] = &[
-    "off",
-    "openzfs-2.0-freebsd",
-    "openzfs-2.0-linux",
-    "openzfs-2.1-freebsd",
-    "openzfs-2.1-linux",
-    "openzfs-2.2",
-    "openzfs-2.2-freebsd",
-    "openzfs-2.2-linux",
-    "openzfs-2.3",
-    "openzfs-2.3-freebsd",
-    "openzfs-2.3-linux",
-    "openzfs-2.4",
-    "openzfs-2.4-freebsd",
-    "openzfs-2.4-linux",
+/// Feature sets (`compatibility=`) and the release whose features each holds. Those for FreeBSD lack `edonr`, which a
+/// written pool enables and never uses, so that FreeBSD imports it.
+const COMPATIBLE: &[(&str, Release)] = &[
+    ("off", Release::DEFAULT),
+    ("openzfs-2.0-freebsd", Release::V2_0),
+    ("openzfs-2.0-linux", Release::V2_0),
+    ("openzfs-2.1-freebsd", Release::V2_1),
+    ("openzfs-2.1-linux", Release::V2_1),
+    ("openzfs-2.2", Release::V2_2),
+    ("openzfs-2.2-freebsd", Release::V2_2),
+    ("openzfs-2.2-linux", Release::V2_2),
+    ("openzfs-2.3", Release::V2_3),
+    ("openzfs-2.3-freebsd", Release::V2_3),
+    ("openzfs-2.3-linux", Release::V2_3),
+    ("openzfs-2.4", Release::V2_4),
+    ("openzfs-2.4-freebsd", Release::V2_4),
+    ("openzfs-2.4-linux", Release::V2_4),
 ];
 
 /// Properties set on a pool.
@@ -70,8 +72,9 @@ impl PoolProperties {
                 self.comment = Some(value.to_owned());
             }
             "compatibility" => {
-                if !value.split(',').all(|set| COMPATIBLE.contains(&set)) {
-                    return Err(bad(&format!("one of {}", COMPATIBLE.join(", "))));
+                if !value.split(',').all(|set| COMPATIBLE.iter().any(|(name, _)| *name == set)) {
+                    let names: Vec<&str> = COMPATIBLE.iter().map(|(name, _)| *name).collect();
+                    return Err(bad(&format!("one of {}", names.join(", "))));
                 }
                 self.compatibility = Some(value.to_owned()).filter(|value| value != "off");
             }
@@ -82,6 +85,13 @@ impl PoolProperties {
             _ => return Err(PropertyError::Unknown { name: name.to_owned() }),
         }
         Ok(())
+    }
+
+    /// The release whose features are enabled: of several sets what all of them have.
+    pub(crate) fn release(&self) -> Release {
+        let sets = self.compatibility.iter().flat_map(|sets| sets.split(','));
+        let releases = sets.filter_map(|set| COMPATIBLE.iter().find(|(name, _)| *name == set));
+        releases.map(|(_, release)| *release).min().unwrap_or(Release::DEFAULT)
     }
 
     pub(crate) fn numbers(&self) -> impl Iterator<Item = (&str, u64)> {
@@ -121,5 +131,19 @@ mod tests {
             properties.configuration().collect::<Vec<_>>(),
             [("comment", "made by hand"), ("compatibility", "openzfs-2.1-linux")]
         );
+    }
+
+    #[test]
+    fn of_several_sets_the_features_that_all_have() {
+        for (value, release) in [
+            (None, Release::DEFAULT),
+            (Some("off"), Release::DEFAULT),
+            (Some("openzfs-2.3-linux"), Release::V2_3),
+            (Some("openzfs-2.3-linux,openzfs-2.0-freebsd"), Release::V2_0),
+        ] {
+            let mut properties = PoolProperties::new();
+            value.into_iter().for_each(|value| properties.set("compatibility", value).unwrap());
+            assert_eq!(properties.release(), release, "{value:?}");
+        }
     }
 }
