@@ -1,8 +1,8 @@
 //! The only code of kldload that touches a machine: processes, files that must not be half-written, locks, and
 //! one module per tool of the system.
 //!
-//! Each tool module has three thin parts: `*_cmd` makes a [`Cmd`] (pure), `parse_*` reads the tool's output (pure,
-//! tested on real output), and a trait with the real tool and a stateful fake behind it.
+//! Each tool module has two thin parts: `*_cmd` makes a [`Cmd`], `parse_*` reads the tool's output. Both are pure; that
+//! the real tools take the one and write the other is tested on a machine (`kldload/tests/vm/tools.rs`).
 
 mod atomic;
 mod cmd;

@@ -1,12 +1,11 @@
 //! `nft --json list ruleset`: which tables and chains the kernel really has, and what they do by default.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::{Cmd, ParseError, ToolError};
+use crate::{Cmd, ParseError};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -85,38 +84,6 @@ pub fn parse_list(json: &str) -> Result<Ruleset, ParseError> {
         }
     }
     Ok(ruleset)
-}
-
-/// What a node asks of nftables.
-pub trait Nft {
-    /// The loaded rules.
-    ///
-    /// # Errors
-    /// When `nft` does not answer, or this user may not ask.
-    fn ruleset(&self) -> Result<Ruleset, ToolError>;
-}
-
-/// The real `nft`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RealNft;
-
-impl Nft for RealNft {
-    fn ruleset(&self) -> Result<Ruleset, ToolError> {
-        Ok(parse_list(&list_cmd().stdout_string()?)?)
-    }
-}
-
-/// Rules in memory.
-#[derive(Debug, Default)]
-pub struct FakeNft {
-    /// What is loaded.
-    pub loaded: Mutex<Ruleset>,
-}
-
-impl Nft for FakeNft {
-    fn ruleset(&self) -> Result<Ruleset, ToolError> {
-        Ok(self.loaded.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone())
-    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,9 @@
 //! `systemctl show`: the state of units, as key and value.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::{Cmd, ParseError, ToolError};
+use crate::{Cmd, ParseError};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Asked for by name: all properties of a unit are three hundred and cost systemd a second on a small machine.
@@ -58,43 +57,24 @@ pub fn parse_show(text: &str) -> Result<BTreeMap<String, UnitState>, ParseError>
     Ok(units)
 }
 
-/// What a node asks of systemd.
-pub trait Systemd {
-    /// The state of these units, by their full names (`nginx.service`).
-    ///
-    /// # Errors
-    /// When systemd does not answer.
-    fn show(&self, units: &[&str]) -> Result<BTreeMap<String, UnitState>, ToolError>;
+/// How exposed a unit is, as `systemd-analyze security` rates it: 0 is a sealed box, 10 has every right.
+pub fn exposure_cmd(unit: &str) -> Cmd {
+    Cmd::new("systemd-analyze").args(["security", "--no-pager", "--", unit]).timeout(DEADLINE)
 }
 
-/// The real `systemctl`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RealSystemd;
-
-impl Systemd for RealSystemd {
-    fn show(&self, units: &[&str]) -> Result<BTreeMap<String, UnitState>, ToolError> {
-        Ok(parse_show(&show_cmd(units).stdout_string()?)?)
-    }
-}
-
-/// Units in memory; others are `not-found`.
-#[derive(Debug, Default)]
-pub struct FakeSystemd {
-    /// The units by name.
-    pub units: Mutex<BTreeMap<String, UnitState>>,
-}
-
-impl Systemd for FakeSystemd {
-    fn show(&self, units: &[&str]) -> Result<BTreeMap<String, UnitState>, ToolError> {
-        let known = self.units.lock().unwrap_or_else(PoisonError::into_inner);
-        let unknown = || UnitState {
-            load: "not-found".to_owned(),
-            active: "inactive".to_owned(),
-            sub: "dead".to_owned(),
-            ..UnitState::default()
-        };
-        let state = |&name: &&str| (name.to_owned(), known.get(name).cloned().unwrap_or_else(unknown));
-        Ok(units.iter().map(state).collect())
+/// Reads the last line of [`exposure_cmd`], `→ Overall exposure level for UNIT: 1.2 OK`, in tenths.
+///
+/// # Errors
+/// When there is no such line: systemd does not rate units that it has not loaded.
+pub fn parse_exposure(text: &str) -> Result<u8, ParseError> {
+    let error = |reason: String| ParseError { tool: "systemd-analyze security", reason };
+    let line = text.lines().rev().find(|line| line.contains("Overall exposure level"));
+    let line = line.ok_or_else(|| error("no overall exposure level".to_owned()))?;
+    let number = line.rsplit(": ").next().and_then(|rest| rest.split_ascii_whitespace().next());
+    let (whole, tenth) = number.and_then(|n| n.split_once('.')).unwrap_or_default();
+    match (whole.parse::<u8>(), tenth.parse::<u8>()) {
+        (Ok(whole @ 0..=10), Ok(tenth @ 0..=9)) => Ok(whole * 10 + tenth),
+        _ => Err(error(format!("no number in `{line}`"))),
     }
 }
 
@@ -111,11 +91,23 @@ mod tests {
         assert_eq!(units.len(), 3);
         assert_eq!((units["nginx.service"].restarts, &*units["nginx.service"].sub), (2, "running"));
         assert_eq!(units["sanoid.timer"].active, "active");
-        let unknown = FakeSystemd::default().show(&["nope.service"]).expect("the fake answers");
-        assert_eq!(unknown["nope.service"], units["nope.service"]);
+        assert_eq!(units["nope.service"].load, "not-found");
         for bad in ["ActiveState=active", "Id=a\nrubbish", "Id=a\nNRestarts=x"] {
             assert!(parse_show(bad).is_err(), "{bad}");
         }
         assert_eq!(parse_show(""), Ok(BTreeMap::new()));
+    }
+
+    #[test]
+    fn reads_the_exposure_of_a_unit() {
+        let line =
+            |rating| format!("  NAME\n✓ User=\n\n→ Overall exposure level for a@b.service: {rating} 🙂\n");
+        for (rating, tenths) in [("0.0 SAFE", 0), ("1.2 OK", 12), ("9.6 UNSAFE", 96), ("10.0 DANGEROUS", 100)]
+        {
+            assert_eq!(parse_exposure(&line(rating)), Ok(tenths), "{rating}");
+        }
+        for bad in ["", "Overall exposure level for a: OK", &line("11.0 OK"), &line("1,2 OK")] {
+            assert!(parse_exposure(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -2,11 +2,9 @@
 //!
 //! The dump's first line holds the interface's private key; it is read past and never kept (`wg(8)`).
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::{Cmd, ParseError, ToolError};
+use crate::{Cmd, ParseError};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -78,40 +76,6 @@ pub fn parse_dump(text: &str) -> Result<Interface, ParseError> {
         port,
         peers: lines.map(peer).collect::<Result<_, _>>()?,
     })
-}
-
-/// What a node asks of WireGuard.
-pub trait Wireguard {
-    /// One interface.
-    ///
-    /// # Errors
-    /// When there is no such interface, or `wg` does not answer.
-    fn show(&self, interface: &str) -> Result<Interface, ToolError>;
-}
-
-/// The real `wg`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RealWireguard;
-
-impl Wireguard for RealWireguard {
-    fn show(&self, interface: &str) -> Result<Interface, ToolError> {
-        Ok(parse_dump(&dump_cmd(interface).stdout_string()?)?)
-    }
-}
-
-/// Interfaces in memory.
-#[derive(Debug, Default)]
-pub struct FakeWireguard {
-    /// The interfaces by name.
-    pub interfaces: Mutex<BTreeMap<String, Interface>>,
-}
-
-impl Wireguard for FakeWireguard {
-    fn show(&self, interface: &str) -> Result<Interface, ToolError> {
-        let interfaces = self.interfaces.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing = || ParseError { tool: "wg show dump", reason: format!("no interface `{interface}`") };
-        Ok(interfaces.get(interface).cloned().ok_or_else(missing)?)
-    }
 }
 
 #[cfg(test)]

@@ -3,12 +3,11 @@
 //! Read from `zpool status --json` (OpenZFS 2.3 and later, `zpool-status(8)`, output version 0.x), never from tables.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::{Cmd, ParseError, ToolError};
+use crate::{Cmd, ParseError};
 
 /// A pool with failing disks answers late or never; a probe must not hang with it.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -161,41 +160,6 @@ pub fn parse_status(pool: &str, json: &str) -> Result<PoolStatus, ParseError> {
     })
 }
 
-/// What a node asks of `zpool`.
-pub trait Zpool {
-    /// The state of an imported pool.
-    ///
-    /// # Errors
-    /// When the pool is not imported, or `zpool` does not answer.
-    fn status(&self, pool: &str) -> Result<PoolStatus, ToolError>;
-}
-
-/// The real `zpool`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RealZpool;
-
-impl Zpool for RealZpool {
-    fn status(&self, pool: &str) -> Result<PoolStatus, ToolError> {
-        Ok(parse_status(pool, &status_cmd(pool).stdout_string()?)?)
-    }
-}
-
-/// Pools in memory.
-#[derive(Debug, Default)]
-pub struct FakeZpool {
-    /// The pools by name.
-    pub pools: Mutex<BTreeMap<String, PoolStatus>>,
-}
-
-impl Zpool for FakeZpool {
-    fn status(&self, pool: &str) -> Result<PoolStatus, ToolError> {
-        let pools = self.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let missing =
-            || ParseError { tool: "zpool status --json", reason: format!("no pool `{pool}` in it") };
-        Ok(pools.get(pool).cloned().ok_or_else(missing)?)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,9 +212,5 @@ mod tests {
         let status =
             parse_status("r", r#"{"pools":{"r":{"state":"ONLINE","status":"OK"}}}"#).expect("is JSON");
         assert_eq!(status, PoolStatus { state: "ONLINE".to_owned(), ..PoolStatus::default() });
-        let fake = FakeZpool::default();
-        fake.pools.lock().expect("not poisoned").insert("r".to_owned(), status.clone());
-        assert_eq!(fake.status("r").expect("it is there"), status);
-        assert!(fake.status("s").is_err());
     }
 }
