@@ -10,6 +10,7 @@ mod host_id;
 mod pool;
 mod prometheus;
 mod replication;
+mod sandboxes;
 mod scrub;
 mod services;
 mod snapshots;
@@ -211,6 +212,7 @@ pub fn check(machine: Arc<dyn Machine>, config: Option<NodeConfig>, deadline: Du
         Task::new("pool", deadline, pool::probe),
         Task::new("scrub", deadline, scrub::probe),
         Task::new("services", deadline, services::probe),
+        Task::new("sandboxes", deadline, sandboxes::probe),
         Task::new("snapshots", deadline, snapshots::probe),
         Task::new("replication", deadline, replication::probe),
         Task::new("wireguard", deadline, wireguard::probe),

@@ -100,6 +100,9 @@ pub struct NodeService {
     pub unit: String,
     /// Where it listens.
     pub listens: Vec<NodeListen>,
+    /// Highest exposure (`systemd-analyze security`) that the manifest accepts, in tenths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_exposure_tenths: Option<u8>,
 }
 
 /// Where a service listens.
@@ -228,6 +231,8 @@ pub struct NodeReplication {
     pub plane: String,
     /// What is sent.
     pub datasets: Vec<String>,
+    /// Account on this machine that may send them, and nothing else.
+    pub account: String,
     /// Where its private SSH key is kept once made; the public one is `PATH.pub`.
     pub key_file: String,
     /// Where the other machine's host key is remembered.

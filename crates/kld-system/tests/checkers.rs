@@ -229,7 +229,7 @@ fn the_exposure_of_every_unit_stays_below_its_limit() {
     ];
     let gitea = [
         ("kldload-key-srv-gitea\\x2dlfs.service", 20),
-        ("kldload-replicate.service", 30),
+        ("kldload-replicate.service", 20),
         ("gitea.service", 20),
         ("nginx.service", 40),
     ];

@@ -24,6 +24,9 @@ const RULES: &str = r#"{"nftables":[{"metainfo":{"version":"1.1.3","json_schema_
 {"chain":{"family":"inet","table":"kldload","name":"forward","handle":2,"type":"filter","hook":"forward","prio":0,"policy":"drop"}},
 {"rule":{"family":"inet","table":"kldload","chain":"input","handle":3,"expr":[{"accept":null}]}}]}"#;
 
+const EXPOSURE: &str =
+    "  NAME DESCRIPTION EXPOSURE\n✓ User= is fine\n\n→ Overall exposure level for app.service: 1.2 OK 🙂\n";
+
 const SOCKETS: &str = "\
 udp UNCONN 0 0 127.0.0.53%lo:53 0.0.0.0:* users:((\"systemd-resolve\",pid=9,fd=1))
 udp UNCONN 0 0 10.0.2.15%ens3:68 0.0.0.0:* users:((\"systemd-network\",pid=8,fd=1))
@@ -35,8 +38,9 @@ tcp LISTEN 0 128 10.8.0.1:22 0.0.0.0:* users:((\"sshd\",pid=1,fd=1))
 fn config() -> NodeConfig {
     let mut config = crate::identity::test_config();
     config.services = ["app.service", "postgresql@17-main.service"]
-        .map(|unit| NodeService { unit: unit.into(), listens: vec![] })
+        .map(|unit| NodeService { unit: unit.into(), listens: vec![], max_exposure_tenths: None })
         .to_vec();
+    config.services[0].max_exposure_tenths = Some(20);
     config.snapshots = Some(NodeSnapshots { datasets: vec!["rpool/srv/app".into()], max_age_minutes: 30 });
     config.verify = vec![NodeVerify {
         name: "app answers".into(),
@@ -74,6 +78,7 @@ fn machine() -> FakeMachine {
             NOW - 30
         ),
     );
+    machine.answer("systemd-analyze", EXPOSURE);
     machine.answer("nft", RULES);
     machine.answer("ss", SOCKETS);
     machine.answer("setpriv", "hello from the database\n");
@@ -98,6 +103,7 @@ fn a_machine_that_is_well() {
         pool                 ok      rpool ONLINE, no errors, 41% full
         scrub                ok      scrub of rpool found no errors 24 h ago
         services             ok      2 of 2 running, no unit has failed
+        sandboxes            ok      app.service 1.2 of at most 2.0
         snapshots            ok      newest of 1 datasets at most 10 min old
         replication          ok      to 10.8.2.1:tank/web 4 min ago
         wireguard            ok      wg0 up, 1 of 1 peers up, last heard 30 s ago
@@ -146,6 +152,7 @@ fn a_machine_that_is_well() {
         kldload_probe_status{probe="host-id"} 0
         kldload_probe_status{probe="pool"} 0
         kldload_probe_status{probe="replication"} 0
+        kldload_probe_status{probe="sandboxes"} 0
         kldload_probe_status{probe="scrub"} 0
         kldload_probe_status{probe="services"} 0
         kldload_probe_status{probe="snapshots"} 0
@@ -173,6 +180,7 @@ fn every_probe_sees_what_it_is_for() {
             m.tool("zpool", |args, _, _| pool(args, "\"errors\":0,\"bytes", "\"errors\":2,\"bytes"))
         }),
         ("scrub", Status::Warn, |m| m.tool("zpool", |args, _, _| pool(args, "1795219200", "1700000000"))),
+        ("sandboxes", Status::Fail, |m| m.answer("systemd-analyze", &EXPOSURE.replace("1.2", "2.1"))),
         ("snapshots", Status::Fail, |m| m.answer("zfs", &format!("rpool/srv/app@a\t{}\n", NOW - 9000))),
         ("snapshots", Status::Warn, |m| m.answer("zfs", "")),
         ("replication", Status::Fail, |m| {
@@ -217,6 +225,7 @@ fn every_probe_sees_what_it_is_for() {
         pool: rpool ONLINE, 3 errors, 41% full
         scrub: scrub of rpool found 2 errors
         scrub: scrub of rpool found no errors 1103 days ago
+        sandboxes: app.service 2.1 of at most 2.0
         snapshots: too old: rpool/srv/app: 2 h
         snapshots: none yet of rpool/srv/app
         replication: to 10.8.2.1:tank/web 25 h ago
@@ -289,6 +298,7 @@ fn a_machine_without_a_node_file_is_looked_at_as_it_is() {
         pool         ok      rpool ONLINE, no errors, 41% full
         scrub        ok      scrub of rpool found no errors 24 h ago
         services     ok      no unit has failed
+        sandboxes    info    no `max_exposure` is set
         snapshots    info    no policy
         replication  info    none is set up
         wireguard    info    no interface

@@ -79,9 +79,10 @@ pub(crate) fn config() -> NodeConfig {
             host: "10.8.2.1".into(),
             target: "tank/web".into(),
             plane: "wg0".into(),
-            datasets: vec![],
+            datasets: vec!["rpool/srv/vault".into()],
+            account: "kldload-replicate".into(),
             key_file: "/etc/kldload/replication/ssh_key".into(),
-            known_hosts: "/etc/kldload/replication/known_hosts".into(),
+            known_hosts: "/var/lib/kldload/replication/known_hosts".into(),
             stamp_file: "/var/lib/kldload/replication/stamp".into(),
             max_age_minutes: 120,
         }),
@@ -229,6 +230,7 @@ fn commands_carry_no_secret_and_are_what_an_admin_would_type() {
         zfs inherit org.kldload:fill rpool/srv/vault/db
         zfs get -Hp -o name,property,value,source mounted rpool/srv/vault/db
         zfs mount rpool/srv/vault/db
+        zfs allow -u kldload-replicate send,hold rpool/srv/vault
         ssh-keygen -q -t ed25519 -N '' -C 'kldload replication of web.internal' -f /etc/kldload/replication/ssh_key.new
     "#]].assert_eq(&log);
 }

@@ -171,7 +171,7 @@ pub(crate) const OBSERVER: &[Hardening] = sandbox![
     ("UMask", "0022", "the exporter reads what it writes"),
 ];
 
-/// For jobs that need ZFS administration: sanoid takes and removes snapshots, syncoid sends them.
+/// For a job that needs ZFS administration: sanoid takes and removes snapshots.
 pub(crate) const ZFS_JOB: &[Hardening] = sandbox![
     ("ProtectHome", "read-only", "people's files are not changed by it"),
     ("PrivateTmp", "yes", "a /tmp of its own"),
@@ -186,6 +186,27 @@ pub(crate) const ZFS_JOB: &[Hardening] = sandbox![
     ("SystemCallErrorNumber", "EPERM", "a refused call is an error it can report"),
     ("KeyringMode", "private", "keys of others are not seen"),
     ("UMask", "0077", "its files are for root"),
+];
+
+/// For syncoid, which runs as an account that may send its datasets and nothing else.
+pub(crate) const REPLICATION: &[Hardening] = sandbox![
+    ("ProtectSystem", "strict", "it writes to its own directory only"),
+    ("ProtectHome", "yes", "people's files are not its business"),
+    ("PrivateTmp", "yes", "a /tmp of its own"),
+    ("DevicePolicy", "closed", "the pool's control device is the only one"),
+    ("DeviceAllow", "/dev/zfs rw", "snapshots are read through it"),
+    ("ProtectKernelModules", "yes", "it loads no kernel code"),
+    ("ProtectClock", "yes", "the clock is not its business"),
+    ("ProtectProc", "invisible", "processes of others are not seen"),
+    ("RestrictNamespaces", "yes", "it starts no containers"),
+    ("RestrictAddressFamilies", "AF_UNIX AF_INET AF_INET6", "SSH to the other machine"),
+    ("MemoryDenyWriteExecute", "yes", "memory is written or executed, never both"),
+    ("SystemCallFilter", "@system-service", "the calls that services make"),
+    ("SystemCallFilter", "~@privileged @resources", "less those that need rights it does not have"),
+    ("SystemCallErrorNumber", "EPERM", "a refused call is an error it can report"),
+    ("CapabilityBoundingSet", "", "zfs-allow(8) lets it send: no right of root"),
+    ("KeyringMode", "private", "keys of others are not seen"),
+    ("UMask", "0077", "its files are its own"),
 ];
 
 /// Kernel settings of a server, sysctl.d(5).

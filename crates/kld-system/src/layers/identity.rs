@@ -144,11 +144,13 @@ fn node_services(context: &Context<'_>) -> Vec<NodeService> {
     let own = |service: &&Service| NodeService {
         unit: context.running_unit(service).0.to_string(),
         listens: listens(&service.listens),
+        max_exposure_tenths: service.max_exposure_tenths.as_ref().map(|limit| limit.value),
     };
     let mut all: Vec<_> = context.services.iter().map(own).collect();
     all.extend(context.appliance.containers.iter().map(|container| NodeService {
         unit: crate::context::with_suffix(&container.name.value).to_string(),
         listens: container.publish.iter().flat_map(|p| listens(std::slice::from_ref(&p.listen))).collect(),
+        max_exposure_tenths: None,
     }));
     let built_in = |unit: &str, plane: &kld_manifest::model::Plane, port| NodeService {
         unit: unit.to_owned(),
@@ -158,6 +160,7 @@ fn node_services(context: &Context<'_>) -> Vec<NodeService> {
             address: Some(plane.address.addr()),
             port,
         }],
+        max_exposure_tenths: None,
     };
     if let Some((plane, _)) = super::ssh::listens_on(context) {
         all.push(built_in(&context.distro.units.ssh, plane, crate::context::SSH_PORT));

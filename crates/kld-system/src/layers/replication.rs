@@ -2,6 +2,9 @@
 //!
 //! It sends the snapshots that sanoid takes and makes none of its own (`--no-sync-snap`), resumes after a break, and never
 //! rolls the other side back (`--no-rollback`): what was changed there by hand stops it, and is reported by its age.
+//!
+//! It runs as an account that may send and nothing else: zfs-allow(8) is given at first boot, and the SSH key comes as a
+//! credential, so that it stays root's.
 
 use kld_manifest::model::{Replication, ReplicationHost, Schedule};
 
@@ -10,11 +13,13 @@ use crate::draft::Draft;
 use crate::layers::identity::interval_minutes;
 use crate::layers::{hardening, snapshots, wireguard};
 use crate::node::NodeReplication;
-use crate::system::{Because, Enablement, Layer, SystemFile};
+use crate::system::{Because, Enablement, Layer, SystemFile, SystemUser};
 use crate::unit_file::{Section, UnitFile};
 
 const DIRECTORY: &str = "/etc/kldload/replication";
 const STATE: &str = "/var/lib/kldload/replication";
+/// Name and number. Below the numbers that a manifest's accounts get, see [`super::users`].
+pub(crate) const ACCOUNT: (&str, u32) = ("kldload-replicate", 799);
 const SERVICE: &str = "kldload-replicate.service";
 const TIMER: &str = "kldload-replicate.timer";
 
@@ -29,7 +34,19 @@ pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {
         0o700,
         because("the SSH key of replication, made on the machine"),
     ));
-    draft.file(SystemFile::directory(STATE, 0o755, because("when replication last worked")));
+    draft.users.push(SystemUser {
+        name: ACCOUNT.0.parse().expect("a valid name"),
+        uid: ACCOUNT.1,
+        gid: ACCOUNT.1,
+        system: true,
+        home: STATE.to_owned(),
+        shell: "/usr/sbin/nologin".to_owned(),
+        groups: Vec::new(),
+        ssh_keys: Vec::new(),
+        password_hash: None,
+        admin: false,
+        because: because("it may send the datasets, and nothing else"),
+    });
     draft.file(service(context, replication));
     draft.file(timer(replication));
     let schedule = Because::new(Layer::Replication, replication.schedule.span, "nobody has to remember");
@@ -46,15 +63,26 @@ fn service(context: &Context<'_>, replication: &Replication) -> SystemFile {
     use Section::{Service, Unit};
     add(Unit, "Description", &format!("Replicate to {}", node.host), "what people read in the log");
     add(Service, "Type", "oneshot", "done when everything is sent");
-    add(Service, "Environment", "HOME=/root", "ssh asks for it");
+    add(Service, "User", ACCOUNT.0, "it may send the datasets, and nothing else");
+    add(
+        Service,
+        "StateDirectory",
+        "kldload/replication",
+        "the other side's host key, and when it last worked",
+    );
+    add(
+        Service,
+        "LoadCredential",
+        &format!("ssh_key:{}", node.key_file),
+        "the key stays root's, and is read here from memory",
+    );
     for (dataset, _) in snapshots::datasets(context) {
         let leaf = dataset.as_str().rsplit('/').next().unwrap_or_default();
         let command = format!(
-            "{} --no-sync-snap --no-rollback --quiet --sshkey={} --sshoption=UserKnownHostsFile={} \
+            "{} --no-privilege-elevation --no-sync-snap --no-rollback --quiet --sshkey=%d/ssh_key --sshoption=UserKnownHostsFile={} \
              --sshoption=StrictHostKeyChecking=accept-new --sshoption=BatchMode=yes --sshoption=ConnectTimeout=20 \
              --sendoptions=w {dataset} {}@{}:{}/{leaf}",
             context.distro.paths.syncoid,
-            node.key_file,
             node.known_hosts,
             node.user,
             ssh_host(&node.host),
@@ -76,22 +104,9 @@ fn service(context: &Context<'_>, replication: &Replication) -> SystemFile {
     add(Service, "TimeoutStartSec", "infinity", "a first send takes as long as it takes");
     add(Service, "Nice", "10", "services come first");
     add(Service, "IOSchedulingClass", "idle", "services come first");
-    for (name, value, reason) in hardening::ZFS_JOB {
+    for (name, value, reason) in hardening::REPLICATION {
         add(Service, name, value, reason);
     }
-    add(
-        Service,
-        "RestrictAddressFamilies",
-        "AF_UNIX AF_INET AF_INET6 AF_NETLINK",
-        "SSH to the other machine",
-    );
-    add(Service, "CapabilityBoundingSet", "CAP_SYS_ADMIN", "ZFS asks for it");
-    add(
-        Service,
-        "ReadWritePaths",
-        &format!("{DIRECTORY} {STATE}"),
-        "the other side's host key, and when it last worked",
-    );
     if let Some(plane) = context.plane(&replication.plane.value) {
         add(Service, "IPAddressDeny", "any", "it talks to the plane it travels over");
         add(Service, "IPAddressAllow", "localhost", "names are resolved on this machine");
@@ -141,7 +156,8 @@ pub(crate) fn node_replication(context: &Context<'_>, replication: &Replication)
         plane: replication.plane.to_string(),
         datasets: snapshots::datasets(context).iter().map(|(name, _)| name.to_string()).collect(),
         key_file: format!("{DIRECTORY}/ssh_key"),
-        known_hosts: format!("{DIRECTORY}/known_hosts"),
+        known_hosts: format!("{STATE}/known_hosts"),
+        account: ACCOUNT.0.to_owned(),
         stamp_file: format!("{STATE}/last-success"),
         max_age_minutes: interval_minutes(&replication.schedule.value).saturating_mul(2),
     }

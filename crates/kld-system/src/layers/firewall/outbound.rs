@@ -7,6 +7,7 @@ use kld_manifest::model::{Carrier, Outbound, OutboundRule, Plane, PortRange, Pro
 use super::rule::{Action, Chain, Match, Names, by_family};
 use super::{BRIDGE, public};
 use crate::context::{Context, SSH_PORT};
+use crate::layers::replication::ACCOUNT;
 use crate::layers::users::uid_of;
 use crate::system::{Because, Layer};
 
@@ -163,8 +164,8 @@ fn add_replication(context: &Context<'_>, chain: &mut Chain) {
     if let ReplicationHost::Address(address) = replication.host {
         matches.push(Match::To(vec![IpNet::from(address)]));
     }
-    // syncoid runs as root, which alone may read the key.
-    matches.push(Match::User("0".to_owned()));
+    // By number: the name is known only once the machine's accounts are.
+    matches.push(Match::User(ACCOUNT.1.to_string()));
     matches.push(Match::Ports(Protocol::Tcp, vec![PortRange { first: SSH_PORT, last: SSH_PORT }]));
     let because = Because::new(Layer::Firewall, replication.span, "replication");
     chain.add(matches, Action::Accept, because);
