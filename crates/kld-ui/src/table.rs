@@ -1,8 +1,12 @@
 //! Plain tables: a header, two spaces between columns, no borders, no trailing spaces.
 //!
-//! Width is counted in characters; text that is wider on screen (CJK, emoji) shifts its row.
+//! Width is counted in characters; text that is wider on screen (CJK, emoji) shifts its row, and so does a cell of more
+//! than [`WIDEST`] characters: one long command would otherwise push a whole column off the screen.
 
 use std::fmt;
+
+/// What a column makes room for at most, in characters.
+const WIDEST: usize = 72;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Align {
@@ -67,7 +71,10 @@ impl fmt::Display for Table {
         let header: Vec<String> = self.columns.iter().map(|(name, _)| name.clone()).collect();
         let lines = || std::iter::once(&header).chain(&self.rows);
         let widths: Vec<usize> = (0..header.len())
-            .map(|column| lines().map(|cells| cells[column].chars().count()).max().unwrap_or(0))
+            .map(|column| {
+                let lengths = lines().map(|cells| cells[column].chars().count());
+                lengths.filter(|&length| length <= WIDEST).max().unwrap_or(0)
+            })
             .collect();
         for cells in lines() {
             let mut line = String::new();
@@ -90,6 +97,15 @@ impl fmt::Display for Table {
 mod tests {
     use super::*;
     use expect_test::expect;
+
+    #[test]
+    fn a_very_long_cell_shifts_its_own_row_only() {
+        let mut table = Table::new().left("DIRECTIVE").left("REASON");
+        table.row(["x".repeat(WIDEST + 1), "long".to_owned()]);
+        table.row(["Nice=10", "services come first"]);
+        let text = table.to_string();
+        assert!(text.contains("x  long\n") && text.contains("Nice=10    services come first\n"), "{text}");
+    }
 
     #[test]
     fn aligns_without_borders_or_trailing_spaces() {

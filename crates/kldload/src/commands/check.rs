@@ -33,28 +33,28 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         return Ok(status);
     }
     file.show(printer, |_| true);
-    let mut parts = Vec::new();
-    for (count, one, many) in [
+    let said = [
         (errors, "error", "errors"),
         (open, "placeholder to fill in", "placeholders to fill in"),
         (warnings, "warning", "warnings"),
-    ] {
-        if count > 0 {
-            parts.push(format!("{count} {}", if count == 1 { one } else { many }));
-        }
-    }
-    match (&file.checked.appliance, status) {
+    ];
+    let said = said.into_iter().filter(|(count, ..)| *count > 0).map(counted);
+    let parts: Vec<String> = match (&file.checked.appliance, status) {
         (Some(appliance), ExitStatus::Done) => {
-            let datasets = appliance.datasets.len();
             let services = appliance.services.len() + appliance.containers.len();
-            let planes = appliance.planes.len();
-            let said = if parts.is_empty() { String::new() } else { format!(", {}", parts.join(", ")) };
-            printer.note(&format!(
-                "{}: good: {datasets} datasets, {planes} planes, {services} services{said}",
-                file.name
-            ));
+            let has = [
+                (appliance.datasets.len(), "dataset", "datasets"),
+                (appliance.planes.len(), "plane", "planes"),
+                (services, "service", "services"),
+            ];
+            std::iter::once("good: ".to_owned() + &has.map(counted).join(", ")).chain(said).collect()
         }
-        _ => printer.note(&format!("{}: {}", file.name, parts.join(", "))),
-    }
+        _ => said.collect(),
+    };
+    printer.note(&format!("{}: {}", file.name, parts.join(", ")));
     Ok(status)
+}
+
+fn counted((count, one, many): (usize, &str, &str)) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
