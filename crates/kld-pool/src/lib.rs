@@ -30,31 +30,20 @@
 
 mod codec;
 mod device;
-mod dsl;
-mod error;
 mod features;
 mod format;
-mod fs;
-mod indirect;
-mod label;
-mod media;
 mod name;
-mod objset;
-mod plan;
-mod pool;
 mod pool_properties;
 mod properties;
-mod seed;
-mod space;
 mod spec;
 pub mod tree;
-mod txg;
+mod write;
 
 pub use codec::Compression;
 pub use device::{Progress, Region, WriteAt};
-pub use error::WriteError;
 pub use name::{DatasetName, NameError, PoolName};
-pub use pool::{DatasetSummary, Summary, write_pool};
 pub use pool_properties::PoolProperties;
 pub use properties::{Properties, PropertyError};
 pub use spec::{DatasetSpec, PoolSpec, VdevType};
+pub use write::error::WriteError;
+pub use write::pool::{DatasetSummary, Summary, write_pool};

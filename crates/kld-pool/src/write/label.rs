@@ -9,9 +9,9 @@ use crate::format::checksum::seal_area;
 use crate::format::nvlist::{NvList, Value};
 use crate::format::put_u64;
 use crate::pool_properties::PoolProperties;
-use crate::space::{Geometry, LABEL};
 use crate::spec::VdevType;
-use crate::txg;
+use crate::write::space::{Geometry, LABEL};
+use crate::write::txg;
 
 /// On-disk version of every pool with feature flags.
 const VERSION: u64 = 5000;

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::error::WriteError;
 use crate::name::{DatasetName, check_snapshot};
 use crate::properties::{Effective, Properties};
 use crate::spec::PoolSpec;
 use crate::tree::Tree;
+use crate::write::error::WriteError;
 
 /// A dataset to be written.
 #[derive(Debug)]

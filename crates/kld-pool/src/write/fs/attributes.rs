@@ -10,7 +10,7 @@ use crate::format::dnode::{BONUS_OFFSET, SLOT, SPILL_POINTER};
 use crate::format::nvlist::{NvList, Value};
 use crate::format::{put_u16, put_u32};
 use crate::tree::{Kind, Meta};
-use crate::txg;
+use crate::write::txg;
 
 /// `SA_MAGIC`.
 const MAGIC: u32 = 0x002f_505a;

@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, mpsc};
 
 use crate::codec::{Allow, Block, CODE_ZSTD, Compression, Encoder, Form};
-use crate::error::WriteError;
 use crate::format::blkptr::{BlockPointer, Role};
 use crate::format::dnode::object_type;
-use crate::indirect::{IndirectTree, Root};
-use crate::media::{DATASET_COPIES, Media, Placement};
-use crate::space::Space;
 use crate::tree::{Data, NodeId, ReadError, Reader};
+use crate::write::error::WriteError;
+use crate::write::indirect::{IndirectTree, Root};
+use crate::write::media::{DATASET_COPIES, Media, Placement};
+use crate::write::space::Space;
 
 /// Input of one task in bytes, and the most parts it may have.
 const TASK_BYTES: u64 = 1 << 20;

@@ -3,11 +3,11 @@
 //! Pointers arrive in block order; every 1024 of them become an indirect block. Memory is one open indirect block per
 //! level, whatever the size of the object, and runs of holes cost nothing.
 
-use crate::error::WriteError;
 use crate::format::blkptr::{BlockPointer, Role};
 use crate::format::dnode::POINTERS_PER_INDIRECT;
-use crate::media::{Media, Placement};
-use crate::space::Space;
+use crate::write::error::WriteError;
+use crate::write::media::{Media, Placement};
+use crate::write::space::Space;
 
 /// A finished tree.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use crate::codec::{Block, Form};
     use crate::format::blkptr::Extent;
-    use crate::space::{Allocator, Geometry};
+    use crate::write::space::{Allocator, Geometry};
 
     fn with_media<T>(run: impl FnOnce(&mut Media) -> T) -> T {
         let file = tempfile::tempfile().unwrap();

@@ -3,20 +3,20 @@
 
 use std::collections::BTreeSet;
 
-use crate::error::WriteError;
 use crate::features::{self, Feature};
 use crate::format::blkptr::BlockPointer;
 use crate::format::dnode::{Dnode, object_type};
 use crate::format::words;
 use crate::format::zap::Zap;
-use crate::fs::Filesystem;
-use crate::media::Media;
-use crate::objset::ObjectSet;
-use crate::plan::Planned;
 use crate::properties::Stored;
-use crate::seed::Seed;
-use crate::space::Space;
-use crate::txg;
+use crate::write::error::WriteError;
+use crate::write::fs::Filesystem;
+use crate::write::media::Media;
+use crate::write::objset::ObjectSet;
+use crate::write::plan::Planned;
+use crate::write::seed::Seed;
+use crate::write::space::Space;
+use crate::write::txg;
 
 /// 64-bit words of `dsl_dir_phys_t` and of `dsl_dataset_phys_t`.
 const DIR_WORDS: usize = 32;
@@ -494,8 +494,8 @@ impl Builder<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::plan;
     use crate::spec::{DatasetSpec, PoolSpec};
+    use crate::write::plan::plan;
 
     #[test]
     fn reservations_count_in_the_parent() {

@@ -4,11 +4,11 @@ use std::io;
 
 use crate::codec::{Allow, Block, Compression, Encoder, Form};
 use crate::device::WriteAt;
-use crate::error::WriteError;
 use crate::format::blkptr::{BlockPointer, Role};
 use crate::format::dnode::object_type;
-use crate::space::{Allocator, DATA_START, Space};
-use crate::txg;
+use crate::write::error::WriteError;
+use crate::write::space::{Allocator, DATA_START, Space};
+use crate::write::txg;
 
 /// Copies of metadata in a dataset, and of the pool's own.
 pub(crate) const DATASET_COPIES: usize = 2;

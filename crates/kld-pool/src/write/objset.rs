@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::error::WriteError;
 use crate::format::blkptr::Role;
 use crate::format::dnode::{self, Dnode, SLOT, SLOTS_PER_BLOCK};
 use crate::format::zap::Zap;
-use crate::indirect::IndirectTree;
-use crate::media::{Media, Placement};
-use crate::space::Space;
+use crate::write::error::WriteError;
+use crate::write::indirect::IndirectTree;
+use crate::write::media::{Media, Placement};
+use crate::write::space::Space;
 
 /// Bytes of an `objset_phys_t` with its three accounting dnodes.
 pub(crate) const OBJSET_LEN: usize = 4096;

@@ -4,24 +4,24 @@
 //! uncompressed, their space is reserved before any of them is written.
 
 use crate::device::{Progress, WriteAt};
-use crate::dsl::{self, Dsl};
-use crate::error::WriteError;
 use crate::features;
 use crate::format::blkptr::{BlockPointer, Role};
 use crate::format::dnode::{self, Dnode, POINTERS_PER_INDIRECT, SLOT, SLOTS_PER_BLOCK, object_type};
 use crate::format::zap::Zap;
 use crate::format::{SECTOR, put_u64};
-use crate::fs::pipeline::Settings;
-use crate::fs::{Filesystem, Layout, write_filesystem};
-use crate::label::Config;
-use crate::media::{Media, POOL_COPIES};
-use crate::objset::{OBJSET_LEN, ObjectSet, TYPE_AT};
-use crate::plan::{Planned, plan};
-use crate::seed::Seed;
-use crate::space::{Allocator, Geometry, MAX_DEVICE, MIN_DEVICE, Space, device_size_for};
 use crate::spec::PoolSpec;
 use crate::tree::{Meta, Timestamp, Tree};
-use crate::txg;
+use crate::write::dsl::{self, Dsl};
+use crate::write::error::WriteError;
+use crate::write::fs::pipeline::Settings;
+use crate::write::fs::{Filesystem, Layout, write_filesystem};
+use crate::write::label::Config;
+use crate::write::media::{Media, POOL_COPIES};
+use crate::write::objset::{OBJSET_LEN, ObjectSet, TYPE_AT};
+use crate::write::plan::{Planned, plan};
+use crate::write::seed::Seed;
+use crate::write::space::{Allocator, Geometry, MAX_DEVICE, MIN_DEVICE, Space, device_size_for};
+use crate::write::txg;
 
 /// `DMU_OST_META`.
 const OBJSET_META: u64 = 1;

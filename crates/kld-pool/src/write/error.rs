@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::name::NameError;
-use crate::space::MIN_DEVICE;
+use crate::write::space::MIN_DEVICE;
 
 /// A pool could not be written. What was written so far is not a pool: labels are written last.
 #[derive(Debug, thiserror::Error)]

@@ -9,18 +9,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use attributes::{Layouts, MAX_SLOTS, Place};
 use pipeline::{Failure, Job, Settings};
 
-use crate::error::WriteError;
 use crate::features::Feature;
 use crate::format::blkptr::{BlockPointer, Role};
 use crate::format::dnode::{self, Dnode, FLAGS_ACCOUNTED, SLOT, object_type};
 use crate::format::zap::Zap;
 use crate::format::{SECTOR, put_u64};
-use crate::indirect::IndirectTree;
-use crate::media::{DATASET_COPIES, Media, Placement};
-use crate::objset::{OBJSET_LEN, ObjectSet, TYPE_AT};
-use crate::seed::Seed;
-use crate::space::Space;
 use crate::tree::{Data, Kind, NodeId, ReadError, Tree};
+use crate::write::error::WriteError;
+use crate::write::indirect::IndirectTree;
+use crate::write::media::{DATASET_COPIES, Media, Placement};
+use crate::write::objset::{OBJSET_LEN, ObjectSet, TYPE_AT};
+use crate::write::seed::Seed;
+use crate::write::space::Space;
 
 /// Objects before the first file: master node, SA tables, delete queue.
 const MASTER_NODE: u64 = 1;

@@ -1,0 +1,17 @@
+//! The writer: a [`crate::PoolSpec`] becomes bytes.
+//!
+//! [`pool`] is the order of things; [`fs`] writes one file system, [`dsl`] the tree of datasets and snapshots above them,
+//! [`media`] puts blocks on the vdev that [`space`] gives out.
+
+pub(crate) mod dsl;
+pub(crate) mod error;
+pub(crate) mod fs;
+pub(crate) mod indirect;
+pub(crate) mod label;
+pub(crate) mod media;
+pub(crate) mod objset;
+pub(crate) mod plan;
+pub(crate) mod pool;
+pub(crate) mod seed;
+pub(crate) mod space;
+pub(crate) mod txg;
