@@ -1,12 +1,14 @@
 //! The cache: finished pieces of work, found again by the digest of everything they were made from.
 //!
 //! An entry is a directory `KIND/KEY/`. It is made under a temporary name and renamed when complete, so an
-//! entry that exists is whole; a killed build leaves only a temporary directory, which the next one removes.
+//! entry that exists is whole; a killed build leaves only a temporary directory, which the next one removes. Entries
+//! that nobody has asked for in a long time are removed by [`Cache::prune`].
 //! Nothing is ever read from an entry that a key did not ask for, so deleting the whole cache is always safe.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use kld_host::Lock;
 use sha2::{Digest, Sha256};
@@ -115,7 +117,7 @@ impl Cache {
 
     /// The entry of a key, when it is complete.
     pub fn get(&self, kind: &str, key: &Key) -> Option<PathBuf> {
-        Some(self.path(kind, key)).filter(|path| path.is_dir())
+        Some(self.path(kind, key)).filter(|path| path.is_dir()).inspect(|path| touch(path))
     }
 
     /// Removes an entry, so that the next build makes it again.
@@ -138,10 +140,10 @@ impl Cache {
         key: &Key,
         make: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<PathBuf, EnsureError<E>> {
-        let entry = self.path(kind, key);
-        if entry.is_dir() {
+        if let Some(entry) = self.get(kind, key) {
             return Ok(entry);
         }
+        let entry = self.path(kind, key);
         let parent = self.root.join(kind);
         fs::create_dir_all(&parent).map_err(|source| fail("make the cache directory", &parent, source))?;
         let _held = Lock::acquire(&parent.join(format!("{}.lock", key.0)), "kldload build")?;
@@ -156,12 +158,62 @@ impl Cache {
             let _ = fs::remove_dir_all(&partial);
             return Err(EnsureError::Make(error));
         }
+        // All of it is on disk before it gets the name that says so.
+        fs::File::open(&partial)
+            .and_then(|dir| rustix::fs::syncfs(dir).map_err(io::Error::from))
+            .map_err(|source| fail("sync the cache entry", &partial, source))?;
         fs::rename(&partial, &entry).map_err(|source| fail("finish the cache entry", &entry, source))?;
         fs::File::open(&parent)
             .and_then(|dir| dir.sync_all())
             .map_err(|source| fail("sync the cache directory", &parent, source))?;
         Ok(entry)
     }
+
+    /// Removes entries that nobody has asked for in `unused`; gives how many. What another build works with is left alone,
+    /// and so is everything that does not look like an entry: people point caches at directories with other things in them.
+    ///
+    /// # Errors
+    /// The cache cannot be read, or an entry cannot be removed.
+    pub fn prune(&self, unused: Duration) -> Result<usize, CacheError> {
+        let mut removed = 0;
+        for kind in directories(&self.root)? {
+            for entry in directories(&kind)?.into_iter().filter(|path| is_entry(path)) {
+                let age = fs::metadata(&entry).and_then(|meta| meta.modified()).map(|time| time.elapsed());
+                if !matches!(age, Ok(Ok(age)) if age > unused) {
+                    continue;
+                }
+                let lock = entry.with_extension("lock");
+                let partial = entry.with_extension("partial");
+                let Ok(_held) = Lock::try_acquire(&lock, "kldload build") else { continue };
+                remove_if_there(&partial)?;
+                // Renamed first: half an entry must not look like a whole one.
+                fs::rename(&entry, &partial)
+                    .map_err(|source| fail("remove the cache entry", &entry, source))?;
+                remove_if_there(&partial)?;
+                let _ = fs::remove_file(&lock);
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// The directories in a directory.
+fn directories(path: &Path) -> Result<Vec<PathBuf>, CacheError> {
+    let entries = fs::read_dir(path).map_err(|source| fail("list the cache", path, source))?;
+    Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()).collect())
+}
+
+/// Named by a key, with the lock file that every entry was made under.
+fn is_entry(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let is_key = name.len() == 32 && name.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    is_key && path.with_extension("lock").is_file()
+}
+
+/// Remembers that an entry was asked for. A cache that cannot be written to still serves.
+fn touch(entry: &Path) {
+    let _ = fs::File::open(entry).and_then(|dir| dir.set_modified(SystemTime::now()));
 }
 
 fn remove_if_there(path: &Path) -> Result<(), CacheError> {
@@ -240,5 +292,28 @@ mod tests {
             })
             .expect("the entry is made");
         assert!(entry.join("file").exists() && !entry.join("half").exists());
+    }
+
+    #[test]
+    fn what_nobody_asks_for_goes_and_what_is_in_use_stays() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let cache = Cache::open(dir.path()).expect("the cache opens");
+        let long_ago = SystemTime::now() - Duration::from_secs(3600);
+        let not_ours = dir.path().join("layer/thesis");
+        fs::create_dir_all(&not_ours).expect("made");
+        fs::File::open(&not_ours).and_then(|dir| dir.set_modified(long_ago)).expect("made older");
+        for name in ["old", "asked", "held"] {
+            let entry =
+                cache.ensure("layer", &key(&[name]), |path| fs::write(path.join("f"), "x")).expect("made");
+            fs::File::open(entry).and_then(|dir| dir.set_modified(long_ago)).expect("made older");
+        }
+        cache.get("layer", &key(&["asked"])).expect("it is there");
+        let lock = cache.path("layer", &key(&["held"])).with_extension("lock");
+        let held = Lock::try_acquire(&lock, "a test").expect("free");
+        assert_eq!(cache.prune(Duration::from_secs(60)).expect("pruned"), 1);
+        let there = |name| cache.get("layer", &key(&[name])).is_some();
+        assert_eq!((there("old"), there("asked"), there("held")), (false, true, true));
+        assert!(not_ours.exists());
+        drop(held);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use kld_host::{Cmd, Line};
 use kld_system::DistroSpec;
@@ -9,13 +10,16 @@ use kld_ui::Phases;
 
 use crate::bootstrap::{
     BootstrapError, ModuleLayer, RootTree, Source, module_layer_cmd, module_layer_files, root_tree_cmd,
-    root_tree_files,
+    root_tree_files, with_package_cache,
 };
 use crate::cache::{Cache, CacheError, EnsureError, Key, KeyBuilder};
 use crate::lock::Lock;
+use crate::packages::{self, Packages};
 
 /// Changes when entries of the cache are laid out in another way.
 const FORMAT: u32 = 1;
+/// A package that no tree has used for this long is downloaded again when one does.
+const PACKAGE_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What decides the layers.
 #[derive(Debug, Clone)]
@@ -186,7 +190,14 @@ impl Recipe<'_> {
                     source,
                 })?;
             }
-            (self.command)(out)
+            let packages = Packages::of(cache.root());
+            let debs = out.join("debs");
+            let on_debs = |doing| {
+                let path = debs.clone();
+                move |source| BootstrapError::File { doing, path, source }
+            };
+            packages.lend(&debs).map_err(on_debs("put kept packages into"))?;
+            with_package_cache((self.command)(out), &debs)
                 .stream(|line| {
                     if let Line::Stderr(text) | Line::Stdout(text) = line
                         && let Some(message) = progress_of(text)
@@ -194,7 +205,16 @@ impl Recipe<'_> {
                         phase.message(message);
                     }
                 })
-                .map_err(|source| BootstrapError::Tool { doing: self.title.to_owned(), source })
+                .map_err(|source| BootstrapError::Tool { doing: self.title.to_owned(), source })?;
+            let digests = packages.keep(&debs).map_err(on_debs("keep the packages of"))?;
+            if let Some(lock) = fs::read_to_string(out.join("packages"))
+                .ok()
+                .and_then(|list| Lock::from_list(&inputs.distro.id, "", &list).ok())
+            {
+                packages::check(&lock, &digests).map_err(BootstrapError::Package)?;
+                packages.used(&lock, PACKAGE_LIFE).map_err(on_debs("tidy the packages kept with"))?;
+            }
+            fs::remove_dir_all(&debs).map_err(on_debs("remove"))
         })?;
         phase.finish();
         Ok(made)

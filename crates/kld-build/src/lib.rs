@@ -18,6 +18,7 @@ mod enablement;
 mod image;
 mod layers;
 pub mod lock;
+mod packages;
 mod sbom;
 mod seal;
 

@@ -110,6 +110,16 @@ pub fn root_tree_cmd(tree: &RootTree<'_>, out: &Path) -> Cmd {
     with_suite(cmd, tree.distro, tree.source, Some(&out.join("tree.tar")))
 }
 
+/// Lets apt take packages that lie in `debs`, and leaves there what it has downloaded.
+pub fn with_package_cache(cmd: Cmd, debs: &Path) -> Cmd {
+    const ARCHIVES: &str = "/var/cache/apt/archives";
+    // mmdebstrap expects no package files at the start, and removes them once they are installed.
+    cmd.args(["--skip=download/empty", "--skip=essential/unlink"])
+        .arg(format!("--setup-hook=mkdir -p \"$1{ARCHIVES}\""))
+        .arg(special("setup", "sync-in", &[debs, Path::new(ARCHIVES)]))
+        .arg(special("customize", "sync-out", &[Path::new(ARCHIVES), debs]))
+}
+
 fn base_cmd(distro: &DistroSpec, source: &Source, epoch: u64) -> Cmd {
     let cmd = Cmd::new("mmdebstrap")
         .env("SOURCE_DATE_EPOCH", epoch.to_string())

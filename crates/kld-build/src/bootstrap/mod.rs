@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use kld_host::ExecError;
 use kld_system::DistroSpec;
 
-pub use mmdebstrap::{module_layer_cmd, module_layer_files, root_tree_cmd, root_tree_files};
+pub use mmdebstrap::{
+    module_layer_cmd, module_layer_files, root_tree_cmd, root_tree_files, with_package_cache,
+};
 
 use crate::lock::Lock;
 
@@ -77,12 +79,19 @@ pub enum BootstrapError {
         #[source]
         source: std::io::Error,
     },
+    /// A package that was installed is not the one that the archive has signed.
+    #[error("package `{0}` is not what the archive has signed")]
+    Package(String),
 }
 
 impl BootstrapError {
     /// What the person can do.
     pub fn hint(&self) -> Option<String> {
-        let Self::Tool { source, .. } = self else { return None };
+        let source = match self {
+            Self::Tool { source, .. } => source,
+            Self::Package(_) => return Some("remove `packages/` from the cache and build again".to_owned()),
+            Self::File { .. } => return None,
+        };
         if let Some(hint) = source.hint() {
             return Some(hint);
         }

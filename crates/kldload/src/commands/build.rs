@@ -209,9 +209,19 @@ pub(crate) fn build(
         threads: how.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
     };
     let phases = Phases::new(printer, kld_build::PHASES);
-    kld_build::build(&request, &cache, &phases)
-        .with_context(|| format!("cannot build `{}`", output.display()))
+    let built = kld_build::build(&request, &cache, &phases)
+        .with_context(|| format!("cannot build `{}`", output.display()))?;
+    match cache.prune(CACHE_LIFE) {
+        Ok(0) => {}
+        Ok(removed) => printer.note(&format!("removed {removed} entries of the cache, unused for 30 days")),
+        // The image is there; a cache that grows is for another day.
+        Err(error) => printer.warning(&format!("cannot tidy the cache: {error}")),
+    }
+    Ok(built)
 }
+
+/// A root tree is 700 MB: what nobody has used for this long is downloaded again.
+const CACHE_LIFE: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
 
 fn read_lock(path: &Path) -> anyhow::Result<Lock> {
     let text = std::fs::read_to_string(path)
