@@ -25,6 +25,17 @@ pub struct PoolStatus {
     pub device_errors: u64,
     /// The last or running scrub or resilver; `None` when there never was one.
     pub scan: Option<Scan>,
+    /// Disks, partitions and files that the pool lies on, in the order of their paths.
+    pub devices: Vec<Device>,
+}
+
+/// Something that the pool lies on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Device {
+    /// The path that ZFS opens.
+    pub path: String,
+    /// Its GUID, by which every command of `zpool` knows it too.
+    pub guid: String,
 }
 
 /// A scrub or resilver.
@@ -40,9 +51,10 @@ pub struct Scan {
     pub ended: Option<String>,
 }
 
-/// `zpool status` of one pool as JSON.
+/// `zpool status` of one pool as JSON. With whole paths (`-P`): a partition that is labelled like its pool would have the
+/// pool's own name otherwise, and OpenZFS 2.3 then shows the pool's numbers for it.
 pub fn status_cmd(pool: &str) -> Cmd {
-    Cmd::new("zpool").args(["status", "--json", "--json-int", "-p", pool]).timeout(DEADLINE)
+    Cmd::new("zpool").args(["status", "--json", "--json-int", "-p", "-P", pool]).timeout(DEADLINE)
 }
 
 /// Starts a scrub and returns at once.
@@ -51,8 +63,8 @@ pub fn scrub_cmd(pool: &str) -> Cmd {
 }
 
 /// Lets a device use all of a partition that has grown.
-pub fn expand_cmd(pool: &str, device: &str) -> Cmd {
-    Cmd::new("zpool").args(["online", "-e", pool, device]).timeout(DEADLINE)
+pub fn expand_cmd(pool: &str, device: &Device) -> Cmd {
+    Cmd::new("zpool").args(["online", "-e", pool, &device.guid]).timeout(DEADLINE)
 }
 
 /// Gives the pool a new GUID, which every copy of an image needs.
@@ -87,6 +99,8 @@ struct ScanStats {
 
 #[derive(Deserialize)]
 struct Vdev {
+    path: Option<String>,
+    guid: Option<Number>,
     #[serde(default)]
     read_errors: Number,
     #[serde(default)]
@@ -104,6 +118,12 @@ impl Vdev {
             return self.read_errors.value() + self.write_errors.value() + self.checksum_errors.value();
         }
         self.vdevs.values().map(Self::errors).sum()
+    }
+
+    fn devices(self) -> Vec<Device> {
+        let own =
+            self.path.map(|path| Device { path, guid: self.guid.map(Number::text).unwrap_or_default() });
+        own.into_iter().chain(self.vdevs.into_values().flat_map(Self::devices)).collect()
     }
 }
 
@@ -146,8 +166,12 @@ pub fn parse_status(pool: &str, json: &str) -> Result<PoolStatus, ParseError> {
     let error = |reason: String| ParseError { tool: "zpool status --json", reason };
     let mut document: Document = serde_json::from_str(json).map_err(|source| error(source.to_string()))?;
     let found = document.pools.remove(pool).ok_or_else(|| error(format!("no pool `{pool}` in it")))?;
+    let device_errors = found.vdevs.values().map(Vdev::errors).sum();
+    let mut devices: Vec<Device> = found.vdevs.into_values().flat_map(Vdev::devices).collect();
+    devices.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(PoolStatus {
-        device_errors: found.vdevs.values().map(Vdev::errors).sum(),
+        device_errors,
+        devices,
         state: found.state,
         problem: found.status.filter(|status| status != "OK"),
         errors: found.error_count.value(),
@@ -177,7 +201,7 @@ mod tests {
         "vdevs": { "tank": { "name": "tank", "vdev_type": "root", "state": "ONLINE",
           "read_errors": "0", "write_errors": "0", "checksum_errors": "0",
           "vdevs": { "mirror-0": { "name": "mirror-0", "vdev_type": "mirror", "checksum_errors": 3,
-            "vdevs": { "sda": { "read_errors": 0, "write_errors": 1, "checksum_errors": 3 },
+            "vdevs": { "/dev/sda": { "path": "/dev/sda", "guid": "77", "read_errors": 0, "write_errors": 1, "checksum_errors": 3 },
                        "sdb": { "read_errors": "0", "write_errors": "0", "checksum_errors": "0" } } } } } },
         "error_count": "2"
       } }
@@ -196,6 +220,7 @@ mod tests {
                 errors: 2,
                 ended: Some("Mon Sep 30 14:46:40 UTC 2024".to_owned()),
             }),
+            devices: vec![Device { path: "/dev/sda".to_owned(), guid: "77".to_owned() }],
         };
         assert_eq!(parse_status("tank", MIRROR), Ok(want));
     }

@@ -7,6 +7,7 @@
 mod authorized_keys;
 mod certificate;
 mod encrypted;
+mod entries;
 mod esp;
 mod host_id;
 mod host_name;
@@ -298,7 +299,7 @@ pub(crate) fn loader_host_ids(
     machine: &dyn Machine,
     esp: &str,
 ) -> Result<Vec<(String, Option<u32>)>, String> {
-    let entries = host_id::read_entries(machine, esp).map_err(|error| chain(&error))?;
+    let entries = entries::read(machine, esp).map_err(|error| chain(&error))?;
     let name = |path: PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(entries.into_iter().map(|(path, entry)| (name(path), host_id::entry_id(&entry))).collect())
 }

@@ -78,6 +78,13 @@ pub trait Machine: Send + Sync {
     /// When it is not there.
     fn rename(&self, from: &Path, to: &Path) -> Result<(), MachineError>;
 
+    /// Writes everything to disk that the file system of `path` still holds in memory. For FAT, where a synced file and
+    /// a synced folder do not make a rename safe.
+    ///
+    /// # Errors
+    /// When the disk fails, or `path` has no folder.
+    fn sync(&self, path: &Path) -> Result<(), MachineError>;
+
     /// Removes a file; one that is not there is no error.
     ///
     /// # Errors

@@ -8,12 +8,12 @@
 //! The order: entries (with [`FORCE`]), `/etc/hostid`, kernel; then [`settle`] writes the label, looks at it, and takes
 //! [`FORCE`] away.
 
-use super::{Changes, IdentityError, Node, StepResult};
+use super::{Changes, IdentityError, Node, StepResult, entries};
 use crate::machine::{Access, Machine, MachineError};
 use kld_disk::BootEntry;
 use kld_disk::boot_entry::ENTRIES;
 use kld_host::{Cmd, zpool};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -24,12 +24,10 @@ pub(crate) const ARGUMENT: &str = "spl.spl_hostid";
 const FORCE: &str = "zfsforce";
 /// The running kernel's.
 pub(crate) const PARAMETER: &str = "/sys/module/spl/parameters/spl_hostid";
-/// FAT keeps no modes: chmod(2) there only succeeds for what the mount's mask leaves of 0755.
-const FAT: Access<'static> = Access { mode: 0o755, group: None };
 
 pub(super) fn ensure(node: &Node<'_>) -> StepResult {
     let machine = node.machine;
-    let entries = read_entries(machine, &node.config.esp.mount)?;
+    let entries = entries::read(machine, &node.config.esp.mount)?;
     if entries.is_empty() {
         let folder = Path::new(&node.config.esp.mount).join(ENTRIES);
         return Err(IdentityError::NoBootEntry { folder: folder.display().to_string() });
@@ -47,7 +45,7 @@ pub(super) fn ensure(node: &Node<'_>) -> StepResult {
             if running != Some(id) {
                 entry.set_option(FORCE, "1");
             }
-            machine.write(&path, entry.to_string().as_bytes(), FAT)?;
+            entries::replace(machine, &path, &entry)?;
             changes.made.push(format!("0x{id:08x} in {}", path.display()));
         }
     }
@@ -74,7 +72,7 @@ pub(super) fn is_in_label(node: &Node<'_>) -> bool {
 pub(super) fn settle(node: &Node<'_>, in_label: bool) -> StepResult {
     let machine = node.machine;
     let pool = node.config.pool.as_str();
-    let entries = read_entries(machine, &node.config.esp.mount)?;
+    let entries = entries::read(machine, &node.config.esp.mount)?;
     let forced: Vec<_> = entries.into_iter().filter(|(_, entry)| entry.option(FORCE).is_some()).collect();
     if forced.is_empty() {
         return Ok(Changes::default());
@@ -96,7 +94,7 @@ pub(super) fn settle(node: &Node<'_>, in_label: bool) -> StepResult {
     let mut changes = Changes::default();
     for (path, mut entry) in forced {
         entry.remove_option(FORCE);
-        machine.write(&path, entry.to_string().as_bytes(), FAT)?;
+        entries::replace(machine, &path, &entry)?;
         changes.made.push(format!("{} imports without force", path.display()));
     }
     Ok(changes)
@@ -126,29 +124,6 @@ pub(crate) fn entry_id(entry: &BootEntry) -> Option<u32> {
         None => text.parse().ok(),
     }
     .filter(|&id| id != 0)
-}
-
-/// Every boot entry of the loader with its path, in order of their names.
-pub(super) fn read_entries(
-    machine: &dyn Machine,
-    esp: &str,
-) -> Result<Vec<(PathBuf, BootEntry)>, IdentityError> {
-    let folder = Path::new(esp).join(ENTRIES);
-    let mut entries = Vec::new();
-    for name in machine.list(&folder)? {
-        // Names with a dot in front are being written.
-        if !name.ends_with(".conf") || name.starts_with('.') {
-            continue;
-        }
-        let path = folder.join(name);
-        let Some(text) = machine.read_text(&path)? else { continue };
-        let entry = BootEntry::parse(&text)
-            .map_err(|source| IdentityError::BootEntry { path: path.display().to_string(), source })?;
-        if entry.get("linux").is_some() {
-            entries.push((path, entry));
-        }
-    }
-    Ok(entries)
 }
 
 fn new_id(machine: &dyn Machine) -> u32 {

@@ -48,7 +48,10 @@ pub(super) fn ensure_size(node: &Node<'_>) -> StepResult {
     // Asked for in any case: a machine that died after the partition grew has room that the pool does not use.
     let room = pool_property(machine, pool, "expandsize")?;
     if !changes.made.is_empty() || room.parse::<u64>().is_ok_and(|bytes| bytes > 0) {
-        machine.run(zpool::expand_cmd(pool, &partition.device), &[])?;
+        // udev follows the partition, and takes its links away and gives them back while it does; ZFS opens the device
+        // anew by one of them, and a pool that does not find its disk stands still for ever.
+        machine.run(Cmd::new("udevadm").args(["settle", "--timeout=30"]).timeout(DEADLINE), &[])?;
+        machine.run(zpool::expand_cmd(pool, &device_of(machine, pool, &partition)?), &[])?;
         let size = pool_property(machine, pool, "size")?;
         changes.made.push(format!("{pool} has {size} bytes"));
     }
@@ -62,6 +65,23 @@ fn sfdisk() -> Cmd {
 
 fn pool_property(machine: &dyn Machine, pool: &str, property: &str) -> Result<String, MachineError> {
     machine.run_text(Cmd::new("zpool").args(["get", "-Hp", "-o", "value", property, pool]).timeout(DEADLINE))
+}
+
+/// What ZFS calls the partition.
+fn device_of(
+    machine: &dyn Machine,
+    pool: &str,
+    partition: &Partition,
+) -> Result<zpool::Device, IdentityError> {
+    let json = machine.run_text(zpool::status_cmd(pool))?;
+    let status = zpool::parse_status(pool, &json).map_err(MachineError::from)?;
+    let is_it = |device: &zpool::Device| {
+        machine.resolve(Path::new(&device.path)).is_some_and(|real| real == Path::new(&partition.device))
+    };
+    status.devices.into_iter().find(is_it).ok_or_else(|| IdentityError::Answer {
+        tool: "zpool status",
+        reason: format!("`{}` is not a device of `{pool}`", partition.device),
+    })
 }
 
 /// A random GUID (RFC 9562, version 4).

@@ -201,7 +201,9 @@ fn commands_carry_no_secret_and_are_what_an_admin_would_type() {
         sfdisk --quiet --no-reread --no-tell-kernel -N 2 /dev/vda
         partx -u --nr 2 /dev/vda
         zpool get -Hp -o value expandsize rpool
-        zpool online -e rpool /dev/vda2
+        udevadm settle --timeout=30
+        zpool status --json --json-int -p -P rpool
+        zpool online -e rpool 42
         zpool get -Hp -o value size rpool
         zfs list -H -o name -t filesystem -r rpool
         systemd-creds encrypt --name=srv@vault - -

@@ -4,7 +4,7 @@
 
 use super::{Access, Machine, MachineError};
 use kld_host::{Cmd, ParseError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
@@ -43,8 +43,13 @@ pub(crate) struct State {
     /// Changes until the machine dies; `None`: it lives.
     pub(crate) fuel: Option<usize>,
     pub(crate) now: u64,
+    /// Names below [`FAT`] that were changed and not synced since.
+    unsynced: BTreeSet<PathBuf>,
     random: u8,
 }
+
+/// Below this, a change that was not synced may leave an empty file when the machine dies.
+const FAT: &str = "/efi";
 
 #[derive(Default)]
 pub(crate) struct FakeMachine(Mutex<State>);
@@ -80,6 +85,14 @@ impl FakeMachine {
         self.tool(name, move |_, _, _| Ok(text.clone().into_bytes()));
     }
 
+    /// The worst that a power cut does to what was not synced.
+    pub(crate) fn cut_power(&self) {
+        let mut state = self.state();
+        for path in std::mem::take(&mut state.unsynced) {
+            state.files.put(&path.to_string_lossy(), "", 0o755);
+        }
+    }
+
     /// The commands since the last call.
     pub(crate) fn take_log(&self) -> Vec<String> {
         std::mem::take(&mut self.state().log)
@@ -89,6 +102,9 @@ impl FakeMachine {
 impl State {
     /// Counts a change; fails when the machine is dead.
     fn burn(&mut self, path: &Path) -> Result<(), MachineError> {
+        if path.starts_with(FAT) && self.fuel != Some(0) {
+            self.unsynced.insert(path.to_owned());
+        }
         match &mut self.fuel {
             None => Ok(()),
             Some(0) => Err(MachineError::File {
@@ -165,6 +181,15 @@ impl Machine for FakeMachine {
         state.burn(to)?;
         let file = state.files.0.remove(from).ok_or_else(|| missing("replace", to))?;
         state.files.0.insert(to.to_owned(), file);
+        Ok(())
+    }
+
+    fn sync(&self, path: &Path) -> Result<(), MachineError> {
+        let mut state = self.state();
+        state.burn(Path::new("sync"))?;
+        if path.starts_with(FAT) {
+            state.unsynced.clear();
+        }
         Ok(())
     }
 

@@ -112,6 +112,12 @@ impl Machine for RealMachine {
         fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(file_error("sync", folder))
     }
 
+    fn sync(&self, path: &Path) -> Result<(), MachineError> {
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let synced = fs::File::open(folder).and_then(|folder| Ok(rustix::fs::syncfs(folder)?));
+        synced.map_err(file_error("sync the file system of", path))
+    }
+
     fn remove(&self, path: &Path) -> Result<(), MachineError> {
         present(fs::remove_file(path)).map(drop).map_err(file_error("remove", path))
     }

@@ -7,6 +7,7 @@
 use crate::machine::fake::{FakeMachine, Files};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use kld_disk::BootEntry;
 use std::path::{Path, PathBuf};
 
 /// A file that the image carries below the mount point of an encrypted dataset.
@@ -87,6 +88,7 @@ pub(super) fn installed() -> FakeMachine {
     machine.answer("chown", "");
     machine.answer("chmod", "");
     machine.answer("partx", "");
+    machine.answer("udevadm", "");
     machine.tool("sfdisk", |args, input, files| {
         if args.iter().any(|arg| arg == "-N") {
             assert_eq!(input, b",+\n");
@@ -101,6 +103,9 @@ pub(super) fn installed() -> FakeMachine {
             ("get", Some("guid")) => "1234567890\n".into(),
             ("get", Some("expandsize")) => files.text("/room").unwrap_or("-".into()).into_bytes(),
             ("get", Some("size")) => "2076180480\n".into(),
+            ("status", _) => br#"{"pools":{"rpool":{"state":"ONLINE","vdevs":{"rpool":{"vdevs":{"x":
+                {"path":"/dev/disk/by-partlabel/rpool","guid":42}}}}}}}"#
+                .to_vec(),
             ("online", _) => {
                 files.0.remove(Path::new("/room"));
                 vec![]
@@ -118,6 +123,7 @@ pub(super) fn installed() -> FakeMachine {
 
 /// What a power cut leaves: RAM disks are empty, nothing is mounted, no key is loaded.
 pub(super) fn reboot(machine: &FakeMachine) {
+    machine.cut_power();
     let mut state = machine.state();
     let files = &mut state.files;
     let _ = umount(&[FILL.to_owned()], &[], files);
@@ -132,10 +138,13 @@ pub(super) fn reboot(machine: &FakeMachine) {
         };
         files.put(&path.to_string_lossy(), value, 0o644);
     }
-    let id = crate::identity::host_id::entry_id(
-        &kld_disk::BootEntry::parse(&files.text("/efi/loader/entries/debian.conf").unwrap_or_default())
-            .unwrap_or_default(),
-    );
+    // As systemd-boot does: the default entry, else another that has a kernel.
+    let bootable = |name: &str| {
+        let text = files.text(&format!("/efi/loader/entries/{name}.conf"))?;
+        BootEntry::parse(&text).ok().filter(|entry| entry.get("linux").is_some())
+    };
+    let entry = bootable("debian").or_else(|| bootable("debian.stand-in"));
+    let id = crate::identity::host_id::entry_id(&entry.expect("the loader finds an entry that boots"));
     files.put("/sys/module/spl/parameters/spl_hostid", id.unwrap_or(0).to_string(), 0o644);
 }
 
