@@ -1,11 +1,11 @@
 //! The host name, when somebody gave one at run time; the image has the manifest's.
+//!
+//! The unit tells the kernel afterwards: its sandbox has a host name of its own.
 
 use super::{Changes, Node, StepResult, write_if_other};
 use crate::machine::Access;
-use std::path::Path;
 
 const FILE: &str = "/etc/hostname";
-const PARAMETER: &str = "/proc/sys/kernel/hostname";
 
 pub(super) fn ensure(node: &Node<'_>, given: Option<&str>) -> StepResult {
     let Some(name) = given else { return Ok(Changes::default()) };
@@ -16,7 +16,6 @@ pub(super) fn ensure(node: &Node<'_>, given: Option<&str>) -> StepResult {
     }
     let mut changes = Changes::default();
     if write_if_other(node.machine, FILE, format!("{name}\n").as_bytes(), Access::PUBLIC)? {
-        node.machine.set_parameter(Path::new(PARAMETER), name)?;
         changes.made.push(format!("`{name}`"));
     }
     Ok(changes)

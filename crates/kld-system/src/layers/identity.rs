@@ -56,6 +56,12 @@ pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {
     );
     add(
         Service,
+        "ExecStartPost",
+        "-+/usr/bin/hostname --file /etc/hostname",
+        "a name given at first boot counts at once; outside the sandbox, which has a name of its own",
+    );
+    add(
+        Service,
         "ImportCredential",
         "kldload.*",
         "a person can give keys, addresses and secrets at first boot",

@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use kld_build::Cache;
 use kld_host::Cmd;
 use sha2::{Digest, Sha256};
 
-use crate::fixture::{KLDLOAD, RECIPE, kldload, scratch, webapp_image};
+use crate::fixture::{KLDLOAD, RECIPE, fresh, kldload, webapp_image};
 
 fn digest(path: &Path) -> String {
     let mut hash = Sha256::new();
@@ -22,13 +22,6 @@ fn digest(path: &Path) -> String {
         }
     }
     format!("{:x?}", hash.finalize())
-}
-
-fn fresh(name: &str) -> PathBuf {
-    let dir = scratch().join(name);
-    let _ = fs::remove_dir_all(&dir);
-    fs::create_dir_all(&dir).expect("writable");
-    dir
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -86,6 +79,9 @@ fn a_root_tree_made_again_from_the_lock_file_is_the_same() {
         &again.display().to_string(),
     ]);
     assert_eq!(digest(&again), digest(image), "two installations of the same packages");
+    // Every package file is kept for the next tree, all but the modules, which were compiled here.
+    let lock = fs::read_to_string(format!("{}.lock", again.display())).expect("the lock file is there");
+    assert_eq!(names(&cache.join("packages")).len(), lock.matches("[[package]]").count() - 1);
     fs::remove_dir_all(dir).expect("removable");
 }
 
@@ -185,5 +181,23 @@ fn an_unsigned_archive_is_refused() {
     let said = &output.stderr;
     assert_eq!(output.code, 1, "{said}");
     assert!(said.contains("hint: the archive is not signed"), "{said}");
+    assert!(!dir.join("x.img").exists());
+}
+
+#[test]
+fn a_missing_program_is_named_with_its_package() {
+    let dir = fresh("bare");
+    let empty = dir.join("empty");
+    fs::create_dir(&empty).expect("writable");
+    // Every program of the machine disappears; kldload needs none to start.
+    let script = "mount --bind \"$1\" /usr/bin && exec \"$2\" build --distro debian --profile core --cache \"$3\" --output \"$4\"";
+    let output = Cmd::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"])
+        .args([&empty, Path::new(KLDLOAD), &dir.join("cache"), &dir.join("x.img")])
+        .accept(1)
+        .output()
+        .expect("user namespaces work");
+    assert_eq!(output.code, 1, "{}", output.stderr);
+    assert!(output.stderr.contains("hint: `apt install mmdebstrap`"), "{}", output.stderr);
     assert!(!dir.join("x.img").exists());
 }

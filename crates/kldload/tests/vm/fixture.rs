@@ -7,7 +7,7 @@ use std::time::Duration;
 use kld_host::Cmd;
 use kld_manifest::check;
 use kld_system::{System, render};
-use kld_vm::{Disk, DiskFormat, Guest, Mac, Nic, Vm};
+use kld_vm::{Credential, Disk, DiskFormat, Guest, Mac, Nic, Vm};
 
 /// The program under test.
 pub(crate) const KLDLOAD: &str = env!("CARGO_BIN_EXE_kldload");
@@ -39,6 +39,14 @@ pub(crate) fn scratch() -> &'static Path {
         std::fs::create_dir_all(&dir).expect("the temporary directory is writable");
         dir
     })
+}
+
+/// An empty directory of its own for a test.
+pub(crate) fn fresh(name: &str) -> PathBuf {
+    let dir = scratch().join(name);
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).expect("writable");
+    dir
 }
 
 /// The image of recipes/webapp.
@@ -89,15 +97,70 @@ pub(crate) fn wait_until_well(guest: &Guest) {
     );
 }
 
-/// The shared machine, as it was right after it became healthy.
+/// The shared machine, as it was right after it became healthy. It has a second card, [`ON_THE_WIRE`], and an operator
+/// who may come in as [`OPERATOR`].
 pub(crate) fn webapp() -> MutexGuard<'static, Guest> {
     static GUEST: OnceLock<Mutex<Guest>> = OnceLock::new();
     let guest = GUEST.get_or_init(|| {
-        let guest = boot_until_well(&machine(webapp_image(), 1));
+        let (local, remote) = cable();
+        let vm = machine(webapp_image(), 1)
+            .nic(Nic::Cable { mac: ON_THE_WIRE, local, remote })
+            .credential(operator(&key_pair().1, OPERATOR));
+        let guest = boot_until_well(&vm);
         guest.save("well").expect("the state is saved");
         Mutex::new(guest)
     });
     let guest = guest.lock().unwrap_or_else(PoisonError::into_inner);
     guest.restore("well").expect("the state is restored");
     guest
+}
+
+/// The card of the shared machine that another machine can be joined to.
+pub(crate) const ON_THE_WIRE: Mac = Mac::numbered(11);
+/// The address that the operator's key may use in wg0.
+pub(crate) const OPERATOR: &str = "10.8.0.9/32";
+
+/// The ends of the cable: the shared machine's first.
+pub(crate) fn cable() -> (PathBuf, PathBuf) {
+    (scratch().join("wire-a"), scratch().join("wire-b"))
+}
+
+/// The operator's WireGuard key pair, private and public, made for this run.
+pub(crate) fn key_pair() -> &'static (String, String) {
+    static PAIR: OnceLock<(String, String)> = OnceLock::new();
+    PAIR.get_or_init(|| {
+        let private = Cmd::new("wg").arg("genkey").stdout_string().expect("wg is installed");
+        let public =
+            Cmd::new("wg").arg("pubkey").stdin_bytes(private.as_bytes()).stdout_string().expect("wg works");
+        (private.trim().to_owned(), public.trim().to_owned())
+    })
+}
+
+/// The credential that lets an operator in.
+fn operator(public_key: &str, allowed_ips: &str) -> Credential {
+    Credential::new(
+        "kldload.operator",
+        format!("name=test plane=wg0 public_key={public_key} allowed_ips={allowed_ips}\n"),
+    )
+}
+
+/// A writable copy of an image that outlives one start of a machine.
+pub(crate) fn copy_of(image: &Path, name: &str) -> PathBuf {
+    let copy = scratch().join(name);
+    let _ = std::fs::remove_file(&copy);
+    Cmd::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+        .arg(image)
+        .arg(&copy)
+        .run()
+        .expect("qemu-img makes an overlay");
+    copy
+}
+
+/// A machine on such a copy.
+pub(crate) fn machine_on(disk: &Path) -> Vm {
+    Vm::new()
+        .memory_mib(1536)
+        .disk(Disk::new(disk, DiskFormat::Qcow2).volatile())
+        .nic(Nic::isolated(Mac::numbered(1)))
 }

@@ -7,4 +7,8 @@ mod builds;
 mod core;
 mod first_boot;
 mod fixture;
+mod mesh;
+mod readme;
+mod tools;
+mod vault;
 mod webapp;

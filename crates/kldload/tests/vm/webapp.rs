@@ -19,6 +19,19 @@ fn dataset_properties_equal_the_manifest() {
     }
 }
 
+#[test]
+fn the_pool_has_every_feature_of_its_compatibility_set() {
+    let guest = webapp();
+    let script = "for name in $(grep -v '^#' /usr/share/zfs/compatibility.d/$(zpool get -H -o value compatibility rpool)); do \
+                    echo $name $(zpool get -H -o value feature@$name rpool); done";
+    let features = guest.run_ok(script).expect("the pool is asked");
+    assert!(features.lines().count() > 40, "{features}");
+    let off = features.lines().find(|line| !line.ends_with(" enabled") && !line.ends_with(" active"));
+    assert_eq!(off, None, "{features}");
+    let status = guest.run_ok("zpool status rpool").expect("the pool is asked");
+    assert!(!status.contains("status:"), "zpool has no remark: {status}");
+}
+
 /// Sizes as bytes: `128k` is what a person writes, `131072` what `zfs get -p` says.
 fn normal(name: &str, value: &str) -> String {
     let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
