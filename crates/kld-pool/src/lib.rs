@@ -35,12 +35,14 @@ mod format;
 mod name;
 mod pool_properties;
 mod properties;
+#[allow(dead_code, reason = "the verifier uses the rest")]
+pub mod read;
 mod spec;
 pub mod tree;
 mod write;
 
 pub use codec::Compression;
-pub use device::{Progress, Region, WriteAt};
+pub use device::{Progress, ReadAt, Region, WriteAt};
 pub use name::{DatasetName, NameError, PoolName};
 pub use pool_properties::PoolProperties;
 pub use properties::{Properties, PropertyError};
