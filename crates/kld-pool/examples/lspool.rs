@@ -16,6 +16,9 @@ struct Args {
     /// List the files of this dataset.
     #[arg(long)]
     files: Option<String>,
+    /// Check everything.
+    #[arg(long)]
+    verify: bool,
     /// Read the files too.
     #[arg(long)]
     read: bool,
@@ -38,6 +41,15 @@ fn main() -> anyhow::Result<()> {
         for (name, property) in pool.dataset_properties(&dataset)? {
             writeln!(out, "  {name} = {:?} ({:?})", property.value, property.source)?;
         }
+    }
+    if args.verify {
+        let start = std::time::Instant::now();
+        let report = kld_pool::verify::verify(&pool, &());
+        report.findings.iter().try_for_each(|finding| writeln!(out, "{:?}: {finding}", finding.kind))?;
+        writeln!(out, "not checked: {:?}", report.not_checked)?;
+        let (blocks, copies, mib) = (report.blocks, report.copies, report.bytes >> 20);
+        let (used, seconds) = (&report.used, start.elapsed().as_secs_f64());
+        writeln!(out, "{blocks} blocks, {copies} copies, {mib} MiB read, used {used:?}, {seconds:.2} s")?;
     }
     if let Some(name) = &args.files {
         let filesystem = pool.filesystem(name)?;

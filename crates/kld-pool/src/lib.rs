@@ -35,10 +35,10 @@ mod format;
 mod name;
 mod pool_properties;
 mod properties;
-#[allow(dead_code, reason = "the verifier uses the rest")]
 pub mod read;
 mod spec;
 pub mod tree;
+pub mod verify;
 mod write;
 
 pub use codec::Compression;

@@ -12,8 +12,10 @@ use super::vdev::{DATA_START, Device, Form, Top};
 
 /// Bytes of decoded metadata that are kept.
 const CACHE_BYTES: usize = 64 << 20;
-/// Pointers in the list that stands in for a block in parts.
+/// Least bytes of the list that stands in for a block in parts.
 const GANG_MIN: usize = 512;
+/// Parts of parts that are followed; a pool that is nearly full needs two or three.
+pub(crate) const MAX_GANG_DEPTH: u32 = 5;
 
 /// The vdevs, and what is remembered of blocks read from them.
 #[derive(Debug)]
@@ -115,7 +117,7 @@ impl<'a> Blocks<'a> {
                 self.decode(pointer, *compression, payload[..*len].to_vec(), "inline".to_owned())
             }
             Body::Stored(stored) => {
-                let raw = self.read_raw(stored, pointer.physical_birth)?;
+                let raw = self.read_raw(stored, pointer.physical_birth, 0)?;
                 let at = stored.dvas().next().map(|dva| place(&dva)).unwrap_or_default();
                 self.decode(pointer, stored.compression, raw, at)
             }
@@ -143,6 +145,17 @@ impl<'a> Blocks<'a> {
         Ok(block)
     }
 
+    /// Decodes the bytes of a copy that is good.
+    pub(crate) fn decode_stored(
+        &self,
+        pointer: &BlockPointer,
+        compression: u8,
+        raw: Vec<u8>,
+        dva: &Dva,
+    ) -> Result<Vec<u8>, ReadError> {
+        self.decode(pointer, compression, raw, place(dva))
+    }
+
     fn decode(
         &self,
         pointer: &BlockPointer,
@@ -160,12 +173,12 @@ impl<'a> Blocks<'a> {
     }
 
     /// The bytes of the first copy that is good.
-    fn read_raw(&self, stored: &Stored, birth: u64) -> Result<Vec<u8>, ReadError> {
+    fn read_raw(&self, stored: &Stored, birth: u64, depth: u32) -> Result<Vec<u8>, ReadError> {
         let mut last = None;
         let mut bad = 0;
         for dva in stored.dvas() {
             for child in 0..self.children(&dva) {
-                match self.read_copy(stored, &dva, child, birth) {
+                match self.read_copy_at(stored, &dva, child, birth, depth) {
                     Ok(raw) => {
                         self.healed.fetch_add(bad, Ordering::Relaxed);
                         return Ok(raw);
@@ -224,9 +237,23 @@ impl<'a> Blocks<'a> {
         child: usize,
         birth: u64,
     ) -> Result<Vec<u8>, CopyProblem> {
+        self.read_copy_at(stored, dva, child, birth, 0)
+    }
+
+    fn read_copy_at(
+        &self,
+        stored: &Stored,
+        dva: &Dva,
+        child: usize,
+        birth: u64,
+        depth: u32,
+    ) -> Result<Vec<u8>, CopyProblem> {
         if dva.gang {
+            if depth == MAX_GANG_DEPTH {
+                return Err(CopyProblem::Gang("it has too many levels"));
+            }
             let parts = self.read_gang(dva, child, birth)?;
-            return self.assemble(stored, &parts);
+            return self.assemble(stored, &parts, depth + 1);
         }
         let raw = self.read_device(dva, child, stored.psize)?;
         self.check(stored, &raw)?;
@@ -269,9 +296,8 @@ impl<'a> Blocks<'a> {
         Err(CopyProblem::Checksum)
     }
 
-    /// Puts a block together from its parts, which must add up to it. Each part is shorter than the whole or the only
-    /// one that is left, so this ends.
-    fn assemble(&self, stored: &Stored, parts: &[BlockPointer]) -> Result<Vec<u8>, CopyProblem> {
+    /// Puts a block together from its parts, which must add up to it.
+    fn assemble(&self, stored: &Stored, parts: &[BlockPointer], depth: u32) -> Result<Vec<u8>, CopyProblem> {
         let mut raw = Vec::with_capacity(stored.psize);
         for part in parts {
             let Body::Stored(part_stored) = &part.body else {
@@ -281,7 +307,7 @@ impl<'a> Blocks<'a> {
                 return Err(CopyProblem::Gang("the parts are longer than the block"));
             }
             let bytes = self
-                .read_raw(part_stored, part.physical_birth)
+                .read_raw(part_stored, part.physical_birth, depth)
                 .map_err(|error| CopyProblem::Io(error.to_string()))?;
             raw.extend(bytes);
         }

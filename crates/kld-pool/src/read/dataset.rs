@@ -79,13 +79,11 @@ pub(crate) struct DatasetPhys {
     pub(crate) created_txg: u64,
     pub(crate) deadlist: u64,
     pub(crate) referenced: u64,
-    pub(crate) compressed: u64,
     pub(crate) uncompressed: u64,
     pub(crate) unique: u64,
     pub(crate) guid: u64,
     pub(crate) flags: u64,
     pub(crate) root: [u8; POINTER],
-    pub(crate) next_clones: u64,
     pub(crate) properties: u64,
 }
 
@@ -139,13 +137,11 @@ impl DatasetPhys {
             created_txg: at(7),
             deadlist: at(8),
             referenced: at(9),
-            compressed: at(10),
             uncompressed: at(11),
             unique: at(12),
             guid: at(14),
             flags: at(15),
             root,
-            next_clones: at(32),
             properties: at(33),
         })
     }

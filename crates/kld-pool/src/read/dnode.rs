@@ -34,13 +34,6 @@ pub(crate) struct Dnode {
     pub(crate) spill: Option<[u8; POINTER]>,
 }
 
-/// A block of an object that is not a hole.
-#[derive(Clone, Debug)]
-pub(crate) struct Data {
-    pub(crate) number: u64,
-    pub(crate) pointer: BlockPointer,
-}
-
 impl Dnode {
     /// Decodes the dnode at the start of `bytes`, which may be longer; none when the slot is free.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Dnode>, &'static str> {
@@ -163,8 +156,8 @@ impl Dnode {
         }
     }
 
-    /// The first data block at or after `from` that is not a hole.
-    pub(crate) fn next_data(&self, blocks: &Blocks, from: u64) -> Result<Option<Data>, ReadError> {
+    /// The number of the first data block at or after `from` that is not a hole.
+    pub(crate) fn next_data(&self, blocks: &Blocks, from: u64) -> Result<Option<u64>, ReadError> {
         let top = self.levels - 1;
         let shift = self.span_shift(top);
         let first = from.checked_shr(shift).unwrap_or(0);
@@ -190,12 +183,12 @@ impl Dnode {
         level: u8,
         base: u64,
         from: u64,
-    ) -> Result<Option<Data>, ReadError> {
+    ) -> Result<Option<u64>, ReadError> {
         if pointer.is_hole() {
             return Ok(None);
         }
         let Some(below) = level.checked_sub(1) else {
-            return Ok((base >= from).then_some(Data { number: base, pointer }));
+            return Ok((base >= from).then_some(base));
         };
         let block = blocks.read_cached(&pointer)?;
         let shift = self.span_shift(below);

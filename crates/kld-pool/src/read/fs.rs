@@ -181,8 +181,8 @@ impl<'a> Filesystem<'a> {
     pub fn next_data(&self, file: &Node, offset: u64) -> Result<Option<(u64, u64)>, ReadError> {
         let size = file.dnode.block_size;
         let Some(first) = file.dnode.next_data(&self.set.blocks, offset / size)? else { return Ok(None) };
-        let start = first.number.saturating_mul(size).max(offset);
-        let end = first.number.saturating_add(1).saturating_mul(size).min(file.metadata.size);
+        let start = first.saturating_mul(size).max(offset);
+        let end = first.saturating_add(1).saturating_mul(size).min(file.metadata.size);
         Ok((start < end).then_some((start, end)))
     }
 

@@ -108,57 +108,9 @@ impl<'a> ObjectSet<'a> {
         self.dnode(number)?.read_bytes(&self.blocks, 0, &mut bytes)?;
         Ok(bytes)
     }
-
-    /// All objects in ascending order of their numbers. A block of dnodes that cannot be read is one error, then the
-    /// next one follows; when what lies above it cannot be read, the error is the last item.
-    pub(crate) fn objects(&self) -> Objects<'_, 'a> {
-        Objects { set: self, next_block: Some(0), open: Vec::new() }
-    }
 }
 
-/// Iterates over objects.
-#[derive(Debug)]
-pub(crate) struct Objects<'s, 'a> {
-    set: &'s ObjectSet<'a>,
-    /// None at the end.
-    next_block: Option<u64>,
-    /// Objects of the current block, last first.
-    open: Vec<Result<(u64, Dnode), ReadError>>,
-}
-
-impl Iterator for Objects<'_, '_> {
-    type Item = Result<(u64, Dnode), ReadError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(object) = self.open.pop() {
-                return Some(object);
-            }
-            let data = match self.set.meta.next_data(&self.set.blocks, self.next_block?) {
-                Ok(Some(data)) => data,
-                Ok(None) => {
-                    self.next_block = None;
-                    return None;
-                }
-                Err(error) => {
-                    self.next_block = None;
-                    return Some(Err(error));
-                }
-            };
-            self.next_block = data.number.checked_add(1);
-            let Some(first) = data.number.checked_mul(SLOTS_PER_BLOCK) else {
-                self.next_block = None;
-                return None;
-            };
-            match self.set.blocks.read_cached(&data.pointer) {
-                Ok(block) => self.open = objects_of(&block, first),
-                Err(error) => return Some(Err(error)),
-            }
-        }
-    }
-}
-
-/// The dnodes in a block whose first slot is object `first`, last first.
+/// The dnodes in a block whose first slot is object `first`, in ascending order.
 pub(crate) fn objects_of(block: &[u8], first: u64) -> Vec<Result<(u64, Dnode), ReadError>> {
     let mut found = Vec::new();
     let mut slot = 0;
@@ -177,6 +129,5 @@ pub(crate) fn objects_of(block: &[u8], first: u64) -> Vec<Result<(u64, Dnode), R
             }
         };
     }
-    found.reverse();
     found
 }

@@ -210,13 +210,4 @@ impl BlockPointer {
             Body::Hole | Body::Embedded { .. } | Body::Redacted => 0,
         }
     }
-
-    /// Bytes after compression, once.
-    pub(crate) fn psize(&self) -> u64 {
-        match &self.body {
-            Body::Stored(stored) => stored.psize as u64,
-            Body::Embedded { len, .. } => *len as u64,
-            Body::Hole | Body::Redacted => 0,
-        }
-    }
 }

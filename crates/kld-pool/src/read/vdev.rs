@@ -27,7 +27,6 @@ impl std::fmt::Debug for Device<'_> {
 #[derive(Clone, Debug)]
 pub(crate) struct Top {
     pub(crate) form: Form,
-    pub(crate) guid: u64,
     pub(crate) ashift: u32,
     /// Bytes of its space.
     pub(crate) asize: u64,
@@ -66,7 +65,6 @@ impl Top {
         let number = |name| tree.number(name).unwrap_or(0);
         Some(Top {
             form,
-            guid: number("guid"),
             // Shifts that no vdev has would make later arithmetic wrong; such a vdev has no space.
             ashift: u32::try_from(number("ashift")).ok().filter(|shift| *shift <= 16).unwrap_or(9),
             asize: number("asize"),
