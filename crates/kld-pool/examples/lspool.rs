@@ -5,7 +5,7 @@ use std::io::Write;
 
 use anyhow::Context;
 use clap::Parser;
-use kld_pool::read::{NodeKind, Pool};
+use kld_pool::read::{NodeKind, Pool, diff};
 use kld_pool::{ReadAt, Region};
 
 /// Lists datasets, properties and files of a pool on images of disks or partitions.
@@ -16,6 +16,9 @@ struct Args {
     /// List the files of this dataset.
     #[arg(long)]
     files: Option<String>,
+    /// List what changed since this snapshot; with `--files`.
+    #[arg(long)]
+    since: Option<String>,
     /// Check everything.
     #[arg(long)]
     verify: bool,
@@ -53,6 +56,12 @@ fn main() -> anyhow::Result<()> {
     }
     if let Some(name) = &args.files {
         let filesystem = pool.filesystem(name)?;
+        if let Some(since) = &args.since {
+            for difference in diff(&pool.filesystem(since)?, &filesystem)? {
+                writeln!(out, "{difference}")?;
+            }
+            return Ok(());
+        }
         let (mut names, mut bytes) = (0u64, 0u64);
         for entry in filesystem.walk() {
             let entry = entry?;

@@ -48,7 +48,7 @@ impl ReadAt for File {
     }
 }
 
-impl ReadAt for [u8] {
+impl ReadAt for &[u8] {
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<()> {
         let part = usize::try_from(at)
             .ok()

@@ -11,6 +11,7 @@ pub(crate) mod bytes;
 pub(crate) mod checksum;
 pub(crate) mod dataset;
 pub(crate) mod decompress;
+pub(crate) mod diff;
 pub(crate) mod dnode;
 pub(crate) mod error;
 pub(crate) mod fs;
@@ -27,6 +28,7 @@ pub(crate) mod volume;
 pub(crate) mod zap;
 
 pub use dataset::{Dataset, DatasetKind, DatasetSpace};
+pub use diff::{Change, Difference, diff};
 pub use error::{OpenError, ReadError};
 pub use fs::{Content, DirEntry, Filesystem, Walk, WalkEntry};
 pub use node::{Metadata, Node, NodeKind};

@@ -10,8 +10,8 @@ use kld_pool::verify::{FindingKind, Report, verify};
 use proptest::prelude::*;
 use support::{Random, dataset, pool, random_tree, write};
 
-fn report(bytes: &Vec<u8>) -> Report {
-    verify(&Pool::open(&[bytes]).unwrap(), &())
+fn report(bytes: &[u8]) -> Report {
+    verify(&Pool::open(&[&bytes]).unwrap(), &())
 }
 
 #[track_caller]

@@ -91,6 +91,16 @@ impl Dnode {
         u32::from(self.indirect_shift - POINTER_SHIFT)
     }
 
+    /// Pointers in an indirect block.
+    pub(crate) fn fanout(&self) -> u64 {
+        1 << self.fanout_shift()
+    }
+
+    /// What decides which block a pointer leads to: objects of equal shape can be compared pointer by pointer.
+    pub(crate) fn shape(&self) -> (u8, u8, u64, usize) {
+        (self.levels, self.indirect_shift, self.block_size, self.pointers.len())
+    }
+
     /// Data blocks below one pointer at `level` (a pointer at level 0 is a data block), as a shift.
     fn span_shift(&self, level: u8) -> u32 {
         self.fanout_shift() * u32::from(level)
