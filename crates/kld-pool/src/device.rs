@@ -1,4 +1,4 @@
-//! Where a pool is written to: any output with positions, and a report of how far the work is.
+//! Where a pool is written to and read from: anything with positions, and a report of how far the work is.
 
 use std::fs::File;
 use std::io;
@@ -23,6 +23,53 @@ impl WriteAt for File {
 
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+}
+
+/// A vdev, or anything that holds the bytes of one, read at any position and from several threads.
+pub trait ReadAt: Sync {
+    /// Fills all of `buf` from byte `at`; fails when that is past the end.
+    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<()>;
+
+    /// Its size in bytes.
+    fn size(&self) -> io::Result<u64>;
+}
+
+impl ReadAt for File {
+    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<()> {
+        self.read_exact_at(buf, at)
+    }
+
+    /// Also right for a block device, whose metadata says 0.
+    fn size(&self) -> io::Result<u64> {
+        use std::io::{Seek, SeekFrom};
+        let mut file = self;
+        file.seek(SeekFrom::End(0))
+    }
+}
+
+impl ReadAt for &[u8] {
+    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<()> {
+        let part = usize::try_from(at)
+            .ok()
+            .and_then(|start| self.get(start..start.checked_add(buf.len())?))
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        buf.copy_from_slice(part);
+        Ok(())
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
+    }
+}
+
+impl ReadAt for Vec<u8> {
+    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<()> {
+        self.as_slice().read_at(buf, at)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
     }
 }
 
@@ -51,6 +98,20 @@ impl WriteAt for Region<'_> {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+}
+
+impl ReadAt for Region<'_> {
+    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<()> {
+        at.checked_add(buf.len() as u64)
+            .filter(|end| *end <= self.len)
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        let at = self.start.checked_add(at).ok_or(io::ErrorKind::UnexpectedEof)?;
+        self.file.read_exact_at(buf, at)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.len)
     }
 }
 

@@ -35,12 +35,14 @@ mod format;
 mod name;
 mod pool_properties;
 mod properties;
+pub mod read;
 mod spec;
 pub mod tree;
+pub mod verify;
 mod write;
 
 pub use codec::Compression;
-pub use device::{Progress, Region, WriteAt};
+pub use device::{Progress, ReadAt, Region, WriteAt};
 pub use name::{DatasetName, NameError, PoolName};
 pub use pool_properties::PoolProperties;
 pub use properties::{Properties, PropertyError};
