@@ -21,7 +21,20 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kld-system", &["kld-manifest"]),
     ("kld-ui", &[]),
     ("kld-vm", &["kld-host"]),
-    ("kldload", &["kld-build", "kld-host", "kld-manifest", "kld-node", "kld-system", "kld-ui", "kld-vm"]),
+    (
+        "kldload",
+        &[
+            "kld-build",
+            "kld-disk",
+            "kld-host",
+            "kld-manifest",
+            "kld-node",
+            "kld-pool",
+            "kld-system",
+            "kld-ui",
+            "kld-vm",
+        ],
+    ),
 ];
 
 /// More lines than this, and a file surely holds a second thing.

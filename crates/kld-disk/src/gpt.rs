@@ -3,6 +3,10 @@
 //! Follows UEFI 2.10, chapter 5 (GUID Partition Table): a protective MBR, 128 entries of 128 bytes, a backup at the
 //! end. Limits: 512-byte sectors, these two partitions, labels of at most 36 UTF-16 units.
 
+mod read;
+
+pub use read::{FoundPartition, read_partitions};
+
 use crate::crc32::crc32;
 use crate::{Guid, MIB, SECTOR, Section};
 use std::io::{self, Seek, SeekFrom, Write};

@@ -24,6 +24,12 @@ impl Guid {
         Self(bytes)
     }
 
+    /// The GUID that a GPT holds as these bytes.
+    pub fn from_disk(bytes: [u8; 16]) -> Self {
+        // Turning around is its own opposite.
+        Self(Self(bytes).to_disk())
+    }
+
     /// The bytes as a GPT holds them.
     pub fn to_disk(self) -> [u8; 16] {
         let mut bytes = self.0;

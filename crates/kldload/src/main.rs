@@ -35,6 +35,7 @@ enum Command {
     Build(commands::build::Args),
     Run(commands::run::Args),
     Status(commands::status::Args),
+    Pool(commands::pool::Args),
     Node(commands::node::Args),
     Manifest(commands::manifest::Args),
 }
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         Command::Build(args) => commands::build::run(&printer, &args),
         Command::Run(args) => commands::run::run(&printer, &args),
         Command::Status(args) => commands::status::run(&printer, &args),
+        Command::Pool(args) => commands::pool::run(&printer, &args),
         Command::Node(args) => commands::node::run(&printer, &args),
         Command::Manifest(args) => commands::manifest::run(&printer, &args),
     };

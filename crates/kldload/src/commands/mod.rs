@@ -1,9 +1,10 @@
-//! One file per command: its arguments, its help and what it does.
+//! One file per command (a folder for one with verbs): its arguments, its help and what it does.
 
 pub(crate) mod build;
 pub(crate) mod check;
 pub(crate) mod explain;
 pub(crate) mod manifest;
 pub(crate) mod node;
+pub(crate) mod pool;
 pub(crate) mod run;
 pub(crate) mod status;

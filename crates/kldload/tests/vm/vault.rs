@@ -1,0 +1,116 @@
+//! What the first recipe does without: encryption at rest, secrets, replication.
+
+use std::path::Path;
+
+use kld_host::Cmd;
+use kld_vm::{Credential, Guest};
+
+use crate::fixture::{BOOT, boot_until_well, copy_of, kldload, machine_on, scratch, wait_until_well};
+
+const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vm/vault/appliance.manifest");
+/// Given from outside, never kept in clear.
+const ANSWER: &str = "six times seven is forty-two";
+
+#[test]
+fn keys_and_secrets_are_born_on_the_machine_and_copies_leave_it_encrypted() {
+    let image = scratch().join("vault.img");
+    kldload(["build", MANIFEST, "--size", "6G", "--output", &image.display().to_string()]);
+    let disk = copy_of(&image, "vault.qcow2");
+    let guest = machine_on(&disk)
+        .credential(Credential::new("kldload.secret.answer", ANSWER))
+        .start()
+        .expect("QEMU starts");
+    guest.wait_control(BOOT, |_| ()).expect("it boots");
+    guest.wait_system(BOOT, |_| ()).expect("the units settle");
+
+    let state = guest.run_ok("zfs get -H -o value encryption,keystatus,mounted rpool/srv/vault");
+    assert_eq!(state.expect("the dataset is there"), "aes-256-gcm\navailable\nyes");
+    services_see_secrets_and_nobody_else_does(&guest);
+    replication_sends_ciphertext(&guest);
+    wait_until_well(&guest);
+    let (secret, plain) = (marker(&guest, "/srv/vault/secret"), marker(&guest, "/var/log/plain"));
+    let seen = guest.run_ok("cat /srv/vault/seen").expect("readable");
+    guest.cut_power();
+
+    // Who has the disk has what is not encrypted, and nothing else.
+    assert!(holds(&disk, &plain), "the search finds what lies in clear");
+    assert!(!holds(&disk, &secret), "what is encrypted must not lie in clear");
+    assert!(!holds(&disk, ANSWER), "a secret must not lie in clear");
+
+    // After the power cut the key is unlocked without anybody; the secret that was given once is still there.
+    let guest = boot_until_well(&machine_on(&disk));
+    let kept = guest.run_ok("cat /srv/vault/secret /srv/vault/seen").expect("readable");
+    assert!(kept.contains(&secret) && kept.contains(&seen), "{kept}");
+}
+
+/// 4 KiB of letters that no compression shortens, in a file; gives the first of them.
+fn marker(guest: &Guest, path: &str) -> String {
+    let script =
+        format!("base64 -w0 /dev/urandom | head -c 4096 > {path}; sync; zpool sync; head -c 64 {path}");
+    guest.run_ok(&script).expect("written")
+}
+
+/// Whether a file holds these bytes anywhere.
+fn holds(path: &Path, text: &str) -> bool {
+    let found = Cmd::new("grep")
+        .args(["--quiet", "--text", "--fixed-strings", "--", text])
+        .arg(path)
+        .accept(1)
+        .output();
+    found.expect("the disk is readable").code == 0
+}
+
+fn services_see_secrets_and_nobody_else_does(guest: &Guest) {
+    let seen = guest.run_ok("cat /srv/vault/seen").expect("the service has run");
+    let sha = guest.run_ok(&format!("printf %s '{ANSWER}' | sha256sum | cut -d' ' -f1")).expect("hashed");
+    assert!(seen.contains(&format!("{sha}  answer")), "{seen}");
+    assert!(seen.lines().any(|line| line.ends_with("  token") && line.len() == 71), "{seen}");
+    let refused = guest.run("runuser -u nobody -- cat /run/credentials/vault.service/token").expect("asked");
+    assert!(!refused.is_ok(), "{}", refused.text());
+    let found = guest
+        .run_ok(&format!("grep -rlF '{ANSWER}' /etc /var /srv /root 2>/dev/null; journalctl --no-pager | grep -cF '{ANSWER}'; true"))
+        .expect("searched");
+    assert_eq!(found, "0", "a secret in a file or a log");
+}
+
+/// The other machine is this one under another address: what matters is the sandbox, the account and the stream.
+fn replication_sends_ciphertext(guest: &Guest) {
+    guest
+        .run_ok(
+            "set -e
+             ip address add 10.8.2.9/32 dev lo
+             useradd --create-home --shell /bin/sh receiver
+             zfs create -o mountpoint=none rpool/copy
+             zfs allow receiver create,mount,receive,mountpoint,canmount rpool/copy
+             install -d -m 700 -o receiver -g receiver /home/receiver/.ssh
+             install -m 600 -o receiver -g receiver /etc/kldload/replication/ssh_key.pub /home/receiver/.ssh/authorized_keys
+             mkdir -p /run/sshd
+             systemd-run --unit=receiver /usr/sbin/sshd -D -f /dev/null -o UsePAM=yes -o ListenAddress=10.8.2.9 -o AllowUsers=receiver -o PidFile=none",
+        )
+        .expect("there is somebody to send to");
+    // All of it first, then what has changed.
+    for name in ["now", "later"] {
+        guest
+            .run_ok(&format!("date >> /srv/vault/log; zfs snapshot rpool/srv/vault@{name}"))
+            .expect("it changes");
+        let log =
+            "systemctl start kldload-replicate || journalctl --no-pager -u kldload-replicate | tail -30";
+        let log = guest.run_for(log, BOOT).expect("it answers").text();
+        let copy = guest.run("zfs list -H -o name -t snapshot -r rpool/copy").expect("it answers").text();
+        assert!(copy.lines().any(|copied| copied == format!("rpool/copy/vault@{name}")), "{copy}\n{log}");
+    }
+    guest.run_ok("systemctl stop receiver").expect("nothing else listens any more");
+    // The copy is of use only to who has the key.
+    let state =
+        guest.run_ok("zfs get -H -o value encryption,keystatus rpool/copy/vault").expect("it is there");
+    assert_eq!(state, "aes-256-gcm\nunavailable");
+    // The account may send, and nothing else.
+    for command in [
+        "zfs destroy rpool/srv/vault@now",
+        "zfs snapshot rpool/srv/vault@evil",
+        "zfs rollback rpool/srv/vault@later",
+    ] {
+        let refused = guest.run(&format!("runuser -u kldload-replicate -- {command}")).expect("asked");
+        assert!(refused.error_text().contains("permission denied"), "{command}: {}", refused.error_text());
+    }
+}
