@@ -3,6 +3,8 @@
 //! [`pool`] is the order of things; [`fs`] writes one file system, [`dsl`] the tree of datasets and snapshots above them,
 //! [`media`] puts blocks on the vdev that [`space`] gives out.
 
+pub(crate) mod allocator;
+pub(crate) mod blocks;
 pub(crate) mod dsl;
 pub(crate) mod error;
 pub(crate) mod fs;
@@ -10,8 +12,10 @@ pub(crate) mod indirect;
 pub(crate) mod label;
 pub(crate) mod media;
 pub(crate) mod objset;
+pub(crate) mod pipeline;
 pub(crate) mod plan;
 pub(crate) mod pool;
 pub(crate) mod seed;
 pub(crate) mod space;
 pub(crate) mod txg;
+pub(crate) mod volume;
