@@ -5,6 +5,7 @@
 
 pub(crate) mod acl;
 pub(crate) mod attributes;
+mod xattr_dirs;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,7 @@ use crate::format::SECTOR;
 use crate::format::blkptr::BlockPointer;
 use crate::format::dnode::{Dnode, FLAG_BYTES_ACCOUNTED, FLAG_OBJECTS_ACCOUNTED, SLOT, object_type};
 use crate::format::zap::Zap;
-use crate::tree::{Data, Kind, NodeId, ReadError, Tree};
+use crate::tree::{Data, Kind, Node, NodeId, ReadError, Tree};
 use crate::write::error::WriteError;
 use crate::write::media::Media;
 use crate::write::objset::{Legacy, ObjectSet, Part};
@@ -68,8 +69,10 @@ struct Inventory<'a> {
     /// First names, in the same order; only where they are needed.
     paths: Vec<Vec<u8>>,
     inodes: Vec<Inode>,
-    /// The directory that holds the first name.
+    /// The directory that holds the first name; the owner of a hidden one.
     parents: Vec<NodeId>,
+    /// Hidden directories of large extended attributes, by owner.
+    xattr_dirs: BTreeMap<NodeId, NodeId>,
 }
 
 /// A file system of which one version after the other is written.
@@ -81,7 +84,7 @@ pub(crate) struct Writer<'a> {
     features: BTreeSet<Feature>,
     numbers: Numbers,
     /// Content by object, as the version before has it.
-    files: BTreeMap<u64, &'a Data>,
+    files: BTreeMap<u64, Data>,
     legacy: Legacy,
     tables: Option<Tables>,
 }
@@ -123,11 +126,16 @@ impl<'a> Writer<'a> {
     pub(crate) fn write(
         &mut self,
         media: &mut Media,
-        tree: &'a Tree,
+        tree: &Tree,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Version, WriteError> {
+        let expanded = xattr_dirs::expand(tree);
+        let (tree, hidden) = match &expanded {
+            Some(expanded) => (&expanded.tree, expanded.dirs.as_slice()),
+            None => (tree, [].as_slice()),
+        };
         let mut objects = ObjectSet::following(std::mem::take(&mut self.legacy));
-        let mut inventory = Inventory::take(tree, media.rules.record);
+        let mut inventory = Inventory::take(tree, hidden, media.rules.record);
         let tables = match self.tables {
             Some(tables) => tables.put(&mut objects),
             None => Tables::reserve(&mut objects),
@@ -216,7 +224,10 @@ impl<'a> Writer<'a> {
         let mut spills = Vec::new();
         for i in 0..inventory.order.len() {
             let id = inventory.order[i];
-            inventory.inodes[id.index()].place.parent = inventory.object(inventory.parents[id.index()]);
+            let parent = inventory.object(inventory.parents[id.index()]);
+            let xattr_dir = inventory.xattr_dirs.get(&id).map(|dir| inventory.object(*dir));
+            let place = &mut inventory.inodes[id.index()].place;
+            (place.parent, place.xattr_dir) = (parent, xattr_dir);
             let packed = self.pack(inventory, id)?;
             let object = inventory.object(id);
             objects.get_mut(object).bonus = packed.bonus;
@@ -230,7 +241,7 @@ impl<'a> Writer<'a> {
     /// Writes the content of all files; gives their apparent size.
     fn write_files(
         &mut self,
-        inventory: &Inventory<'a>,
+        inventory: &Inventory,
         media: &mut Media,
         objects: &mut ObjectSet,
         progress: &mut dyn FnMut(u64),
@@ -255,7 +266,7 @@ impl<'a> Writer<'a> {
                 self.features.insert(Feature::LargeBlocks);
             }
             if media.rules.record {
-                files.insert(object, data);
+                files.insert(object, data.clone());
             }
             // Content that is the same by reference need not even be read.
             let is_same = self.files.get(&object).is_some_and(|before| before.is_same(data));
@@ -310,42 +321,68 @@ fn explain(inventory: &Inventory, failure: Failure, dataset: &str) -> WriteError
 }
 
 impl<'a> Inventory<'a> {
-    fn take(tree: &'a Tree, keep_paths: bool) -> Inventory<'a> {
-        let mut order = Vec::new();
-        let mut paths = Vec::new();
-        let mut seen = vec![false; tree.slot_count()];
-        let mut inodes = vec![Inode::default(); seen.len()];
-        let mut parents = vec![tree.root().id(); seen.len()];
-        for (path, node) in tree.walk() {
-            let id = node.id();
-            // The root has no parent that would have seen it.
+    fn take(tree: &'a Tree, hidden: &[(NodeId, NodeId)], keep_paths: bool) -> Inventory<'a> {
+        let count = tree.slot_count();
+        let mut inventory = Inventory {
+            tree,
+            order: Vec::new(),
+            paths: Vec::new(),
+            inodes: vec![Inode::default(); count],
+            parents: vec![tree.root().id(); count],
+            xattr_dirs: hidden.iter().copied().collect(),
+        };
+        let mut seen = vec![false; count];
+        // The root has no parent that would have seen it.
+        let mut add = |inventory: &mut Inventory, id: NodeId, path: &mut dyn FnMut() -> Vec<u8>| {
             if !std::mem::replace(&mut seen[id.index()], true) {
-                order.push(id);
+                inventory.order.push(id);
                 if keep_paths {
-                    paths.push(path);
+                    inventory.paths.push(path());
                 }
             }
-            if node.is_dir() {
-                let place = &mut inodes[id.index()].place;
-                place.links += 2;
-                for (_, child) in node.entries() {
-                    let below = child.id().index();
-                    inodes[id.index()].place.entries += 1;
-                    if child.is_dir() {
-                        inodes[id.index()].place.links += 1;
-                    } else {
-                        if inodes[below].place.links == 0 {
-                            parents[below] = id;
-                        }
-                        inodes[below].place.links += 1;
-                    }
-                    if child.is_dir() {
-                        parents[below] = id;
-                    }
+        };
+        for (mut path, node) in tree.walk() {
+            add(&mut inventory, node.id(), &mut || std::mem::take(&mut path));
+            inventory.visit(node);
+        }
+        for (owner, dir) in hidden {
+            // No name holds a NUL, so that these cannot be taken for any other.
+            let node = tree.node(*dir);
+            let base = if keep_paths { format!("{}\0", tree.path_of(*owner)) } else { String::new() };
+            inventory.parents[dir.index()] = *owner;
+            add(&mut inventory, *dir, &mut || base.clone().into_bytes());
+            inventory.visit(node);
+            for (name, file) in node.entries() {
+                add(&mut inventory, file.id(), &mut || [base.as_bytes(), name].concat());
+                inventory.inodes[file.id().index()].place.is_hidden = true;
+            }
+            inventory.inodes[dir.index()].place.is_hidden = true;
+            // Its number comes later; that there is one counts already for the size of the dnode.
+            inventory.inodes[owner.index()].place.xattr_dir = Some(0);
+        }
+        inventory
+    }
+
+    /// Counts the names in a directory.
+    fn visit(&mut self, node: Node) {
+        if !node.is_dir() {
+            return;
+        }
+        let id = node.id();
+        self.inodes[id.index()].place.links += 2;
+        for (_, child) in node.entries() {
+            let below = child.id().index();
+            self.inodes[id.index()].place.entries += 1;
+            if child.is_dir() {
+                self.inodes[id.index()].place.links += 1;
+                self.parents[below] = id;
+            } else {
+                if self.inodes[below].place.links == 0 {
+                    self.parents[below] = id;
                 }
+                self.inodes[below].place.links += 1;
             }
         }
-        Inventory { tree, order, paths, inodes, parents }
     }
 
     fn object(&self, id: NodeId) -> u64 {

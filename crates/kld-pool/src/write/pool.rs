@@ -319,6 +319,17 @@ impl Pool<'_> {
         let totals = dsl::totals(plan, &own, self.objects.space);
         dsl::check_quotas(plan, &own, &totals)?;
         let allocator = &self.media.allocator;
+        debug_assert!(
+            totals.first().is_none_or(|root| root.used >= allocator.allocated()),
+            "every allocated byte is charged to somebody"
+        );
+        debug_assert!(
+            plan.iter().any(|planned| planned
+                .properties
+                .is_some_and(|set| set.get("reservation").is_some() || set.get("refreservation").is_some()))
+                || totals.first().is_none_or(|root| root.used == allocator.allocated()),
+            "and none twice, unless somebody reserves more"
+        );
         let needed = allocator.allocated().max(totals.first().map_or(0, |root| root.used));
         if !allocator.fits() || needed > self.geometry.capacity() {
             let needed = device_size_for(needed, allocator.largest());

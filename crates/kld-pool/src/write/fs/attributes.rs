@@ -19,7 +19,7 @@ const FIRST_LAYOUT: u16 = 2;
 pub(crate) const MAX_SLOTS: u8 = 32;
 /// Longest value and longest packed list of extended attributes (`DXATTR_MAX_ENTRY_SIZE`, `DXATTR_MAX_SA_SIZE`).
 pub(crate) const MAX_XATTR_VALUE: usize = 32 << 10;
-const MAX_XATTRS: usize = (64 << 10) - 8;
+pub(super) const MAX_XATTRS: usize = (64 << 10) - 8;
 
 /// Name, registered length (0 = variable), byteswap class and number of every attribute of the ZPL.
 pub(crate) const REGISTRY: [(&str, u64, u64); 22] = [
@@ -58,6 +58,7 @@ mod attr {
     pub(super) const SIZE: u16 = 6;
     pub(super) const PARENT: u16 = 7;
     pub(super) const LINKS: u16 = 8;
+    pub(super) const XATTR: u16 = 9;
     pub(super) const RDEV: u16 = 10;
     pub(super) const FLAGS: u16 = 11;
     pub(super) const UID: u16 = 12;
@@ -89,6 +90,10 @@ pub(crate) struct Place {
     pub(crate) entries: u64,
     /// Transaction group its object was made in.
     pub(crate) born: u64,
+    /// The hidden directory of its large extended attributes.
+    pub(crate) xattr_dir: Option<u64>,
+    /// Whether it is such a directory, or a file in one.
+    pub(crate) is_hidden: bool,
 }
 
 /// What the dataset allows.
@@ -202,7 +207,7 @@ fn attributes_of(
     add(attr::UID, &[u64::from(meta.uid)]);
     add(attr::GID, &[u64::from(meta.gid)]);
     add(attr::PARENT, &[place.parent]);
-    add(attr::FLAGS, &[flags(permissions, is_dir, has_project)]);
+    add(attr::FLAGS, &[flags(permissions, is_dir, has_project) | u64::from(place.is_hidden)]);
     for number in [attr::ATIME, attr::MTIME, attr::CTIME, attr::CRTIME] {
         add(number, &time);
     }
@@ -213,6 +218,9 @@ fn attributes_of(
     if let Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } = kind {
         // The kernel's own dev_t: 12 and 20 bits.
         add(attr::RDEV, &[u64::from(*major) << 20 | u64::from(*minor)]);
+    }
+    if let Some(xattr_dir) = place.xattr_dir {
+        add(attr::XATTR, &[xattr_dir]);
     }
     add(attr::DACL_COUNT, &[acl.len() as u64]);
     list.push(Attribute {
@@ -232,10 +240,16 @@ fn pack_xattrs(xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Vec<u8>, XattrsToo
     if let Some(value) = xattrs.values().find(|value| value.len() > MAX_XATTR_VALUE) {
         return Err(XattrsTooLarge { bytes: value.len() });
     }
-    let list =
-        xattrs.iter().fold(NvList::new(), |list, (name, value)| list.with(name, Value::Bytes(value.clone())));
-    let packed = list.pack();
+    let packed = packed_xattrs(xattrs);
     if packed.len() > MAX_XATTRS { Err(XattrsTooLarge { bytes: packed.len() }) } else { Ok(packed) }
+}
+
+/// The list of attributes as the inode keeps it.
+pub(super) fn packed_xattrs(xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> Vec<u8> {
+    xattrs
+        .iter()
+        .fold(NvList::new(), |list, (name, value)| list.with(name, Value::Bytes(value.clone())))
+        .pack()
 }
 
 fn format_bits(kind: &Kind) -> u32 {
@@ -255,7 +269,7 @@ pub(crate) fn entry_type(kind: &Kind) -> u64 {
     u64::from(format_bits(kind) >> 12)
 }
 
-/// `z_pflags` as Linux OpenZFS sets them on new objects.
+/// `z_pflags` as Linux OpenZFS sets them on new objects; what is hidden has the lowest bit (`ZFS_XATTR`) besides.
 fn flags(permissions: u32, is_dir: bool, has_project: bool) -> u64 {
     const ARCHIVE: u64 = 0x8_0000_0000;
     const AV_MODIFIED: u64 = 0x400_0000_0000;
