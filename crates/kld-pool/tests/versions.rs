@@ -183,3 +183,47 @@ fn bytes_of_versions_do_not_depend_on_threads() {
     };
     assert!(image(1) == image(4));
 }
+
+#[test]
+fn every_state_is_charged_with_what_only_it_holds() {
+    const RECORD: u64 = 128 << 10;
+    /// The least that a change costs: indirect blocks, dnodes and the tables over them.
+    const METADATA: u64 = 256 << 10;
+    let whole = Random(71).bytes(40 * RECORD as usize);
+    let tree = |content: &[u8]| {
+        let mut tree = Tree::new();
+        tree.insert("f", meta(), Kind::File(Data::bytes(content.to_vec()))).unwrap();
+        tree
+    };
+    let mut changed = whole.clone();
+    changed[..3 * RECORD as usize].fill(7);
+    let mut spec = pool(128);
+    let mut root = dataset("fz/root", &[("compression", "off")], Some(tree(&changed[..5 * RECORD as usize])));
+    root.snapshots = vec![snapshot("a", &tree(&whole)), snapshot("b", &tree(&changed)), "c".into()];
+    spec.datasets = vec![root];
+    let image = write(&spec);
+    image.check();
+    let zdb = |args: &[&str]| String::from_utf8(image.zdb(args).stdout).unwrap();
+    let list = zdb(&["-d", "fz"]);
+    let number = |state: &str, field: &str| {
+        let line = list.lines().find(|line| line.starts_with(&format!("Dataset {state} "))).unwrap();
+        let id = line.split("ID ").nth(1).unwrap().split(',').next().unwrap();
+        let text = zdb(&["-P", "-dddd", "fz", id]);
+        let line = text.lines().find(|line| line.trim().starts_with(field)).expect(&text);
+        line.split(" = ").nth(1).unwrap().trim().parse::<u64>().unwrap()
+    };
+    for (state, unique, referenced) in [
+        ("fz/root@a", 3 * RECORD, 40 * RECORD),
+        // The other 35 records are also those of the first snapshot.
+        ("fz/root@b", 0, 40 * RECORD),
+        ("fz/root@c", 0, 5 * RECORD),
+        ("fz/root", 0, 5 * RECORD),
+    ] {
+        let (found_unique, found) = (number(state, "unique = "), number(state, "used_bytes"));
+        assert!((unique..unique + METADATA).contains(&found_unique), "{state}: {found_unique} unique");
+        assert!((referenced..referenced + METADATA).contains(&found), "{state}: {found}");
+    }
+    assert_eq!(number("fz/root@c", "unique = "), 0);
+    let deadlist = zdb(&["-ddddd", "fz/root@c"]);
+    assert!(deadlist.contains("Deadlist"), "{deadlist}");
+}
