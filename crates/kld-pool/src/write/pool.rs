@@ -4,26 +4,26 @@
 //! uncompressed, their space is reserved before any of them is written.
 
 use crate::device::{Progress, WriteAt};
-use crate::features::{self, Feature};
+use crate::features;
 use crate::format::blkptr::{BlockPointer, Role};
 use crate::format::dnode::{self, Dnode, POINTERS_PER_INDIRECT, SLOT, object_type};
-use crate::format::hasher::{Algorithm, Hasher};
+use crate::format::hasher::Algorithm;
 use crate::format::zap::Zap;
 use crate::format::{SECTOR, put_u64};
-use crate::spec::{Content, PoolSpec};
-use crate::tree::{Meta, Timestamp, Tree};
+use crate::spec::PoolSpec;
 use crate::write::allocator::{Allocator, Class};
-use crate::write::dsl::{self, Dsl, Own};
+use crate::write::contents::{salt, write_contents};
+use crate::write::dsl::{self, Dsl};
 use crate::write::error::WriteError;
-use crate::write::fs::{self, Layout, Version};
+use crate::write::fs::Version;
 use crate::write::label::{Config, Leaf};
 use crate::write::media::{Media, POOL_COPIES, Rules};
 use crate::write::objset::{OBJSET_LEN, ObjectSet, TYPE_AT};
-use crate::write::pipeline::Settings;
 use crate::write::plan::{Planned, plan};
 use crate::write::seed::Seed;
 use crate::write::space::{Geometry, MAX_DEVICE, MIN_DEVICE, Space, device_size_for};
-use crate::write::{txg, volume};
+use crate::write::totals::{self, Own};
+use crate::write::txg;
 
 /// `DMU_OST_META`.
 const OBJSET_META: u64 = 1;
@@ -98,93 +98,6 @@ pub fn write_pool(
     media.set_rules(Rules::plain(POOL_COPIES));
     let mut pool = Pool { spec, geometry, seed: seed.part("$MOS"), media, objects: ObjectSet::new() };
     pool.write(&plan, &contents)
-}
-
-/// The salt of the pool's keyed checksums.
-fn salt(seed: Seed) -> [u8; 32] {
-    let mut salt = [0; 32];
-    for (i, word) in (0..).zip(salt.chunks_exact_mut(8)) {
-        word.copy_from_slice(&seed.number("checksum salt", i).to_le_bytes());
-    }
-    salt
-}
-
-/// Writes the datasets of the plan, each in all its versions.
-fn write_contents(
-    spec: &PoolSpec,
-    plan: &[Planned],
-    seed: Seed,
-    media: &mut Media,
-    progress: &dyn Progress,
-) -> Result<Vec<Vec<Version>>, WriteError> {
-    let threads = match spec.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
-    let mut empty = Tree::new();
-    let created = Timestamp { sec: spec.created.cast_signed(), nsec: 0 };
-    if let Some(meta) = empty.meta_mut("") {
-        *meta = Meta::root(0o755, created);
-    }
-    let total =
-        plan.iter().flat_map(|planned| &planned.versions).map(|content| content.apparent_size()).sum();
-    let mut done = 0;
-    progress.bytes(done, total);
-    let mut advance = |bytes| {
-        done += bytes;
-        progress.bytes(done, total);
-    };
-    let enabled = spec.properties.features();
-    let accounting = enabled.has(Feature::UserObjectAccounting) && enabled.has(Feature::ProjectQuota);
-    plan.iter()
-        .map(|planned| {
-            let name = planned.name.as_str();
-            let effective = planned.effective;
-            let hasher = Hasher::new(effective.checksum, salt(seed));
-            let record = planned.versions.len() > 1;
-            let compression = effective.compression;
-            let settings = Settings { compression, hasher, record, ashift: spec.ashift, threads };
-            let layout = Layout {
-                record_size: effective.record_size,
-                large_dnodes: effective.large_dnodes,
-                accounting,
-                settings,
-            };
-            let mut files = fs::Writer::new(name, seed.part(name), layout);
-            let mut volumes = volume::Writer::new(name, seed.part(name), settings);
-            let mut versions = Vec::new();
-            for (i, content) in planned.versions.iter().enumerate() {
-                media.set_rules(Rules {
-                    birth: planned.birth(i),
-                    hasher,
-                    content_copies: effective.copies,
-                    metadata_copies: (effective.copies + 1).min(POOL_COPIES),
-                    record,
-                });
-                versions.push(match content {
-                    Content::Empty => files.write(media, &empty, &mut advance)?,
-                    Content::Files(tree) => files.write(media, tree, &mut advance)?,
-                    Content::Volume(volume) => volumes.write(media, volume, &mut advance)?,
-                });
-            }
-            // What the newer ones turned on stays on.
-            let mut features = std::collections::BTreeSet::new();
-            for version in &mut versions {
-                features.extend(feature_of(effective.checksum));
-                features.append(&mut version.features);
-                version.features.clone_from(&features);
-            }
-            Ok(versions)
-        })
-        .collect()
-}
-
-fn feature_of(checksum: Algorithm) -> Option<Feature> {
-    match checksum {
-        Algorithm::Sha512 => Some(Feature::Sha512),
-        Algorithm::Blake3 => Some(Feature::Blake3),
-        Algorithm::Off | Algorithm::Fletcher4 | Algorithm::Sha256 => None,
-    }
 }
 
 struct Pool<'a> {
@@ -316,8 +229,8 @@ impl Pool<'_> {
         self.objects.space += reservation.space;
         let own: Vec<Own> =
             plan.iter().zip(contents).map(|(planned, versions)| Own::of(planned, versions)).collect();
-        let totals = dsl::totals(plan, &own, self.objects.space);
-        dsl::check_quotas(plan, &own, &totals)?;
+        let totals = totals::totals(plan, &own, self.objects.space);
+        totals::check_quotas(plan, &own, &totals)?;
         let allocator = &self.media.allocator;
         debug_assert!(
             totals.first().is_none_or(|root| root.used >= allocator.allocated()),
