@@ -6,7 +6,7 @@ use kld_disk::boot_entry::{BootEntry, BootFile, LoaderConf};
 use kld_disk::{DiskLayout, EspFile, EspSpec, write_esp};
 use kld_host::AtomicFile;
 use kld_pool::tree::Tree;
-use kld_pool::{DatasetSpec, PoolSpec, Progress, Properties, Region, Summary, write_pool};
+use kld_pool::{Content, DatasetSpec, PoolSpec, Progress, Properties, Region, Summary, write_pool};
 use kld_system::{Created, System};
 use kld_ui::{Phase, Phases};
 use sha2::{Digest, Sha256};
@@ -119,7 +119,7 @@ pub(crate) fn write_disk(
     file.set_len(inputs.size).map_err(file_error("size"))?;
     let phase = phases.start_bytes("write the pool");
     let region = Region { file, start: layout.pool().start, len: layout.pool().len };
-    let summary = write_pool(&spec, &region, &Shown(&phase)).map_err(ImageError::Pool)?;
+    let summary = write_pool(&spec, &[&region], &Shown(&phase)).map_err(ImageError::Pool)?;
     phase.finish();
 
     let phase = phases.start("write the boot partition");
@@ -173,8 +173,9 @@ fn pool_spec(
                 .map_err(|source| ImageError::Property { dataset: dataset.name.to_string(), source })?;
         }
         let tree = trees.remove(dataset.name.as_str());
-        let snapshots = if tree.is_some() { vec![INSTALL_SNAPSHOT.to_owned()] } else { vec![] };
-        datasets.push(DatasetSpec { name: name(dataset.name.as_str())?, properties, tree, snapshots });
+        let snapshots = if tree.is_some() { vec![INSTALL_SNAPSHOT.into()] } else { vec![] };
+        let content = tree.map_or(Content::Empty, Content::Files);
+        datasets.push(DatasetSpec { name: name(dataset.name.as_str())?, properties, content, snapshots });
     }
     let pool: kld_pool::PoolName =
         system.pool.as_str().parse().map_err(|e| ImageError::Name(system.pool.to_string(), e))?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Parser;
 use kld_pool::tree::Tree;
-use kld_pool::{DatasetSpec, PoolSpec, VdevType, write_pool};
+use kld_pool::{DatasetSpec, PoolSpec, SnapshotSpec, VdevType, write_pool};
 
 /// Writes a ZFS pool image from directories and uncompressed tars.
 #[derive(Parser)]
@@ -47,7 +47,7 @@ fn main() -> anyhow::Result<()> {
     spec.threads = args.threads;
     if args.file {
         spec.vdev_type = VdevType::File;
-        spec.vdev_path = std::path::absolute(&args.output)?.to_string_lossy().into_owned();
+        spec.vdev_paths = vec![std::path::absolute(&args.output)?.to_string_lossy().into_owned()];
     }
     let mut root = DatasetSpec::new(spec.name.root_dataset());
     root.properties.set("mountpoint", "none")?;
@@ -67,8 +67,8 @@ fn main() -> anyhow::Result<()> {
             Tree::from_tar(source)?
         };
         let mut dataset = if name == args.name { root.clone() } else { DatasetSpec::new(name.parse()?) };
-        dataset.tree = Some(tree);
-        dataset.snapshots.extend(args.snapshot.clone());
+        dataset.content = tree.into();
+        dataset.snapshots.extend(args.snapshot.clone().map(SnapshotSpec::from));
         spec.datasets.push(dataset);
     }
     if !spec.datasets.iter().any(|dataset| dataset.name == root.name) {
@@ -77,7 +77,7 @@ fn main() -> anyhow::Result<()> {
     let scanned = start.elapsed();
     let out = std::fs::File::create(&args.output)?;
     out.set_len(spec.size)?;
-    let summary = write_pool(&spec, &out, &())?;
+    let summary = write_pool(&spec, &[&out], &())?;
     let total = start.elapsed();
     let mut stdout = std::io::stdout().lock();
     for dataset in &summary.datasets {

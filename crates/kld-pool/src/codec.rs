@@ -1,15 +1,23 @@
 //! Turns the bytes of a block into what is stored: a hole, an embedded payload, or compressed or plain sectors.
 //!
 //! Formats: lz4 is a big-endian length and a raw LZ4 block; zstd is a big-endian length, a big-endian word of
-//! library version and level, and a frame without magic, content size and checksum.
+//! library version and level, and a frame without magic, content size and checksum; gzip is a zlib stream; zle and lzjb
+//! are bare.
+
+mod lzjb;
+mod zle;
 
 use std::io;
 
 use crate::format::blkptr::{EMBEDDED_MAX, Extent};
-use crate::format::checksum::fletcher4;
+use crate::format::hasher::Hasher;
 
 /// `enum zio_compress` codes.
 const CODE_OFF: u8 = 2;
+const CODE_LZJB: u8 = 3;
+/// That of gzip-1; the other levels follow.
+const CODE_GZIP: u8 = 5;
+const CODE_ZLE: u8 = 14;
 const CODE_LZ4: u8 = 15;
 pub(crate) const CODE_ZSTD: u8 = 16;
 /// The zstd version OpenZFS 2.x names in each block it compresses (1.4.5); readers only use it for statistics.
@@ -18,13 +26,50 @@ const ZSTD_MAGIC_LEN: usize = 4;
 
 /// How blocks are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Compression {
     /// Stored as they are.
     Off,
+    /// LZJB.
+    Lzjb,
+    /// Only runs of zeros.
+    Zle,
+    /// Deflate with its level, 1 to 9.
+    Gzip(u8),
     /// LZ4.
     Lz4,
     /// Zstandard with its level, 1 to 19.
     Zstd(u8),
+    /// Zstandard with a negative level, one of [`ZSTD_FAST_LEVELS`].
+    ZstdFast(u16),
+}
+
+/// Levels of `zstd-fast`, in the order of the numbers ZFS gives them.
+pub const ZSTD_FAST_LEVELS: [u16; 21] =
+    [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 500, 1000];
+/// `ZIO_ZSTD_LEVEL_FAST_1`.
+const ZSTD_FAST_1: u8 = 103;
+
+impl Compression {
+    /// The level of zstd and its number in ZFS (`enum zio_zstd_levels`); none for anything but zstd.
+    pub(crate) fn zstd_level(self) -> Option<(i32, u8)> {
+        match self {
+            Compression::Zstd(level) => Some((i32::from(level), level)),
+            Compression::ZstdFast(level) => {
+                let at = ZSTD_FAST_LEVELS.iter().position(|known| *known >= level).unwrap_or_default();
+                Some((-i32::from(level), ZSTD_FAST_1 + at as u8))
+            }
+            _ => None,
+        }
+    }
+
+    /// The compression that ZFS numbers so among the levels of zstd.
+    pub(crate) fn from_zstd_level(number: u8) -> Option<Compression> {
+        match number.checked_sub(ZSTD_FAST_1) {
+            Some(fast) => ZSTD_FAST_LEVELS.get(usize::from(fast)).copied().map(Compression::ZstdFast),
+            None => Some(Compression::Zstd(number)),
+        }
+    }
 }
 
 /// What became of one block.
@@ -64,6 +109,7 @@ pub(crate) struct Allow {
 /// Encodes blocks with one compression setting; keeps its working memory between blocks.
 pub(crate) struct Encoder {
     compression: Compression,
+    hasher: Hasher,
     /// Allocation unit in bytes: `1 << ashift`.
     unit: u64,
     scratch: Vec<u8>,
@@ -78,18 +124,23 @@ impl std::fmt::Debug for Encoder {
 
 impl Encoder {
     /// Fails when zstd does not accept the level.
-    pub(crate) fn new(compression: Compression, ashift: u8) -> io::Result<Encoder> {
+    pub(crate) fn new(compression: Compression, hasher: Hasher, ashift: u8) -> io::Result<Encoder> {
         use zstd::zstd_safe::CParameter;
-        let zstd = match compression {
-            Compression::Zstd(level) => {
-                let mut zstd = zstd::bulk::Compressor::new(i32::from(level))?;
+        let zstd = match compression.zstd_level() {
+            Some((level, _)) => {
+                let mut zstd = zstd::bulk::Compressor::new(level)?;
                 zstd.set_parameter(CParameter::ContentSizeFlag(false))?;
                 zstd.set_parameter(CParameter::ChecksumFlag(false))?;
                 Some(zstd)
             }
-            Compression::Off | Compression::Lz4 => None,
+            None => None,
         };
-        Ok(Encoder { compression, unit: 1 << ashift, scratch: Vec::new(), zstd })
+        Ok(Encoder { compression, hasher, unit: 1 << ashift, scratch: Vec::new(), zstd })
+    }
+
+    /// Changes the checksum of the blocks to come.
+    pub(crate) fn set_hasher(&mut self, hasher: Hasher) {
+        self.hasher = hasher;
     }
 
     /// Encodes `data` (a multiple of 512 bytes); stored sectors, padded to the allocation unit, are appended to `out`.
@@ -109,8 +160,7 @@ impl Encoder {
                 let start = out.len();
                 out.extend_from_slice(&self.scratch);
                 out.resize(start + psize as usize, 0);
-                let checksum = fletcher4(&out[start..]);
-                let extent = Extent { lsize, psize, asize: psize, compression: code, checksum };
+                let extent = self.extent(lsize, psize, code, &out[start..]);
                 return Ok(Block { lsize, form: Form::Stored(extent) });
             }
         }
@@ -124,38 +174,71 @@ impl Encoder {
         let start = out.len();
         out.extend_from_slice(data);
         out.resize(start + asize as usize, 0);
-        let checksum = fletcher4(data);
-        let extent = Extent { lsize, psize: lsize, asize, compression: CODE_OFF, checksum };
+        let extent = Extent { asize, ..self.extent(lsize, lsize, CODE_OFF, data) };
         Block { lsize, form: Form::Stored(extent) }
+    }
+
+    fn extent(&self, lsize: u64, psize: u64, compression: u8, stored: &[u8]) -> Extent {
+        let algorithm = self.hasher.algorithm.code();
+        Extent { lsize, psize, asize: psize, compression, algorithm, checksum: self.hasher.sum(stored) }
     }
 
     /// Leaves the compressed form with its header in `scratch`; gives its code, or none when not compressing.
     fn compress(&mut self, data: &[u8]) -> io::Result<Option<u8>> {
-        match (self.compression, &mut self.zstd) {
-            (Compression::Lz4, _) => {
+        let scratch = &mut self.scratch;
+        let code = match self.compression {
+            Compression::Off => return Ok(None),
+            Compression::Lzjb => {
+                scratch.clear();
+                lzjb::compress(data, scratch);
+                CODE_LZJB
+            }
+            Compression::Zle => {
+                scratch.clear();
+                zle::compress(data, scratch);
+                CODE_ZLE
+            }
+            Compression::Gzip(level) => {
+                *scratch = miniz_oxide::deflate::compress_to_vec_zlib(data, level);
+                CODE_GZIP + level - 1
+            }
+            Compression::Lz4 => {
                 let most = lz4_flex::block::get_maximum_output_size(data.len());
-                self.scratch.resize(4 + most, 0);
+                scratch.resize(4 + most, 0);
                 let len =
-                    lz4_flex::block::compress_into(data, &mut self.scratch[4..]).map_err(io::Error::other)?;
-                self.scratch.truncate(4 + len);
-                self.scratch[..4].copy_from_slice(&(len as u32).to_be_bytes());
-                Ok(Some(CODE_LZ4))
+                    lz4_flex::block::compress_into(data, &mut scratch[4..]).map_err(io::Error::other)?;
+                scratch.truncate(4 + len);
+                scratch[..4].copy_from_slice(&(len as u32).to_be_bytes());
+                CODE_LZ4
             }
-            (Compression::Zstd(level), Some(zstd)) => {
-                const HEADER: usize = 8;
-                // The frame is compressed to end up right behind the header: its magic is overwritten by the header.
-                let frame_at = HEADER - ZSTD_MAGIC_LEN;
-                let most = zstd::zstd_safe::compress_bound(data.len());
-                self.scratch.resize(frame_at + most, 0);
-                let len = zstd.compress_to_buffer(data, &mut self.scratch[frame_at..])?;
-                self.scratch.truncate(frame_at + len);
-                self.scratch[..4].copy_from_slice(&((len - ZSTD_MAGIC_LEN) as u32).to_be_bytes());
-                self.scratch[4..8].copy_from_slice(&(ZSTD_VERSION << 8 | u32::from(level)).to_be_bytes());
-                Ok(Some(CODE_ZSTD))
+            Compression::Zstd(_) | Compression::ZstdFast(_) => {
+                let (Some(zstd), Some((_, level))) = (&mut self.zstd, self.compression.zstd_level()) else {
+                    return Ok(None);
+                };
+                compress_zstd(zstd, level, data, scratch)?;
+                CODE_ZSTD
             }
-            (Compression::Off | Compression::Zstd(_), _) => Ok(None),
-        }
+        };
+        Ok(Some(code))
     }
+}
+
+fn compress_zstd(
+    zstd: &mut zstd::bulk::Compressor,
+    level: u8,
+    data: &[u8],
+    out: &mut Vec<u8>,
+) -> io::Result<()> {
+    const HEADER: usize = 8;
+    // The frame is compressed to end up right behind the header: its magic is overwritten by the header.
+    let frame_at = HEADER - ZSTD_MAGIC_LEN;
+    let most = zstd::zstd_safe::compress_bound(data.len());
+    out.resize(frame_at + most, 0);
+    let len = zstd.compress_to_buffer(data, &mut out[frame_at..])?;
+    out.truncate(frame_at + len);
+    out[..4].copy_from_slice(&((len - ZSTD_MAGIC_LEN) as u32).to_be_bytes());
+    out[4..8].copy_from_slice(&(ZSTD_VERSION << 8 | u32::from(level)).to_be_bytes());
+    Ok(())
 }
 
 /// Whether `data` is only zeros; stops at the first 64 bytes that are not.
@@ -172,11 +255,20 @@ mod tests {
 
     use super::*;
 
+    use crate::format::hasher::Algorithm;
+
     const ALLOW_ALL: Allow = Allow { embedded: true, holes: true };
+
+    fn encoder(compression: Compression, ashift: u8) -> Encoder {
+        Encoder::new(compression, Hasher::new(Algorithm::Fletcher4, [0; 32]), ashift).unwrap()
+    }
 
     fn decode(code: u8, stored: &[u8], lsize: usize) -> Vec<u8> {
         let len = u32::from_be_bytes(stored[..4].try_into().unwrap()) as usize;
         match code {
+            CODE_LZJB => lzjb::decompress(stored, lsize),
+            CODE_ZLE => zle::decompress(stored, lsize),
+            CODE_GZIP..CODE_ZLE => miniz_oxide::inflate::decompress_to_vec_zlib(stored).unwrap(),
             CODE_LZ4 => lz4_flex::block::decompress(&stored[4..4 + len], lsize).unwrap(),
             CODE_ZSTD => {
                 let mut frame = 0xfd2f_b528u32.to_le_bytes().to_vec();
@@ -192,12 +284,21 @@ mod tests {
         fn what_is_stored_decodes_to_the_block(
             seed in proptest::collection::vec(any::<u8>(), 1..600),
             sectors in 1usize..80,
-            kind in 0usize..3,
+            kind in 0usize..8,
         ) {
             let data: Vec<u8> = seed.iter().copied().cycle().take(sectors * 512).collect();
-            let compression = [Compression::Off, Compression::Lz4, Compression::Zstd(3)][kind];
+            let compression = [
+                Compression::Off,
+                Compression::Lz4,
+                Compression::Zstd(3),
+                Compression::ZstdFast(1000),
+                Compression::Gzip(1),
+                Compression::Gzip(9),
+                Compression::Zle,
+                Compression::Lzjb,
+            ][kind];
             let mut out = vec![9; 7];
-            let block = Encoder::new(compression, 12).unwrap().encode(&data, ALLOW_ALL, &mut out).unwrap();
+            let block = encoder(compression, 12).encode(&data, ALLOW_ALL, &mut out).unwrap();
             match block.form {
                 Form::Hole => prop_assert!(is_zero(&data)),
                 Form::Embedded { payload, compression } => prop_assert_eq!(decode(compression, &payload, data.len()), data),
@@ -214,7 +315,7 @@ mod tests {
     fn forms_by_content() {
         let form = |compression, data: &[u8]| {
             let mut out = Vec::new();
-            let block = Encoder::new(compression, 12).unwrap().encode(data, ALLOW_ALL, &mut out).unwrap();
+            let block = encoder(compression, 12).encode(data, ALLOW_ALL, &mut out).unwrap();
             match block.form {
                 Form::Hole => "hole".to_owned(),
                 Form::Embedded { .. } => "embedded".to_owned(),
@@ -229,6 +330,19 @@ mod tests {
         let mixed: Vec<u8> =
             (0..32768u32).map(|i| if i < 8192 { ((i * i * 7) >> 5) as u8 } else { 1 }).collect();
         assert_eq!(form(Compression::Lz4, &mixed[..512]), "512 of 512");
+    }
+
+    #[test]
+    fn numbers_of_zstd_levels() {
+        for (compression, number) in [
+            (Compression::Zstd(19), 19),
+            (Compression::ZstdFast(1), 103),
+            (Compression::ZstdFast(10), 112),
+            (Compression::ZstdFast(1000), 123),
+        ] {
+            assert_eq!(compression.zstd_level().unwrap().1, number);
+            assert_eq!(Compression::from_zstd_level(number), Some(compression));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! its release offers (encryption, block cloning) without an upgrade first. Enabled is not used: a pool is still
 //! read by every release that knows the features *in use*. Names and tables: zpool-features(7).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A release of OpenZFS, as far as features tell them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +20,64 @@ impl Release {
     /// The release whose features are enabled when nobody says otherwise: the oldest that a distribution still supports.
     pub(crate) const DEFAULT: Release = Release::V2_1;
 }
+
+/// Features that a pool enables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FeatureSet {
+    enabled: BTreeSet<&'static str>,
+}
+
+impl FeatureSet {
+    /// Everything a release knows.
+    pub(crate) fn release(release: Release) -> FeatureSet {
+        let known = FEATURES.iter().filter(|(_, _, since)| *since <= release);
+        FeatureSet { enabled: known.map(|(guid, ..)| *guid).collect() }
+    }
+
+    /// What the loader GRUB reads: its version 2.12 and later, or also those before.
+    pub(crate) fn grub(before_2_12: bool) -> FeatureSet {
+        let old = FEATURES.iter().filter(|(guid, ..)| GRUB_2_06.contains(&short_name(guid)));
+        let new = FEATURES.iter().filter(|(guid, ..)| !before_2_12 && GRUB_2_12.contains(&short_name(guid)));
+        FeatureSet { enabled: old.chain(new).map(|(guid, ..)| *guid).collect() }
+    }
+
+    /// What both have.
+    pub(crate) fn and(self, other: &FeatureSet) -> FeatureSet {
+        FeatureSet { enabled: self.enabled.intersection(&other.enabled).copied().collect() }
+    }
+
+    pub(crate) fn has(&self, feature: Feature) -> bool {
+        self.enabled.contains(feature.guid())
+    }
+}
+
+/// The feature sets `grub2-2.06` and, on top of it, `grub2-2.12` (compatibility.d of OpenZFS).
+const GRUB_2_06: [&str; 14] = [
+    "allocation_classes",
+    "async_destroy",
+    "block_cloning",
+    "device_rebuild",
+    "embedded_data",
+    "empty_bpobj",
+    "enabled_txg",
+    "hole_birth",
+    "log_spacemap",
+    "lz4_compress",
+    "resilver_defer",
+    "spacemap_histogram",
+    "spacemap_v2",
+    "zpool_checkpoint",
+];
+const GRUB_2_12: [&str; 8] = [
+    "bookmarks",
+    "extensible_dataset",
+    "filesystem_limits",
+    "large_blocks",
+    "livelist",
+    "project_quota",
+    "userobj_accounting",
+    "zilsaxattr",
+];
 
 /// Who must know a feature that is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +158,8 @@ pub(crate) enum Feature {
     LargeBlocks,
     LargeDnode,
     ZstdCompress,
+    Sha512,
+    Blake3,
     UserObjectAccounting,
     ProjectQuota,
 }
@@ -110,6 +170,8 @@ impl Feature {
             Feature::LargeBlocks => "org.open-zfs:large_blocks",
             Feature::LargeDnode => "org.zfsonlinux:large_dnode",
             Feature::ZstdCompress => "org.freebsd:zstd_compress",
+            Feature::Sha512 => "org.illumos:sha512",
+            Feature::Blake3 => "org.openzfs:blake3",
             Feature::UserObjectAccounting => "org.zfsonlinux:userobj_accounting",
             Feature::ProjectQuota => "org.zfsonlinux:project_quota",
         }
@@ -136,17 +198,17 @@ impl Usage {
     }
 
     /// Features a reader must know, with their reference counts.
-    pub(crate) fn for_read(&self, release: Release) -> Vec<(&'static str, u64)> {
-        self.counted(Read, release, 0)
+    pub(crate) fn for_read(&self, set: &FeatureSet) -> Vec<(&'static str, u64)> {
+        self.counted(Read, set, 0)
     }
 
     /// Features only a writer must know, with their reference counts.
-    pub(crate) fn for_write(&self, release: Release, space_maps: u64) -> Vec<(&'static str, u64)> {
-        self.counted(Write, release, space_maps)
+    pub(crate) fn for_write(&self, set: &FeatureSet, space_maps: u64) -> Vec<(&'static str, u64)> {
+        self.counted(Write, set, space_maps)
     }
 
-    fn counted(&self, table: NeededTo, release: Release, space_maps: u64) -> Vec<(&'static str, u64)> {
-        let enabled = || FEATURES.iter().filter(move |(_, _, since)| *since <= release);
+    fn counted(&self, table: NeededTo, set: &FeatureSet, space_maps: u64) -> Vec<(&'static str, u64)> {
+        let enabled = || FEATURES.iter().filter(|(guid, ..)| set.enabled.contains(guid));
         let count = |guid: &'static str| match guid {
             // This one counts the features that are enabled, itself included.
             ENABLED_TXG => enabled().count() as u64,
@@ -183,9 +245,12 @@ mod tests {
             (Release::V2_4, 47),
         ] {
             let usage = Usage::default();
-            let enabled = usage.for_read(release).len() + usage.for_write(release, 0).len();
+            let set = FeatureSet::release(release);
+            let enabled = usage.for_read(&set).len() + usage.for_write(&set, 0).len();
             assert_eq!(enabled, count, "{release:?}");
         }
+        assert_eq!(FeatureSet::grub(true).enabled.len(), GRUB_2_06.len());
+        assert_eq!(FeatureSet::grub(false).enabled.len(), GRUB_2_06.len() + GRUB_2_12.len());
         for name in ACTIVE_WHEN_ENABLED.into_iter().chain(FOR_LABEL) {
             assert!(FEATURES.iter().any(|(guid, ..)| *guid == name), "{name}");
         }
@@ -197,10 +262,11 @@ mod tests {
         usage.add([Feature::LargeDnode, Feature::ProjectQuota]);
         usage.add([Feature::LargeDnode]);
         usage.add([]);
-        let read: BTreeMap<_, _> = usage.for_read(Release::V2_1).into_iter().collect();
+        let set = FeatureSet::release(Release::V2_1);
+        let read: BTreeMap<_, _> = usage.for_read(&set).into_iter().collect();
         assert_eq!((read[Feature::LargeDnode.guid()], read[EXTENSIBLE_DATASET]), (2, 2));
         assert_eq!((read["org.illumos:lz4_compress"], read["com.datto:encryption"]), (1, 0));
-        let write: BTreeMap<_, _> = usage.for_write(Release::V2_1, 7).into_iter().collect();
+        let write: BTreeMap<_, _> = usage.for_write(&set, 7).into_iter().collect();
         assert_eq!(
             (write[Feature::ProjectQuota.guid()], write[SPACEMAP_HISTOGRAM], write[ENABLED_TXG]),
             (1, 7, 34)

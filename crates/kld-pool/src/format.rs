@@ -8,6 +8,7 @@ pub(crate) mod blkptr;
 pub(crate) mod checksum;
 pub(crate) mod dnode;
 pub(crate) mod fatzap;
+pub(crate) mod hasher;
 pub(crate) mod nvlist;
 pub(crate) mod zap;
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::features::Release;
+use crate::features::{FeatureSet, Release};
 use crate::properties::PropertyError;
 
-/// Feature sets (`compatibility=`) and the release whose features each holds. Those for FreeBSD lack `edonr`, which a
-/// written pool enables and never uses, so that FreeBSD imports it.
-const COMPATIBLE: &[(&str, Release)] = &[
+/// Feature sets (`compatibility=`) that are releases. Those for FreeBSD lack `edonr`, which a written pool enables and
+/// never uses, so that FreeBSD imports it.
+const RELEASES: &[(&str, Release)] = &[
     ("off", Release::DEFAULT),
     ("openzfs-2.0-freebsd", Release::V2_0),
     ("openzfs-2.0-linux", Release::V2_0),
@@ -23,6 +23,16 @@ const COMPATIBLE: &[(&str, Release)] = &[
     ("openzfs-2.4-freebsd", Release::V2_4),
     ("openzfs-2.4-linux", Release::V2_4),
 ];
+/// Feature sets of the loader GRUB, and whether each is for versions before 2.12.
+const GRUBS: &[(&str, bool)] = &[("grub2", false), ("grub2-2.06", true), ("grub2-2.12", false)];
+
+fn feature_set(name: &str) -> Option<FeatureSet> {
+    let release = RELEASES.iter().find(|(known, _)| *known == name);
+    let grub = GRUBS.iter().find(|(known, _)| *known == name);
+    release
+        .map(|(_, release)| FeatureSet::release(*release))
+        .or_else(|| grub.map(|(_, before_2_12)| FeatureSet::grub(*before_2_12)))
+}
 
 /// Properties set on a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,8 +82,9 @@ impl PoolProperties {
                 self.comment = Some(value.to_owned());
             }
             "compatibility" => {
-                if !value.split(',').all(|set| COMPATIBLE.iter().any(|(name, _)| *name == set)) {
-                    let names: Vec<&str> = COMPATIBLE.iter().map(|(name, _)| *name).collect();
+                if value.split(',').any(|set| feature_set(set).is_none()) {
+                    let releases = RELEASES.iter().map(|(name, _)| *name);
+                    let names: Vec<&str> = releases.chain(GRUBS.iter().map(|(name, _)| *name)).collect();
                     return Err(bad(&format!("one of {}", names.join(", "))));
                 }
                 self.compatibility = Some(value.to_owned()).filter(|value| value != "off");
@@ -87,11 +98,12 @@ impl PoolProperties {
         Ok(())
     }
 
-    /// The release whose features are enabled: of several sets what all of them have.
-    pub(crate) fn release(&self) -> Release {
+    /// The features that are enabled: of several sets what all of them have.
+    pub(crate) fn features(&self) -> FeatureSet {
         let sets = self.compatibility.iter().flat_map(|sets| sets.split(','));
-        let releases = sets.filter_map(|set| COMPATIBLE.iter().find(|(name, _)| *name == set));
-        releases.map(|(_, release)| *release).min().unwrap_or(Release::DEFAULT)
+        sets.filter_map(feature_set)
+            .reduce(|all, set| all.and(&set))
+            .unwrap_or_else(|| FeatureSet::release(Release::DEFAULT))
     }
 
     pub(crate) fn numbers(&self) -> impl Iterator<Item = (&str, u64)> {
@@ -119,7 +131,7 @@ mod tests {
             ("comment", "made by hand", true),
             ("comment", "a comment of more than 32 characters", false),
             ("compatibility", "openzfs-2.1-linux", true),
-            ("compatibility", "grub2", false),
+            ("compatibility", "grub3", false),
             ("failmode", "continue", true),
             ("ashift", "12", false),
             ("nonsense", "1", false),
@@ -135,15 +147,18 @@ mod tests {
 
     #[test]
     fn of_several_sets_the_features_that_all_have() {
-        for (value, release) in [
-            (None, Release::DEFAULT),
-            (Some("off"), Release::DEFAULT),
-            (Some("openzfs-2.3-linux"), Release::V2_3),
-            (Some("openzfs-2.3-linux,openzfs-2.0-freebsd"), Release::V2_0),
+        let release = FeatureSet::release;
+        for (value, features) in [
+            (None, release(Release::DEFAULT)),
+            (Some("off"), release(Release::DEFAULT)),
+            (Some("openzfs-2.3-linux"), release(Release::V2_3)),
+            (Some("openzfs-2.3-linux,openzfs-2.0-freebsd"), release(Release::V2_0)),
+            (Some("grub2-2.12,grub2-2.06"), FeatureSet::grub(true)),
+            (Some("grub2-2.12,openzfs-2.4"), FeatureSet::grub(false)),
         ] {
             let mut properties = PoolProperties::new();
             value.into_iter().for_each(|value| properties.set("compatibility", value).unwrap());
-            assert_eq!(properties.release(), release, "{value:?}");
+            assert_eq!(properties.features(), features, "{value:?}");
         }
     }
 }

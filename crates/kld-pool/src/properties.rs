@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 pub(crate) use value::Stored;
 
 use crate::codec::Compression;
+use crate::format::hasher::Algorithm;
 
 /// Record size when none is set, as in ZFS.
 const DEFAULT_RECORD_SIZE: u64 = 128 << 10;
@@ -128,12 +129,21 @@ pub(crate) struct Effective {
     pub(crate) record_size: u64,
     pub(crate) compression: Compression,
     pub(crate) large_dnodes: bool,
+    pub(crate) checksum: Algorithm,
+    /// Copies of content; metadata has one more, at most three.
+    pub(crate) copies: usize,
 }
 
 impl Default for Effective {
     fn default() -> Effective {
         // Compression is on by default since OpenZFS 2.2, and `on` is lz4.
-        Effective { record_size: DEFAULT_RECORD_SIZE, compression: Compression::Lz4, large_dnodes: false }
+        Effective {
+            record_size: DEFAULT_RECORD_SIZE,
+            compression: Compression::Lz4,
+            large_dnodes: false,
+            checksum: Algorithm::Fletcher4,
+            copies: 1,
+        }
     }
 }
 
@@ -144,6 +154,8 @@ impl Effective {
             record_size: properties.number("recordsize").unwrap_or(self.record_size),
             compression: properties.number("compression").map_or(self.compression, value::compression_of),
             large_dnodes: properties.number("dnodesize").map_or(self.large_dnodes, |size| size != 0),
+            checksum: properties.number("checksum").map_or(self.checksum, value::checksum_of),
+            copies: properties.number("copies").map_or(self.copies, |copies| copies as usize),
         }
     }
 }
@@ -168,6 +180,13 @@ mod tests {
             ("compression", "zstd", 16),
             ("compression", "zstd-3", 16 | 3 << 7),
             ("compression", "zstd-19", 16 | 19 << 7),
+            ("compression", "zstd-fast", 16 | 103 << 7),
+            ("compression", "zstd-fast-500", 16 | 122 << 7),
+            ("compression", "gzip", 10),
+            ("compression", "gzip-9", 13),
+            ("compression", "zle", 14),
+            ("compression", "lzjb", 3),
+            ("recordsize", "16M", 16 << 20),
             ("atime", "off", 0),
             ("relatime", "on", 1),
             ("xattr", "sa", 2),
@@ -182,8 +201,9 @@ mod tests {
             ("sync", "disabled", 2),
             ("logbias", "throughput", 1),
             ("primarycache", "metadata", 1),
-            ("copies", "1", 1),
+            ("copies", "3", 3),
             ("checksum", "fletcher4", 7),
+            ("checksum", "blake3", 14),
         ] {
             assert_eq!(stored(name, value), Ok(Stored::Number(expected)), "{name}={value}");
         }
@@ -196,13 +216,13 @@ mod tests {
     fn refused_values() {
         let errors: Vec<String> = [
             ("recordsize", "3k"),
-            ("recordsize", "2M"),
-            ("compression", "gzip"),
-            ("compression", "zstd-fast-1"),
+            ("recordsize", "32M"),
+            ("compression", "gzip-10"),
+            ("compression", "zstd-fast-11"),
             ("compression", "zstd-20"),
             ("compression", "lz5"),
-            ("copies", "2"),
-            ("checksum", "sha256"),
+            ("copies", "4"),
+            ("checksum", "skein"),
             ("xattr", "dir"),
             ("dnodesize", "4k"),
             ("quota", "10Q"),
@@ -220,14 +240,14 @@ mod tests {
         })
         .collect();
         expect_test::expect![[r#"
-            property `recordsize` cannot be `3k` (a power of two from 512 to 1M)
-            property `recordsize` cannot be `2M` (a power of two from 512 to 1M)
-            `compression=gzip` is not supported for writing (off, on, lz4, zstd or zstd-1 to zstd-19)
-            `compression=zstd-fast-1` is not supported for writing (off, on, lz4, zstd or zstd-1 to zstd-19)
-            property `compression` cannot be `zstd-20` (off, on, lz4, zstd or zstd-1 to zstd-19)
-            property `compression` cannot be `lz5` (off, on, lz4, zstd or zstd-1 to zstd-19)
-            `copies=2` is not supported for writing (1)
-            `checksum=sha256` is not supported for writing (on or fletcher4)
+            property `recordsize` cannot be `3k` (a power of two from 512 to 16M)
+            property `recordsize` cannot be `32M` (a power of two from 512 to 16M)
+            property `compression` cannot be `gzip-10` (off, on, lz4, zstd, zstd-1 to zstd-19, zstd-fast-1 to zstd-fast-1000, gzip-1 to gzip-9, zle or lzjb)
+            property `compression` cannot be `zstd-fast-11` (off, on, lz4, zstd, zstd-1 to zstd-19, zstd-fast-1 to zstd-fast-1000, gzip-1 to gzip-9, zle or lzjb)
+            property `compression` cannot be `zstd-20` (off, on, lz4, zstd, zstd-1 to zstd-19, zstd-fast-1 to zstd-fast-1000, gzip-1 to gzip-9, zle or lzjb)
+            property `compression` cannot be `lz5` (off, on, lz4, zstd, zstd-1 to zstd-19, zstd-fast-1 to zstd-fast-1000, gzip-1 to gzip-9, zle or lzjb)
+            property `copies` cannot be `4` (1, 2 or 3)
+            `checksum=skein` is not supported for writing (on, off, fletcher4, sha256, sha512 or blake3)
             `xattr=dir` is not supported for writing (on or sa)
             `dnodesize=4k` is not supported for writing (legacy or auto)
             property `quota` cannot be `10Q` (none or a size such as 10G)
@@ -250,7 +270,12 @@ mod tests {
         let effective = Effective::default().with(&parent).with(&child);
         assert_eq!(
             effective,
-            Effective { record_size: 8192, compression: Compression::Zstd(9), large_dnodes: true }
+            Effective {
+                record_size: 8192,
+                compression: Compression::Zstd(9),
+                large_dnodes: true,
+                ..Effective::default()
+            }
         );
         child.set("compression", "zstd").unwrap();
         assert_eq!(effective.with(&child).compression, Compression::Zstd(3));

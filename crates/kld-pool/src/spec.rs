@@ -3,7 +3,7 @@
 use crate::name::{DatasetName, PoolName};
 use crate::pool_properties::PoolProperties;
 use crate::properties::Properties;
-use crate::tree::Tree;
+use crate::tree::{Data, Tree};
 
 /// A dataset with its content.
 #[derive(Clone, Debug)]
@@ -12,16 +12,80 @@ pub struct DatasetSpec {
     pub name: DatasetName,
     /// Properties set on it; all others are inherited.
     pub properties: Properties,
-    /// Its content; none is an empty root directory.
-    pub tree: Option<Tree>,
-    /// Names (the part behind the `@`) of snapshots, oldest first, which all hold the content.
-    pub snapshots: Vec<String>,
+    /// What it holds.
+    pub content: Content,
+    /// Its snapshots, oldest first.
+    pub snapshots: Vec<SnapshotSpec>,
+}
+
+/// What a dataset holds.
+#[derive(Clone, Debug, Default)]
+pub enum Content {
+    /// A file system with an empty root directory.
+    #[default]
+    Empty,
+    /// A file system.
+    Files(Tree),
+    /// A volume: a block device.
+    Volume(Volume),
+}
+
+/// A block device in a pool.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    /// Its size in bytes (`volsize`), a multiple of the block size.
+    pub size: u64,
+    /// Bytes of its blocks (`volblocksize`): a power of two from 512 to 16 MiB; 16384 is what ZFS takes by itself.
+    pub block_size: u64,
+    /// What it holds from its start on; the rest reads as zeros.
+    pub data: Data,
+}
+
+/// A snapshot of a dataset.
+#[derive(Clone, Debug)]
+pub struct SnapshotSpec {
+    /// The part of its name behind the `@`.
+    pub name: String,
+    /// What the dataset held when it was taken; none is what the next younger snapshot has, or the dataset itself.
+    /// Blocks that are the same in both are stored once. Memory grows by about 180 bytes for each block of a dataset
+    /// whose snapshots differ.
+    pub content: Option<Content>,
 }
 
 impl DatasetSpec {
-    /// An empty dataset that inherits everything.
+    /// An empty file system that inherits everything.
     pub fn new(name: DatasetName) -> DatasetSpec {
-        DatasetSpec { name, properties: Properties::new(), tree: None, snapshots: Vec::new() }
+        DatasetSpec { name, properties: Properties::new(), content: Content::Empty, snapshots: Vec::new() }
+    }
+}
+
+impl Content {
+    /// Bytes as readers see them: of all files, or of what a volume is given.
+    pub(crate) fn apparent_size(&self) -> u64 {
+        match self {
+            Content::Empty => 0,
+            Content::Files(tree) => tree.apparent_size(),
+            Content::Volume(volume) => volume.data.len(),
+        }
+    }
+}
+
+impl From<Tree> for Content {
+    fn from(tree: Tree) -> Content {
+        Content::Files(tree)
+    }
+}
+
+impl From<&str> for SnapshotSpec {
+    fn from(name: &str) -> SnapshotSpec {
+        name.to_owned().into()
+    }
+}
+
+impl From<String> for SnapshotSpec {
+    /// A snapshot of what the dataset holds at the end.
+    fn from(name: String) -> SnapshotSpec {
+        SnapshotSpec { name, content: None }
     }
 }
 
@@ -34,12 +98,12 @@ pub enum VdevType {
     File,
 }
 
-/// A pool on one vdev.
+/// A pool on one device, or on a mirror of several.
 #[derive(Clone, Debug)]
 pub struct PoolSpec {
     /// Its name.
     pub name: PoolName,
-    /// Size of the vdev (the partition) in bytes. It fixes the size of metaslabs for the life of the pool: give the
+    /// Size of the vdev in bytes: that of the partition, of each of a mirror. It fixes the size of metaslabs for the life of the pool: give the
     /// size of the disk the pool will live on, where that is known.
     pub size: u64,
     /// log2 of the smallest write, 9 to 16; 12 is right for nearly all disks.
@@ -55,9 +119,10 @@ pub struct PoolSpec {
     pub bootfs: Option<DatasetName>,
     /// Pool properties.
     pub properties: PoolProperties,
-    /// Where the importing machine first looks for the vdev; it also finds it elsewhere by its labels.
-    pub vdev_path: String,
-    /// What the vdev is.
+    /// Where the importing machine first looks for the devices; it also finds them elsewhere by their labels. Several are
+    /// a mirror.
+    pub vdev_paths: Vec<String>,
+    /// What the devices are.
     pub vdev_type: VdevType,
     /// Threads that read and compress; 0 is one per core. The bytes written do not depend on it.
     pub threads: usize,
@@ -68,7 +133,7 @@ impl PoolSpec {
     pub fn new(name: PoolName, size: u64, seed: [u8; 32]) -> PoolSpec {
         const ASHIFT_4K: u8 = 12;
         PoolSpec {
-            vdev_path: format!("/dev/disk/by-partlabel/{name}"),
+            vdev_paths: vec![format!("/dev/disk/by-partlabel/{name}")],
             name,
             size,
             ashift: ASHIFT_4K,

@@ -372,6 +372,19 @@ impl Tree {
         self.slots.len()
     }
 
+    /// Adds a directory of files that no name leads to.
+    pub(crate) fn add_hidden_dir(&mut self, meta: Meta, files: Vec<(Vec<u8>, Meta, Data)>) -> NodeId {
+        let files = files.into_iter().map(|(name, meta, data)| (name, self.add(meta, Kind::File(data))));
+        let entries = files.collect();
+        let id = self.add(meta, Kind::Directory);
+        self.slot_mut(id).entries = entries;
+        id
+    }
+
+    pub(crate) fn set_xattrs(&mut self, id: NodeId, xattrs: BTreeMap<Vec<u8>, Vec<u8>>) {
+        self.slot_mut(id).meta.xattrs = xattrs;
+    }
+
     /// The first name of a node, for messages.
     pub(crate) fn path_of(&self, id: NodeId) -> String {
         let found = self.walk().find(|(_, node)| node.id == id);

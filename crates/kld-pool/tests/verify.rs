@@ -38,7 +38,7 @@ proptest! {
         spec.ashift = ashift;
         let properties = [("compression", compression), ("recordsize", records), ("dnodesize", dnodes)];
         let mut root = dataset("fz/root", &properties, Some(tree));
-        root.snapshots = (0..snapshots).map(|i| format!("s{i}")).collect();
+        root.snapshots = (0..snapshots).map(|i| format!("s{i}").into()).collect();
         let limits = [("refreservation", "10M"), ("quota", "100M")];
         let other = dataset("fz/srv/db", &limits, Some(random_tree(&mut Random(seed ^ 1), 10)));
         spec.datasets = vec![root, other, dataset("fz/srv", &[("reservation", "50M")], None)];

@@ -2,6 +2,7 @@
 
 mod support;
 
+use kld_pool::SnapshotSpec;
 use kld_pool::tree::{Data, Extent, Kind, Meta, SourceFile, Timestamp, Tree};
 use std::sync::Arc;
 use support::{Random, dataset, pool, random_tree, write};
@@ -63,7 +64,7 @@ fn nested_datasets_with_limits_and_snapshots() {
         &[("recordsize", "8k"), ("refreservation", "10M"), ("com.example:k", "v")],
         tree(),
     );
-    deep.snapshots = ["a", "b", "c"].map(String::from).into();
+    deep.snapshots = ["a", "b", "c"].map(SnapshotSpec::from).into();
     spec.datasets = vec![
         deep,
         dataset("fz/srv", &[("quota", "100M"), ("reservation", "50M"), ("mountpoint", "/srv")], None),

@@ -5,11 +5,10 @@
 
 use super::SECTOR;
 use super::checksum::Checksum;
+use super::dnode::object_type;
 
 /// Bytes of payload an embedded block pointer can carry (`BPE_PAYLOAD_SIZE`).
 pub(crate) const EMBEDDED_MAX: usize = 112;
-/// `ZIO_CHECKSUM_FLETCHER_4`.
-const FLETCHER4: u64 = 7;
 /// Words of an embedded pointer that keep their meaning: the properties and the birth txg.
 const WORD_PROPERTIES: usize = 6;
 const WORD_BIRTH: usize = 10;
@@ -42,6 +41,8 @@ pub(crate) struct Extent {
     pub(crate) asize: u64,
     /// `enum zio_compress` code.
     pub(crate) compression: u8,
+    /// `enum zio_checksum` code.
+    pub(crate) algorithm: u8,
     pub(crate) checksum: Checksum,
 }
 
@@ -65,7 +66,7 @@ impl BlockPointer {
         words[WORD_PROPERTIES] = (extent.lsize / SECTOR as u64 - 1)
             | (extent.psize / SECTOR as u64 - 1) << 16
             | u64::from(extent.compression) << 32
-            | FLETCHER4 << 40
+            | u64::from(extent.algorithm) << 40
             | role.bits();
         words[WORD_BIRTH] = birth;
         words[WORD_FILL] = fill;
@@ -101,8 +102,77 @@ impl BlockPointer {
         BlockPointer(words)
     }
 
+    /// A block of `lsize` bytes that held something and was freed in `birth`: an incremental send must say so.
+    pub(crate) fn freed(lsize: u64, role: Role, birth: u64) -> BlockPointer {
+        let mut words = [0; 16];
+        words[WORD_PROPERTIES] = (lsize / SECTOR as u64 - 1) | (role.bits() & !LITTLE_ENDIAN_BIT);
+        words[WORD_BIRTH] = birth;
+        BlockPointer(words)
+    }
+
+    /// Whether there is nothing to read.
     pub(crate) fn is_hole(&self) -> bool {
-        self.0[WORD_PROPERTIES] == 0
+        self.0[0] == 0 && self.0[1] == 0 && !self.is_embedded()
+    }
+
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.0[WORD_PROPERTIES] & EMBEDDED_BIT != 0
+    }
+
+    /// The transaction group the block was written in; 0 for one that never was.
+    pub(crate) fn birth(&self) -> u64 {
+        self.0[WORD_BIRTH]
+    }
+
+    /// Whether ZFS counts the block as metadata: everything but the level-0 blocks of files and volumes.
+    pub(crate) fn is_metadata(&self) -> bool {
+        let properties = self.0[WORD_PROPERTIES];
+        let role = Role { object_type: (properties >> 48) as u8, level: (properties >> 56) as u8 & 0x1f };
+        role.is_metadata()
+    }
+
+    /// Allocated bytes of all copies.
+    pub(crate) fn asize(&self) -> u64 {
+        const ASIZE: u64 = (1 << 24) - 1;
+        if self.is_embedded() {
+            return 0;
+        }
+        [0, 2, 4].iter().map(|word| (self.0[*word] & ASIZE) * SECTOR as u64).sum()
+    }
+
+    /// Bytes after compression; 0 for a hole.
+    pub(crate) fn psize(&self) -> u64 {
+        let properties = self.0[WORD_PROPERTIES];
+        if self.is_hole() {
+            0
+        } else if self.is_embedded() {
+            (properties >> 25 & 0x7f) + 1
+        } else {
+            ((properties >> 16 & 0xffff) + 1) * SECTOR as u64
+        }
+    }
+
+    /// Bytes before compression; 0 for a hole.
+    pub(crate) fn lsize(&self) -> u64 {
+        let properties = self.0[WORD_PROPERTIES];
+        if self.is_hole() {
+            0
+        } else if self.is_embedded() {
+            (properties & 0x1ff_ffff) + 1
+        } else {
+            ((properties & 0xffff) + 1) * SECTOR as u64
+        }
+    }
+
+    /// The pointer as a list of freed blocks keeps it: without what only a reader of the block needs.
+    pub(crate) fn without_content(&self) -> BlockPointer {
+        let mut words = [0; 16];
+        if !self.is_embedded() {
+            words[..6].copy_from_slice(&self.0[..6]);
+        }
+        words[WORD_PROPERTIES] = self.0[WORD_PROPERTIES];
+        words[WORD_BIRTH] = self.0[WORD_BIRTH];
+        BlockPointer(words)
     }
 
     /// Blocks below and including this one that hold something (for dnode blocks: allocated dnodes).
@@ -130,6 +200,11 @@ impl BlockPointer {
 }
 
 impl Role {
+    /// Everything but the level-0 blocks of files and volumes.
+    pub(crate) fn is_metadata(self) -> bool {
+        self.level > 0 || !matches!(self.object_type, object_type::PLAIN_FILE | object_type::VOLUME)
+    }
+
     fn bits(self) -> u64 {
         u64::from(self.object_type) << 48 | u64::from(self.level) << 56 | LITTLE_ENDIAN_BIT
     }
@@ -141,13 +216,30 @@ mod tests {
 
     #[test]
     fn words_of_a_stored_block() {
-        let extent =
-            Extent { lsize: 131_072, psize: 8192, asize: 8192, compression: 15, checksum: [1, 2, 3, 4] };
+        let extent = Extent {
+            lsize: 131_072,
+            psize: 8192,
+            asize: 8192,
+            compression: 15,
+            algorithm: 7,
+            checksum: [1, 2, 3, 4],
+        };
         let bp = BlockPointer::stored(&extent, &[4096, 12_288], Role { object_type: 19, level: 0 }, 10, 1);
         assert_eq!(bp.words()[..4], [16, 8, 16, 24]);
         assert_eq!(bp.words()[6], 255 | 15 << 16 | 15 << 32 | 7 << 40 | 19 << 48 | 1 << 63);
         assert_eq!(bp.words()[10..], [10, 1, 1, 2, 3, 4]);
         assert_eq!(bp.fill(), 1);
+        assert_eq!((bp.asize(), bp.psize(), bp.lsize(), bp.birth()), (16_384, 8192, 131_072, 10));
+        assert!(!bp.is_metadata() && !bp.is_hole());
+        assert_eq!(bp.without_content().words()[10..], [10, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_freed_block_is_a_hole_with_a_birth() {
+        let bp = BlockPointer::freed(131_072, Role { object_type: 19, level: 1 }, 11);
+        assert!(bp.is_hole() && bp.is_metadata());
+        assert_eq!((bp.birth(), bp.fill(), bp.asize(), bp.psize()), (11, 0, 0, 0));
+        assert_eq!(bp.words()[6], 255 | 19 << 48 | 1 << 56);
     }
 
     #[test]
@@ -159,6 +251,7 @@ mod tests {
         assert_eq!(bytes[56..80], payload[48..72]);
         assert_eq!(bytes[88..], payload[72..]);
         assert_eq!(bp.words()[6] & 0x1ff_ffff, 131_071);
+        assert_eq!((bp.asize(), bp.psize(), bp.lsize()), (0, 112, 131_072));
         assert_eq!(bp.fill(), 1);
         assert_eq!(BlockPointer::HOLE.fill(), 0);
     }

@@ -25,6 +25,8 @@ pub(crate) mod object_type {
     pub(crate) const DIRECTORY: u8 = 20;
     pub(crate) const MASTER_NODE: u8 = 21;
     pub(crate) const UNLINKED_SET: u8 = 22;
+    pub(crate) const VOLUME: u8 = 23;
+    pub(crate) const VOLUME_PROPERTIES: u8 = 24;
     pub(crate) const POOL_PROPERTIES: u8 = 31;
     pub(crate) const NEXT_CLONES: u8 = 37;
     pub(crate) const USER_GROUP_USED: u8 = 39;
@@ -54,8 +56,9 @@ pub(crate) const POINTERS_PER_INDIRECT: usize = (1 << INDIRECT_SHIFT) / 128;
 
 /// `used` counts bytes, not sectors.
 pub(crate) const FLAG_USED_BYTES: u8 = 1;
-/// The object is counted in the per-user, per-group and per-project totals (bytes and objects).
-pub(crate) const FLAGS_ACCOUNTED: u8 = 2 | 8;
+/// The object's bytes, and the object itself, are counted in the totals of its owners.
+pub(crate) const FLAG_BYTES_ACCOUNTED: u8 = 2;
+pub(crate) const FLAG_OBJECTS_ACCOUNTED: u8 = 8;
 /// The last 128 bytes are a pointer to a spill block.
 const FLAG_SPILL: u8 = 4;
 

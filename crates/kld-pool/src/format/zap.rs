@@ -62,6 +62,11 @@ impl Zap {
         self.push(name.as_ref(), 1, bytes);
     }
 
+    /// Adds an array of bytes.
+    pub(crate) fn add_bytes(&mut self, name: impl AsRef<[u8]>, value: &[u8]) {
+        self.push(name.as_ref(), 1, value.to_vec());
+    }
+
     pub(crate) fn add_u16s(&mut self, name: impl AsRef<[u8]>, values: &[u16]) {
         self.push(name.as_ref(), 2, values.iter().flat_map(|value| value.to_be_bytes()).collect());
     }

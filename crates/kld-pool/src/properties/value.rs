@@ -1,7 +1,8 @@
 //! Values of properties: from the words of the command line to what is stored.
 
 use super::{DEFAULT_ZSTD_LEVEL, PropertyError};
-use crate::codec::Compression;
+use crate::codec::{Compression, ZSTD_FAST_LEVELS};
+use crate::format::hasher::Algorithm;
 
 /// A value as it stands in a property table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,11 +13,17 @@ pub(crate) enum Stored {
 
 const COMPRESS_ON: u64 = 1;
 const COMPRESS_OFF: u64 = 2;
+const COMPRESS_LZJB: u64 = 3;
+/// That of gzip-1; the other levels follow.
+const COMPRESS_GZIP: u64 = 5;
+const COMPRESS_ZLE: u64 = 14;
 const COMPRESS_LZ4: u64 = 15;
 const COMPRESS_ZSTD: u64 = 16;
 /// The level stands above the algorithm.
 const LEVEL_SHIFT: u32 = 7;
 const MAX_ZSTD_LEVEL: u8 = 19;
+const MAX_GZIP_LEVEL: u8 = 9;
+const DEFAULT_GZIP_LEVEL: u8 = 6;
 
 /// The words a property accepts, with the number each is stored as.
 type Words = &'static [(&'static str, u64)];
@@ -44,8 +51,12 @@ const WORDS: &[(&str, Words, &str)] = &[
     ("primarycache", CACHE, "all, metadata or none"),
     ("secondarycache", CACHE, "all, metadata or none"),
     ("redundant_metadata", &[("all", 0), ("most", 1)], "all or most"),
-    ("copies", &[("1", 1)], "1"),
-    ("checksum", &[("on", 1), ("fletcher4", 7)], "on or fletcher4"),
+    ("copies", &[("1", 1), ("2", 2), ("3", 3)], "1, 2 or 3"),
+    (
+        "checksum",
+        &[("on", 1), ("off", 2), ("fletcher4", 7), ("sha256", 8), ("sha512", 11), ("blake3", 14)],
+        "on, off, fletcher4, sha256, sha512 or blake3",
+    ),
 ];
 
 /// Values that ZFS knows and that are refused because blocks or attributes would have to be written differently.
@@ -53,8 +64,7 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("xattr", &["dir"]),
     ("acltype", &["nfsv4"]),
     ("dnodesize", &["1k", "2k", "4k", "8k", "16k"]),
-    ("copies", &["2", "3"]),
-    ("checksum", &["off", "fletcher2", "sha256", "noparity", "sha512", "skein", "edonr", "blake3"]),
+    ("checksum", &["fletcher2", "noparity", "skein", "edonr"]),
 ];
 
 /// Properties of ZFS that have no place here.
@@ -106,45 +116,63 @@ fn unsupported(name: &str, value: &str, hint: &str) -> PropertyError {
 }
 
 fn parse_record_size(value: &str) -> Result<Stored, PropertyError> {
-    /// The largest that OpenZFS 2.1 accepts without changing a module parameter.
-    const RANGE: std::ops::RangeInclusive<u64> = 512..=1 << 20;
+    /// The largest that OpenZFS 2.2 accepts; 2.1 reads it, and sets at most 1M without changing a module parameter.
+    const RANGE: std::ops::RangeInclusive<u64> = 512..=16 << 20;
     match parse_size(value) {
         Some(size) if size.is_power_of_two() && RANGE.contains(&size) => Ok(Stored::Number(size)),
-        _ => Err(bad("recordsize", value, "a power of two from 512 to 1M")),
+        _ => Err(bad("recordsize", value, "a power of two from 512 to 16M")),
     }
 }
 
 fn parse_compression(value: &str) -> Result<Stored, PropertyError> {
-    const HINT: &str = "off, on, lz4, zstd or zstd-1 to zstd-19";
-    let number = match value {
-        "on" => COMPRESS_ON,
-        "off" => COMPRESS_OFF,
-        "lz4" => COMPRESS_LZ4,
-        "zstd" => COMPRESS_ZSTD,
-        _ => {
-            let level = value.strip_prefix("zstd-").and_then(|level| level.parse::<u8>().ok());
-            match level {
-                Some(level @ 1..=MAX_ZSTD_LEVEL) => COMPRESS_ZSTD | u64::from(level) << LEVEL_SHIFT,
-                _ => {
-                    let known =
-                        ["gzip", "lzjb", "zle", "zstd-fast"].iter().any(|word| value.starts_with(word));
-                    let error = if known { unsupported } else { bad };
-                    return Err(error("compression", value, HINT));
-                }
-            }
-        }
+    const HINT: &str =
+        "off, on, lz4, zstd, zstd-1 to zstd-19, zstd-fast-1 to zstd-fast-1000, gzip-1 to gzip-9, zle or lzjb";
+    let levels = |text: &str, most: u8| text.parse::<u8>().ok().filter(|level| (1..=most).contains(level));
+    let zstd = |compression: Compression| {
+        let (_, number) = compression.zstd_level()?;
+        Some(COMPRESS_ZSTD | u64::from(number) << LEVEL_SHIFT)
     };
-    Ok(Stored::Number(number))
+    let number = match value.split_once('-').unwrap_or((value, "")) {
+        ("on", "") => Some(COMPRESS_ON),
+        ("off", "") => Some(COMPRESS_OFF),
+        ("lzjb", "") => Some(COMPRESS_LZJB),
+        ("zle", "") => Some(COMPRESS_ZLE),
+        ("lz4", "") => Some(COMPRESS_LZ4),
+        ("gzip", "") => Some(COMPRESS_GZIP + u64::from(DEFAULT_GZIP_LEVEL) - 1),
+        ("gzip", level) => levels(level, MAX_GZIP_LEVEL).map(|level| COMPRESS_GZIP + u64::from(level) - 1),
+        ("zstd", "") => Some(COMPRESS_ZSTD),
+        ("zstd", "fast") => zstd(Compression::ZstdFast(1)),
+        ("zstd", level) => match level.strip_prefix("fast-") {
+            Some(fast) => {
+                let level = ZSTD_FAST_LEVELS.into_iter().find(|level| level.to_string() == fast);
+                level.map(Compression::ZstdFast).and_then(zstd)
+            }
+            None => levels(level, MAX_ZSTD_LEVEL).map(Compression::Zstd).and_then(zstd),
+        },
+        _ => None,
+    };
+    number.map(Stored::Number).ok_or_else(|| bad("compression", value, HINT))
 }
 
 /// What a stored `compression` means for blocks that are written.
 pub(super) fn compression_of(stored: u64) -> Compression {
+    const GZIP: std::ops::Range<u64> = COMPRESS_GZIP..COMPRESS_ZLE;
     let level = (stored >> LEVEL_SHIFT) as u8;
     match stored & ((1 << LEVEL_SHIFT) - 1) {
         COMPRESS_OFF => Compression::Off,
-        COMPRESS_ZSTD => Compression::Zstd(if level == 0 { DEFAULT_ZSTD_LEVEL } else { level }),
+        COMPRESS_LZJB => Compression::Lzjb,
+        COMPRESS_ZLE => Compression::Zle,
+        COMPRESS_ZSTD if level == 0 => Compression::Zstd(DEFAULT_ZSTD_LEVEL),
+        COMPRESS_ZSTD => Compression::from_zstd_level(level).unwrap_or(Compression::Zstd(DEFAULT_ZSTD_LEVEL)),
+        code if GZIP.contains(&code) => Compression::Gzip((code - COMPRESS_GZIP + 1) as u8),
         _ => Compression::Lz4,
     }
+}
+
+/// What a stored `checksum` means for blocks that are written.
+pub(super) fn checksum_of(stored: u64) -> Algorithm {
+    let known = [Algorithm::Off, Algorithm::Sha256, Algorithm::Sha512, Algorithm::Blake3];
+    known.into_iter().find(|algorithm| u64::from(algorithm.code()) == stored).unwrap_or(Algorithm::Fletcher4)
 }
 
 fn parse_limit(name: &str, value: &str) -> Result<Stored, PropertyError> {

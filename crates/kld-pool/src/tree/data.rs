@@ -145,6 +145,21 @@ impl Data {
         Ok(content)
     }
 
+    /// Whether this is surely the content of `other`: the same memory or the same part of the same file.
+    pub(crate) fn is_same(&self, other: &Data) -> bool {
+        match (self, other) {
+            (Data::Bytes(a), Data::Bytes(b)) => Arc::ptr_eq(a, b),
+            (Data::Slice { file: a, offset: from, len }, Data::Slice { file: b, offset, len: other_len }) => {
+                Arc::ptr_eq(a, b) && (from, len) == (offset, other_len)
+            }
+            (
+                Data::Sparse { file: a, extents, len },
+                Data::Sparse { file: b, extents: other_extents, len: other_len },
+            ) => Arc::ptr_eq(a, b) && (extents, len) == (other_extents, other_len),
+            _ => false,
+        }
+    }
+
     /// The host file the content comes from.
     pub(crate) fn source(&self) -> Option<&Arc<SourceFile>> {
         match self {

@@ -10,12 +10,13 @@ use crate::format::words;
 use crate::format::zap::Zap;
 use crate::properties::Stored;
 use crate::write::error::WriteError;
-use crate::write::fs::Filesystem;
+use crate::write::fs::Version;
 use crate::write::media::Media;
 use crate::write::objset::ObjectSet;
 use crate::write::plan::Planned;
 use crate::write::seed::Seed;
 use crate::write::space::Space;
+use crate::write::totals::{Own, Totals, total};
 use crate::write::txg;
 
 /// 64-bit words of `dsl_dir_phys_t` and of `dsl_dataset_phys_t`.
@@ -71,23 +72,17 @@ struct Dataset<'a> {
     next_clones: u64,
 }
 
-/// Space of a directory and everything below it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Totals {
-    pub(crate) used: u64,
-    compressed: u64,
-    uncompressed: u64,
-    quota: u64,
-    reserved: u64,
-    head: u64,
-    child: u64,
-    child_reserved: u64,
-    head_reserved: u64,
+/// An object that lists no block pointers.
+pub(crate) fn empty_bpobj() -> Dnode {
+    bpobj(&[])
 }
 
-/// An object that lists block pointers; empty ones only.
-pub(crate) fn empty_bpobj() -> Dnode {
-    let mut dnode = Dnode::with_bonus(object_type::BPOBJ, object_type::BPOBJ_HEADER, vec![0; BPOBJ_HEADER]);
+/// An object that lists block pointers, without its blocks.
+fn bpobj(listed: &[BlockPointer]) -> Dnode {
+    let space = total(listed);
+    let mut header = words(&[listed.len() as u64, space.referenced, space.compressed, space.uncompressed]);
+    header.resize(BPOBJ_HEADER, 0);
+    let mut dnode = Dnode::with_bonus(object_type::BPOBJ, object_type::BPOBJ_HEADER, header);
     dnode.block_size = BPOBJ_BLOCK;
     dnode
 }
@@ -109,7 +104,7 @@ impl Dsl {
         seed: Seed,
         created: u64,
         plan: &[Planned],
-        filesystems: &[Filesystem],
+        contents: &[Vec<Version>],
     ) -> Result<Dsl, WriteError> {
         let mut builder = Builder { media, objects, seed, created, usage: features::Usage::default() };
         let dirs: Vec<Dir> = plan.iter().map(|_| builder.add_dir()).collect();
@@ -129,8 +124,8 @@ impl Dsl {
         // The oldest dataset of each chain descends from the origin; each head is a clone of it.
         let mut next_clones = builder.zap("next clones", 0);
         let mut clones = builder.zap("clones", 0);
-        for ((planned, filesystem), dir) in plan.iter().zip(filesystems).zip(&dirs) {
-            let (head, oldest) = builder.add_dataset(planned, filesystem, *dir, origin_snapshot)?;
+        for ((planned, versions), dir) in plan.iter().zip(contents).zip(&dirs) {
+            let (head, oldest) = builder.add_dataset(planned, versions, *dir, origin_snapshot)?;
             next_clones.add_u64(format!("{oldest:x}"), oldest);
             clones.add_u64(format!("{head:x}"), head);
             datasets.push(Placed { dir: *dir, head });
@@ -199,7 +194,7 @@ impl Dsl {
             0,
             FLAG_USED_BREAKDOWN,
             totals.head,
-            0,
+            totals.snapshots,
             totals.child,
             totals.child_reserved,
             totals.head_reserved,
@@ -208,69 +203,6 @@ impl Dsl {
         fields.resize(DIR_WORDS, 0);
         objects.get_mut(dir.object).bonus = words(&fields);
     }
-}
-
-/// Space of each dataset of the plan with everything below it. The pool's own objects, `mos`, count as a child of the root.
-///
-/// A reservation makes a dataset count in its parent with at least what it reserves.
-pub(crate) fn totals(plan: &[Planned], own: &[Space], mos: Space) -> Vec<Totals> {
-    let mut totals: Vec<Totals> = plan
-        .iter()
-        .zip(own)
-        .map(|(planned, own)| {
-            // What a snapshot also holds is not unique to the head: it would have to be kept twice.
-            let unique = if planned.snapshots.is_empty() { own.referenced } else { 0 };
-            let head_reserved = planned.bytes("refreservation").unwrap_or(0).saturating_sub(unique);
-            Totals {
-                used: own.referenced + head_reserved,
-                compressed: own.compressed,
-                uncompressed: own.uncompressed,
-                quota: planned.bytes("quota").unwrap_or(0),
-                reserved: planned.bytes("reservation").unwrap_or(0),
-                head: own.referenced,
-                head_reserved,
-                ..Totals::default()
-            }
-        })
-        .collect();
-    if let Some(root) = totals.first_mut() {
-        root.used += mos.referenced;
-        root.compressed += mos.compressed;
-        root.uncompressed += mos.uncompressed;
-        root.child += mos.referenced;
-    }
-    // Children come after their parents.
-    for i in (1..plan.len()).rev() {
-        let child = totals[i];
-        if let Some(parent) = plan[i].parent {
-            let parent = &mut totals[parent];
-            parent.used += child.used.max(child.reserved);
-            parent.compressed += child.compressed;
-            parent.uncompressed += child.uncompressed;
-            parent.child += child.used;
-            parent.child_reserved += child.reserved.saturating_sub(child.used);
-        }
-    }
-    totals
-}
-
-/// Fails when a dataset uses more than it may.
-pub(crate) fn check_quotas(plan: &[Planned], own: &[Space], totals: &[Totals]) -> Result<(), WriteError> {
-    for ((planned, own), totals) in plan.iter().zip(own).zip(totals) {
-        for (property, used) in [("quota", totals.used), ("refquota", own.referenced)] {
-            if let Some(limit) = planned.bytes(property)
-                && used > limit
-            {
-                return Err(WriteError::OverQuota {
-                    dataset: planned.name.to_string(),
-                    property,
-                    limit,
-                    used,
-                });
-            }
-        }
-    }
-    Ok(())
 }
 
 impl Builder<'_, '_> {
@@ -295,16 +227,43 @@ impl Builder<'_, '_> {
         self.objects.set_zap(self.media, object, zap)
     }
 
-    /// A list, for each transaction group in `keys`, of the blocks born after it that the next dataset no longer has: none.
-    fn add_deadlist(&mut self, keys: &[u64]) -> Result<u64, WriteError> {
-        let header = vec![0; DEADLIST_HEADER];
+    /// The blocks that the snapshot before has and this dataset does not: a list for each transaction group in `keys`
+    /// (ascending) of those born after it and not after the next.
+    fn add_deadlist(&mut self, keys: &[u64], dead: &[BlockPointer]) -> Result<u64, WriteError> {
+        let space = total(dead);
+        let mut header = words(&[space.referenced, space.compressed, space.uncompressed]);
+        header.resize(DEADLIST_HEADER, 0);
         let object =
             self.objects.add(Dnode::with_bonus(object_type::DEADLIST, object_type::DEADLIST_HEADER, header));
         let mut zap = self.zap("deadlist", object);
-        for key in keys {
-            zap.add_u64(format!("{key:x}"), self.objects.add(empty_bpobj()));
+        for (i, key) in keys.iter().enumerate() {
+            let end = keys.get(i + 1).copied().unwrap_or(u64::MAX);
+            let listed: Vec<BlockPointer> = dead
+                .iter()
+                .filter(|pointer| (*key < pointer.birth()) && pointer.birth() <= end)
+                .copied()
+                .collect();
+            zap.add_u64(format!("{key:x}"), self.add_bpobj(&listed)?);
         }
         self.set_zap(object, &zap)?;
+        Ok(object)
+    }
+
+    fn add_bpobj(&mut self, listed: &[BlockPointer]) -> Result<u64, WriteError> {
+        const PER_BLOCK: usize = BPOBJ_BLOCK as usize / 128;
+        let object = self.objects.add(bpobj(listed));
+        if !listed.is_empty() {
+            let blocks: Vec<Vec<u8>> = listed
+                .chunks(PER_BLOCK)
+                .map(|chunk| {
+                    let mut block: Vec<u8> =
+                        chunk.iter().flat_map(|pointer| pointer.without_content().to_bytes()).collect();
+                    block.resize(BPOBJ_BLOCK as usize, 0);
+                    block
+                })
+                .collect();
+            self.objects.set_blocks(self.media, object, BPOBJ_BLOCK, &blocks)?;
+        }
         Ok(object)
     }
 
@@ -325,16 +284,17 @@ impl Builder<'_, '_> {
     fn add_dataset(
         &mut self,
         planned: &Planned,
-        filesystem: &Filesystem,
+        versions: &[Version],
         dir: Dir,
         origin: u64,
     ) -> Result<(u64, u64), WriteError> {
         let seed = self.seed.part(planned.name.as_str());
-        let head = self.add_dataset_object(&filesystem.features)?;
-        let snapshots: Vec<u64> = planned
-            .snapshots
+        let states: Vec<&Version> = planned.states.iter().map(|state| &versions[*state]).collect();
+        let newest = states.len() - 1;
+        let head = self.add_dataset_object(&states[newest].features)?;
+        let snapshots: Vec<u64> = states[..newest]
             .iter()
-            .map(|_| self.add_dataset_object(&filesystem.features))
+            .map(|version| self.add_dataset_object(&version.features))
             .collect::<Result<_, _>>()?;
         let mut names = self.zap("snapshot names", head);
         planned.snapshots.iter().zip(&snapshots).for_each(|(name, object)| names.add_u64(name, *object));
@@ -345,10 +305,22 @@ impl Builder<'_, '_> {
         // A deadlist has one key per older snapshot but the newest of them (OpenZFS adds a key when the next one is taken).
         let mut keys = vec![0];
         for (i, object) in chain.iter().enumerate() {
-            let is_head = *object == head;
-            let deadlist = self.add_deadlist(&keys)?;
+            let is_head = i == newest;
+            let version = states[i];
+            // A state that is the same as the one before let go of nothing.
+            let dead = |i: usize| match planned.states.get(i) {
+                Some(state) if i > 0 && planned.states[i - 1] != *state => versions[*state].dead.as_slice(),
+                _ => &[],
+            };
+            let deadlist = self.add_deadlist(&keys, dead(i))?;
             keys.push(previous.1);
             let created_txg = if is_head { txg::CREATED } else { txg::snapshot(i) };
+            let unique = if is_head {
+                Own::of(planned, versions).unique
+            } else {
+                // Nobody else has what is neither in the snapshot before nor in the next one.
+                total(dead(i + 1).iter().filter(|pointer| pointer.birth() > previous.1)).referenced
+            };
             let bonus = self.dataset_bonus(
                 &seed,
                 i as u64,
@@ -360,10 +332,9 @@ impl Builder<'_, '_> {
                     children: u64::from(!is_head),
                     created_txg,
                     deadlist,
-                    space: filesystem.space,
-                    // All hold the same blocks: nothing is unique as soon as there are two.
-                    unique: if snapshots.is_empty() { filesystem.space.referenced } else { 0 },
-                    pointer: &filesystem.pointer,
+                    space: version.space,
+                    unique,
+                    pointer: &version.pointer,
                     next_clones: 0,
                 },
             );
@@ -399,8 +370,8 @@ impl Builder<'_, '_> {
             pointer: &BlockPointer::HOLE,
             next_clones: 0,
         };
-        let snapshot_deadlist = self.add_deadlist(&[])?;
-        let head_deadlist = self.add_deadlist(&[0])?;
+        let snapshot_deadlist = self.add_deadlist(&[], &[])?;
+        let head_deadlist = self.add_deadlist(&[0], &[])?;
         let head_bonus = self.dataset_bonus(
             &seed,
             0,
@@ -488,45 +459,5 @@ impl Builder<'_, '_> {
             self.set_zap(dir.children, &children)?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::spec::{DatasetSpec, PoolSpec};
-    use crate::write::plan::plan;
-
-    #[test]
-    fn reservations_count_in_the_parent() {
-        let mut spec = PoolSpec::new("p".parse().unwrap(), 1 << 30, [0; 32]);
-        for (name, properties) in [
-            ("p/a", &[("reservation", "1000"), ("quota", "3000")][..]),
-            ("p/b", &[("refreservation", "500")]),
-            ("p/c", &[("refreservation", "500")]),
-        ] {
-            let mut dataset = DatasetSpec::new(name.parse().unwrap());
-            properties.iter().for_each(|(name, value)| dataset.properties.set(name, value).unwrap());
-            spec.datasets.push(dataset);
-        }
-        spec.datasets[2].snapshots.push("s".into());
-        let plan = plan(&spec).unwrap();
-        let own = [100; 4].map(|referenced| Space { referenced, compressed: 1, uncompressed: 2 });
-        let totals = totals(&plan, &own, Space { referenced: 7, compressed: 0, uncompressed: 0 });
-        assert_eq!(
-            totals.iter().map(|t| t.used).collect::<Vec<_>>(),
-            [100 + 7 + 1000 + 500 + 600, 100, 500, 600]
-        );
-        let root = totals[0];
-        assert_eq!(
-            (root.head, root.child, root.child_reserved, root.head_reserved),
-            (100, 7 + 100 + 500 + 600, 900, 0)
-        );
-        assert_eq!((totals[1].quota, totals[1].reserved), (3000, 1000));
-        assert_eq!((totals[2].head_reserved, totals[3].head_reserved), (400, 500));
-        assert!(check_quotas(&plan, &own, &totals).is_ok());
-        let large = [5000; 4].map(|referenced| Space { referenced, compressed: 1, uncompressed: 2 });
-        let error = check_quotas(&plan, &large, &super::totals(&plan, &large, Space::default())).unwrap_err();
-        assert_eq!(error.to_string(), "`quota` of `p/a` is 3000 bytes, less than the 5000 bytes it uses");
     }
 }

@@ -47,6 +47,44 @@ pub enum WriteError {
     /// Two datasets, or two snapshots of one dataset, have the same name.
     #[error("`{0}` is given twice")]
     Duplicate(String),
+    /// There are as many outputs as there are paths of devices, at least one.
+    #[error("a pool on {paths} devices cannot be written to {outputs} outputs")]
+    Outputs {
+        /// Paths of devices in the specification.
+        paths: usize,
+        /// Outputs given.
+        outputs: usize,
+    },
+    /// A volume has no size, one that is not a multiple of its block size, more data than room, a block size that is not a
+    /// power of two from 512 bytes to 16 MiB, or snapshots of another kind.
+    #[error("the volume `{dataset}` cannot have its sizes")]
+    BadVolume {
+        /// The volume.
+        dataset: String,
+    },
+    /// A dataset lies below a volume.
+    #[error("dataset `{0}` lies below a volume")]
+    BelowVolume(String),
+    /// A property of file systems is set on a volume.
+    #[error("property `{property}` of `{dataset}` is not one of volumes")]
+    NotForVolumes {
+        /// The volume.
+        dataset: String,
+        /// The property.
+        property: &'static str,
+    },
+    /// A property needs a feature that the pool does not enable.
+    #[error(
+        "`{property}` of `{dataset}` needs feature `{feature}`, which is not in the pool's `compatibility`"
+    )]
+    FeatureDisabled {
+        /// The dataset.
+        dataset: String,
+        /// The property that asks for it.
+        property: &'static str,
+        /// The feature.
+        feature: &'static str,
+    },
     /// The dataset to boot from is not in the pool.
     #[error("the dataset to boot from, `{0}`, is not given")]
     NoBootfs(String),
@@ -97,14 +135,6 @@ pub enum WriteError {
         /// The size of the value at fault, or of all together.
         bytes: usize,
     },
-    /// More datasets, snapshots and metaslabs than one indirect block of the pool's own objects can hold.
-    #[error("the pool needs {objects} objects of its own, more than the {most} that can be written")]
-    TooManyObjects {
-        /// Objects needed.
-        objects: u64,
-        /// The most there can be.
-        most: u64,
-    },
     /// Too many names of a table share one hash.
     #[error("a table of {entries} names cannot be hashed")]
     TableTooCrowded {
@@ -151,6 +181,13 @@ impl WriteError {
             WriteError::FileChanged { .. } => {
                 Some("leave the source alone while the pool is written".to_owned())
             }
+            WriteError::FeatureDisabled { property, feature, .. } => {
+                Some(format!("change `{property}`, or choose a `compatibility` that has `{feature}`"))
+            }
+            WriteError::BadVolume { .. } => Some(
+                "a volume is a multiple of its block size, which is a power of two from 512 to 16M, and its data fits"
+                    .to_owned(),
+            ),
             WriteError::NoBootfs(name) => Some(format!("add the dataset `{name}`")),
             _ => None,
         }

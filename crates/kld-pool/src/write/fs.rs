@@ -1,54 +1,57 @@
 //! A tree as a ZFS file system (ZPL version 5): one object set of files, directories and the tables about them.
+//!
+//! A dataset whose snapshots hold different trees is written tree by tree, oldest first. A path keeps its object number in
+//! all of them, and blocks that a tree shares with the one before are not written again.
 
 pub(crate) mod acl;
 pub(crate) mod attributes;
-pub(crate) mod pipeline;
+mod xattr_dirs;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use attributes::{Layouts, MAX_SLOTS, Place};
-use pipeline::{Failure, Job, Settings};
+use attributes::{Layouts, Limits, MAX_SLOTS, Place};
 
 use crate::features::Feature;
-use crate::format::blkptr::{BlockPointer, Role};
-use crate::format::dnode::{self, Dnode, FLAGS_ACCOUNTED, SLOT, object_type};
+use crate::format::SECTOR;
+use crate::format::blkptr::BlockPointer;
+use crate::format::dnode::{Dnode, FLAG_BYTES_ACCOUNTED, FLAG_OBJECTS_ACCOUNTED, SLOT, object_type};
 use crate::format::zap::Zap;
-use crate::format::{SECTOR, put_u64};
-use crate::tree::{Data, Kind, NodeId, ReadError, Tree};
+use crate::tree::{Data, Kind, Node, NodeId, ReadError, Tree};
 use crate::write::error::WriteError;
-use crate::write::indirect::IndirectTree;
-use crate::write::media::{DATASET_COPIES, Media, Placement};
-use crate::write::objset::{OBJSET_LEN, ObjectSet, TYPE_AT};
+use crate::write::media::Media;
+use crate::write::objset::{Legacy, ObjectSet, Part};
+use crate::write::pipeline::{self, Failure, Job, Settings};
 use crate::write::seed::Seed;
 use crate::write::space::Space;
 
 /// Objects before the first file: master node, SA tables, delete queue.
 const MASTER_NODE: u64 = 1;
-/// `DMU_OST_ZFS` and the flags of an object set whose space accounting is complete.
+/// `DMU_OST_ZFS`.
 const OBJSET_ZFS: u64 = 2;
-const ACCOUNTING_COMPLETE: u64 = 7;
-const FLAGS_AT: usize = 712;
-/// The dnode array of a dataset has as many levels as it can ever need: OpenZFS never adds one.
-const META_DNODE_LEVELS: u8 = 6;
 /// A block larger than this needs the `large_blocks` feature.
-const OLD_MAX_BLOCK: u64 = 128 << 10;
+pub(crate) const OLD_MAX_BLOCK: u64 = 128 << 10;
 
 /// How a dataset's content is stored.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
     pub(crate) record_size: u64,
     pub(crate) large_dnodes: bool,
+    /// Whether objects are counted by owner, and all by project; bytes by user and group always are.
+    pub(crate) accounting: bool,
     pub(crate) settings: Settings,
 }
 
-/// A file system that is in the pool.
-#[derive(Debug)]
-pub(crate) struct Filesystem {
+/// The content of a dataset, as it was at one time, that is in the pool.
+#[derive(Clone, Debug)]
+pub(crate) struct Version {
     pub(crate) pointer: BlockPointer,
+    /// What all its blocks take, those shared with the version before included.
     pub(crate) space: Space,
+    /// Blocks of the version before that it no longer has.
+    pub(crate) dead: Vec<BlockPointer>,
     pub(crate) features: BTreeSet<Feature>,
     pub(crate) objects: u64,
-    /// Apparent size of its files.
+    /// Apparent size of its content.
     pub(crate) logical: u64,
 }
 
@@ -63,101 +66,107 @@ struct Inode {
 struct Inventory<'a> {
     tree: &'a Tree,
     order: Vec<NodeId>,
+    /// First names, in the same order; only where they are needed.
+    paths: Vec<Vec<u8>>,
     inodes: Vec<Inode>,
-    /// The directory that holds the first name.
+    /// The directory that holds the first name; the owner of a hidden one.
     parents: Vec<NodeId>,
+    /// Hidden directories of large extended attributes, by owner.
+    xattr_dirs: BTreeMap<NodeId, NodeId>,
 }
 
-/// Writes the content of `tree` as a file system of its own.
-pub(crate) fn write_filesystem(
-    media: &mut Media,
-    dataset: &str,
+/// A file system of which one version after the other is written.
+pub(crate) struct Writer<'a> {
+    dataset: &'a str,
     seed: Seed,
-    tree: &Tree,
     layout: Layout,
-    progress: &mut dyn FnMut(u64),
-) -> Result<Filesystem, WriteError> {
-    let mut features = BTreeSet::from([Feature::UserObjectAccounting, Feature::ProjectQuota]);
-    let mut objects = ObjectSet::new(DATASET_COPIES);
-    let mut inventory = Inventory::take(tree);
-
-    let tables = Tables::reserve(&mut objects);
-    let mut layouts = Layouts::default();
-    inventory.number(&mut objects, &mut layouts, dataset, layout, &mut features)?;
-    let spills = inventory.set_attributes(&mut objects, &mut layouts, dataset, layout)?;
-    let logical = inventory.write_files(media, &mut objects, dataset, layout, &mut features, progress)?;
-    for (object, spill) in spills {
-        let role = Role { object_type: object_type::SA, level: 0 };
-        let stored = media.store(&spill, Placement { role, copies: DATASET_COPIES, fill: 1 })?;
-        objects.space += stored.space;
-        let dnode = objects.get_mut(object);
-        dnode.spill = Some(stored.pointer);
-        dnode.used += stored.space.referenced;
-    }
-    inventory.write_directories(media, &mut objects, seed)?;
-    tables.write(media, &mut objects, seed, &layouts, inventory.object(tree.root().id()))?;
-    let accounts = Accounts::of(&inventory, &objects).write(media, &mut objects, seed)?;
-    let count = objects.len() as u64;
-    let pointer = write_objset(media, &mut objects, &accounts)?;
-    Ok(Filesystem { pointer, space: objects.space, features, objects: count, logical })
+    layouts: Layouts,
+    features: BTreeSet<Feature>,
+    numbers: Numbers,
+    /// Content by object, as the version before has it.
+    files: BTreeMap<u64, Data>,
+    legacy: Legacy,
+    tables: Option<Tables>,
 }
 
-impl<'a> Inventory<'a> {
-    fn take(tree: &'a Tree) -> Inventory<'a> {
-        let mut order = Vec::new();
-        let mut seen = vec![false; tree.slot_count()];
-        let mut inodes = vec![Inode::default(); seen.len()];
-        let mut parents = vec![tree.root().id(); seen.len()];
-        for (_, node) in tree.walk() {
-            let id = node.id();
-            // The root has no parent that would have seen it.
-            if !std::mem::replace(&mut seen[id.index()], true) {
-                order.push(id);
-            }
-            if node.is_dir() {
-                let place = &mut inodes[id.index()].place;
-                place.links += 2;
-                for (_, child) in node.entries() {
-                    let below = child.id().index();
-                    inodes[id.index()].place.entries += 1;
-                    if child.is_dir() {
-                        inodes[id.index()].place.links += 1;
-                    } else {
-                        if inodes[below].place.links == 0 {
-                            parents[below] = id;
-                        }
-                        inodes[below].place.links += 1;
-                    }
-                    if child.is_dir() {
-                        parents[below] = id;
-                    }
-                }
-            }
+/// Numbers that objects keep through all versions.
+#[derive(Default)]
+struct Numbers {
+    /// By first name, whether it is a directory, and slots: a number never changes its kind.
+    known: BTreeMap<(Vec<u8>, bool, u8), Number>,
+}
+
+#[derive(Clone, Copy)]
+struct Number {
+    object: u64,
+    /// Transaction group that gave the number.
+    born: u64,
+}
+
+impl<'a> Writer<'a> {
+    pub(crate) fn new(dataset: &'a str, seed: Seed, layout: Layout) -> Writer<'a> {
+        let mut features = BTreeSet::new();
+        if layout.accounting {
+            features.extend([Feature::UserObjectAccounting, Feature::ProjectQuota]);
         }
-        Inventory { tree, order, inodes, parents }
+        Writer {
+            dataset,
+            seed,
+            layout,
+            layouts: Layouts::default(),
+            features,
+            numbers: Numbers::default(),
+            files: BTreeMap::new(),
+            legacy: Legacy::default(),
+            tables: None,
+        }
     }
 
-    fn object(&self, id: NodeId) -> u64 {
-        self.inodes[id.index()].object
+    /// Writes `tree` as the next version.
+    pub(crate) fn write(
+        &mut self,
+        media: &mut Media,
+        tree: &Tree,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Version, WriteError> {
+        let expanded = xattr_dirs::expand(tree);
+        let (tree, hidden) = match &expanded {
+            Some(expanded) => (&expanded.tree, expanded.dirs.as_slice()),
+            None => (tree, [].as_slice()),
+        };
+        let mut objects = ObjectSet::following(std::mem::take(&mut self.legacy));
+        let mut inventory = Inventory::take(tree, hidden, media.rules.record);
+        let tables = match self.tables {
+            Some(tables) => tables.put(&mut objects),
+            None => Tables::reserve(&mut objects),
+        };
+        self.tables = Some(tables);
+        self.number(&mut inventory, &mut objects, media)?;
+        let spills = self.set_attributes(&mut inventory, &mut objects)?;
+        let logical = self.write_files(&inventory, media, &mut objects, progress)?;
+        for (object, spill) in spills {
+            objects.set_spill(media, object, spill)?;
+        }
+        inventory.write_directories(media, &mut objects, self.seed)?;
+        tables.write(media, &mut objects, self.seed, &self.layouts, inventory.object(tree.root().id()))?;
+        let accounts = Accounts::of(&inventory, &objects, self.layout.accounting);
+        let accounts = accounts.write(media, &mut objects, self.seed)?;
+        let count = objects.len() as u64;
+        let pointer = objects.write(media, OBJSET_ZFS, &accounts)?;
+        let (space, dead) = (objects.space, objects.dead());
+        self.legacy = objects.leave();
+        Ok(Version { pointer, space, dead, features: self.features.clone(), objects: count, logical })
     }
 
-    fn max_slots(layout: Layout) -> u8 {
-        if layout.large_dnodes { MAX_SLOTS } else { 1 }
-    }
-
-    fn pack(
-        &self,
-        id: NodeId,
-        layouts: &mut Layouts,
-        dataset: &str,
-        layout: Layout,
-    ) -> Result<attributes::Packed, WriteError> {
-        let node = self.tree.node(id);
-        let place = self.inodes[id.index()].place;
-        attributes::pack(node.meta(), node.kind(), place, Self::max_slots(layout), layouts).map_err(|error| {
+    fn pack(&mut self, inventory: &Inventory, id: NodeId) -> Result<attributes::Packed, WriteError> {
+        let node = inventory.tree.node(id);
+        let place = inventory.inodes[id.index()].place;
+        let max_slots = if self.layout.large_dnodes { MAX_SLOTS } else { 1 };
+        let limits = Limits { max_slots, projects: self.layout.accounting };
+        attributes::pack(node.meta(), node.kind(), place, limits, &mut self.layouts).map_err(|error| {
             WriteError::XattrsTooLarge {
-                dataset: dataset.to_owned(),
-                path: self.tree.path_of(id),
+                dataset: self.dataset.to_owned(),
+                path: inventory.tree.path_of(id),
                 bytes: error.bytes,
             }
         })
@@ -166,24 +175,42 @@ impl<'a> Inventory<'a> {
     /// Gives every node its object; the size of a dnode follows from the size of the attributes.
     fn number(
         &mut self,
+        inventory: &mut Inventory,
         objects: &mut ObjectSet,
-        layouts: &mut Layouts,
-        dataset: &str,
-        layout: Layout,
-        features: &mut BTreeSet<Feature>,
+        media: &Media,
     ) -> Result<(), WriteError> {
-        for i in 0..self.order.len() {
-            let id = self.order[i];
-            let packed = self.pack(id, layouts, dataset, layout)?;
+        for i in 0..inventory.order.len() {
+            let id = inventory.order[i];
+            let packed = self.pack(inventory, id)?;
             if packed.slots > 1 {
-                features.insert(Feature::LargeDnode);
+                self.features.insert(Feature::LargeDnode);
             }
-            let is_dir = self.tree.node(id).is_dir();
+            let is_dir = inventory.tree.node(id).is_dir();
             let kind = if is_dir { object_type::DIRECTORY } else { object_type::PLAIN_FILE };
             let mut dnode = Dnode::with_bonus(kind, object_type::SA, Vec::new());
             dnode.slots = packed.slots;
-            dnode.flags |= FLAGS_ACCOUNTED;
-            self.inodes[id.index()].object = objects.add(dnode);
+            dnode.flags |= FLAG_BYTES_ACCOUNTED;
+            if self.layout.accounting {
+                dnode.flags |= FLAG_OBJECTS_ACCOUNTED;
+            }
+            let born = media.rules.birth;
+            let number = match inventory.paths.get(i) {
+                None => Number { object: objects.add(dnode), born },
+                Some(path) => match self.numbers.known.get(&(path.clone(), is_dir, packed.slots)) {
+                    Some(number) => {
+                        objects.put(number.object, dnode);
+                        *number
+                    }
+                    None => {
+                        let number = Number { object: objects.add(dnode), born };
+                        self.numbers.known.insert((path.clone(), is_dir, packed.slots), number);
+                        number
+                    }
+                },
+            };
+            let inode = &mut inventory.inodes[id.index()];
+            inode.object = number.object;
+            inode.place.born = number.born;
         }
         Ok(())
     }
@@ -191,17 +218,18 @@ impl<'a> Inventory<'a> {
     /// Fills the bonus buffers, now that the numbers of parents are known; gives the blocks that spill over.
     fn set_attributes(
         &mut self,
+        inventory: &mut Inventory,
         objects: &mut ObjectSet,
-        layouts: &mut Layouts,
-        dataset: &str,
-        layout: Layout,
     ) -> Result<Vec<(u64, Vec<u8>)>, WriteError> {
         let mut spills = Vec::new();
-        for i in 0..self.order.len() {
-            let id = self.order[i];
-            self.inodes[id.index()].place.parent = self.object(self.parents[id.index()]);
-            let packed = self.pack(id, layouts, dataset, layout)?;
-            let object = self.object(id);
+        for i in 0..inventory.order.len() {
+            let id = inventory.order[i];
+            let parent = inventory.object(inventory.parents[id.index()]);
+            let xattr_dir = inventory.xattr_dirs.get(&id).map(|dir| inventory.object(*dir));
+            let place = &mut inventory.inodes[id.index()].place;
+            (place.parent, place.xattr_dir) = (parent, xattr_dir);
+            let packed = self.pack(inventory, id)?;
+            let object = inventory.object(id);
             objects.get_mut(object).bonus = packed.bonus;
             if let Some(spill) = packed.spill {
                 spills.push((object, spill));
@@ -212,59 +240,153 @@ impl<'a> Inventory<'a> {
 
     /// Writes the content of all files; gives their apparent size.
     fn write_files(
-        &self,
+        &mut self,
+        inventory: &Inventory,
         media: &mut Media,
         objects: &mut ObjectSet,
-        dataset: &str,
-        layout: Layout,
-        features: &mut BTreeSet<Feature>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<u64, WriteError> {
-        let jobs: Vec<Job> = self
-            .order
-            .iter()
-            .filter_map(|id| match self.tree.node(*id).kind() {
-                Kind::File(data) if !data.is_empty() => {
-                    Some(Job { node: *id, data, block_size: block_size(data, layout.record_size) })
-                }
-                _ => None,
-            })
-            .collect();
-        let outcome = pipeline::write_files(media, &jobs, layout.settings, progress)
-            .map_err(|failure| self.explain(failure, dataset))?;
-        if outcome.used_zstd {
-            features.insert(Feature::ZstdCompress);
-        }
-        for (job, written) in jobs.iter().zip(&outcome.files) {
-            let dnode = objects.get_mut(self.object(job.node));
-            dnode.pointer = written.root.pointer;
-            dnode.levels = written.root.levels;
-            dnode.block_size = job.block_size as u32;
-            dnode.last_block = job.data.len().div_ceil(job.block_size) - 1;
-            dnode.used += written.space.referenced;
-            objects.space += written.space;
+        let mut jobs = Vec::new();
+        let mut files = BTreeMap::new();
+        for id in &inventory.order {
+            let Kind::File(data) = inventory.tree.node(*id).kind() else { continue };
+            if data.is_empty() {
+                continue;
+            }
+            let object = inventory.object(*id);
+            let job = Job {
+                object,
+                data,
+                len: data.len(),
+                block_size: block_size(data, self.layout.record_size),
+                object_type: object_type::PLAIN_FILE,
+                before: objects.before(Part::Object(object)),
+            };
             if job.block_size > OLD_MAX_BLOCK {
-                features.insert(Feature::LargeBlocks);
+                self.features.insert(Feature::LargeBlocks);
+            }
+            if media.rules.record {
+                files.insert(object, data.clone());
+            }
+            // Content that is the same by reference need not even be read.
+            let is_same = self.files.get(&object).is_some_and(|before| before.is_same(data));
+            match &job.before {
+                Some(before) if is_same => {
+                    let root = before.as_root();
+                    objects.set_content(object, job.block_size as u32, job.blocks(), &root);
+                    progress(data.len());
+                }
+                _ => jobs.push(job),
             }
         }
-        Ok(jobs.iter().map(|job| job.data.len()).sum())
+        let logical = files_len(inventory);
+        let outcome = pipeline::write_content(media, &jobs, self.layout.settings, progress)
+            .map_err(|failure| explain(inventory, failure, self.dataset))?;
+        if outcome.used_zstd {
+            self.features.insert(Feature::ZstdCompress);
+        }
+        for (job, root) in jobs.iter().zip(&outcome.roots) {
+            objects.set_content(job.object, job.block_size as u32, job.blocks(), root);
+        }
+        self.files = files;
+        Ok(logical)
+    }
+}
+
+fn files_len(inventory: &Inventory) -> u64 {
+    let files = inventory.order.iter().map(|id| match inventory.tree.node(*id).kind() {
+        Kind::File(data) => data.len(),
+        _ => 0,
+    });
+    files.sum()
+}
+
+fn explain(inventory: &Inventory, failure: Failure, dataset: &str) -> WriteError {
+    let (object, error) = match failure {
+        Failure::Write(error) => return error,
+        Failure::Read { object, error } => (object, error),
+    };
+    let id = inventory.order.iter().find(|id| inventory.object(**id) == object);
+    let node = id.map(|id| inventory.tree.node(*id));
+    let source = node.and_then(|node| match node.kind() {
+        Kind::File(data) => data.source().map(|file| file.path().to_owned()),
+        _ => None,
+    });
+    let path = node.map(|node| inventory.tree.path_of(node.id())).unwrap_or_default();
+    let (dataset, source_path) = (dataset.to_owned(), source.unwrap_or_default());
+    match error {
+        ReadError::Io(source) => WriteError::ReadFile { dataset, path, source_path, source },
+        ReadError::Changed => WriteError::FileChanged { dataset, path, source_path },
+    }
+}
+
+impl<'a> Inventory<'a> {
+    fn take(tree: &'a Tree, hidden: &[(NodeId, NodeId)], keep_paths: bool) -> Inventory<'a> {
+        let count = tree.slot_count();
+        let mut inventory = Inventory {
+            tree,
+            order: Vec::new(),
+            paths: Vec::new(),
+            inodes: vec![Inode::default(); count],
+            parents: vec![tree.root().id(); count],
+            xattr_dirs: hidden.iter().copied().collect(),
+        };
+        let mut seen = vec![false; count];
+        // The root has no parent that would have seen it.
+        let mut add = |inventory: &mut Inventory, id: NodeId, path: &mut dyn FnMut() -> Vec<u8>| {
+            if !std::mem::replace(&mut seen[id.index()], true) {
+                inventory.order.push(id);
+                if keep_paths {
+                    inventory.paths.push(path());
+                }
+            }
+        };
+        for (mut path, node) in tree.walk() {
+            add(&mut inventory, node.id(), &mut || std::mem::take(&mut path));
+            inventory.visit(node);
+        }
+        for (owner, dir) in hidden {
+            // No name holds a NUL, so that these cannot be taken for any other.
+            let node = tree.node(*dir);
+            let base = if keep_paths { format!("{}\0", tree.path_of(*owner)) } else { String::new() };
+            inventory.parents[dir.index()] = *owner;
+            add(&mut inventory, *dir, &mut || base.clone().into_bytes());
+            inventory.visit(node);
+            for (name, file) in node.entries() {
+                add(&mut inventory, file.id(), &mut || [base.as_bytes(), name].concat());
+                inventory.inodes[file.id().index()].place.is_hidden = true;
+            }
+            inventory.inodes[dir.index()].place.is_hidden = true;
+            // Its number comes later; that there is one counts already for the size of the dnode.
+            inventory.inodes[owner.index()].place.xattr_dir = Some(0);
+        }
+        inventory
     }
 
-    fn explain(&self, failure: Failure, dataset: &str) -> WriteError {
-        let (node, error) = match failure {
-            Failure::Write(error) => return error,
-            Failure::Read { node, error } => (node, error),
-        };
-        let source = match self.tree.node(node).kind() {
-            Kind::File(data) => data.source().map(|file| file.path().to_owned()),
-            _ => None,
-        };
-        let (dataset, path) = (dataset.to_owned(), self.tree.path_of(node));
-        let source_path = source.unwrap_or_default();
-        match error {
-            ReadError::Io(source) => WriteError::ReadFile { dataset, path, source_path, source },
-            ReadError::Changed => WriteError::FileChanged { dataset, path, source_path },
+    /// Counts the names in a directory.
+    fn visit(&mut self, node: Node) {
+        if !node.is_dir() {
+            return;
         }
+        let id = node.id();
+        self.inodes[id.index()].place.links += 2;
+        for (_, child) in node.entries() {
+            let below = child.id().index();
+            self.inodes[id.index()].place.entries += 1;
+            if child.is_dir() {
+                self.inodes[id.index()].place.links += 1;
+                self.parents[below] = id;
+            } else {
+                if self.inodes[below].place.links == 0 {
+                    self.parents[below] = id;
+                }
+                self.inodes[below].place.links += 1;
+            }
+        }
+    }
+
+    fn object(&self, id: NodeId) -> u64 {
+        self.inodes[id.index()].object
     }
 
     fn write_directories(
@@ -298,6 +420,7 @@ fn block_size(data: &Data, record_size: u64) -> u64 {
 }
 
 /// The tables every file system has, at fixed numbers before the first file.
+#[derive(Clone, Copy)]
 struct Tables {
     master: u64,
     sa_master: u64,
@@ -318,6 +441,20 @@ impl Tables {
         };
         debug_assert_eq!(tables.master, MASTER_NODE, "readers look for the master node at this number");
         tables
+    }
+
+    /// The same tables in a later version.
+    fn put(self, objects: &mut ObjectSet) -> Tables {
+        for (object, kind) in [
+            (self.master, object_type::MASTER_NODE),
+            (self.sa_master, object_type::SA_MASTER),
+            (self.sa_registry, object_type::SA_REGISTRATION),
+            (self.sa_layouts, object_type::SA_LAYOUTS),
+            (self.delete_queue, object_type::UNLINKED_SET),
+        ] {
+            objects.put(object, Dnode::new(kind));
+        }
+        self
     }
 
     fn write(
@@ -371,10 +508,11 @@ struct Usage {
 /// Space by user, by group and by project (all files are in project 0).
 struct Accounts {
     by: [BTreeMap<u32, Usage>; 3],
+    with_objects: bool,
 }
 
 impl Accounts {
-    fn of(inventory: &Inventory, objects: &ObjectSet) -> Accounts {
+    fn of(inventory: &Inventory, objects: &ObjectSet, with_objects: bool) -> Accounts {
         let mut by: [BTreeMap<u32, Usage>; 3] = Default::default();
         for id in &inventory.order {
             let meta = inventory.tree.node(*id).meta();
@@ -386,7 +524,7 @@ impl Accounts {
                 usage.objects += 1;
             }
         }
-        Accounts { by }
+        Accounts { by, with_objects }
     }
 
     fn write(
@@ -396,58 +534,18 @@ impl Accounts {
         seed: Seed,
     ) -> Result<Vec<Dnode>, WriteError> {
         let mut dnodes = Vec::new();
-        for (i, map) in self.by.iter().enumerate() {
-            let mut zap = Zap::new(seed.number("accounting", i as u64));
+        // Projects came together with the count of objects.
+        let tables = if self.with_objects { self.by.len() } else { 2 };
+        for (i, map) in (0u8..).zip(&self.by[..tables]) {
+            let mut zap = Zap::new(seed.number("accounting", u64::from(i)));
             for (owner, usage) in map {
                 zap.add_u64(format!("{owner:x}"), usage.bytes);
-                zap.add_u64(format!("obj-{owner:x}"), usage.objects);
+                if self.with_objects {
+                    zap.add_u64(format!("obj-{owner:x}"), usage.objects);
+                }
             }
-            dnodes.push(objects.header_zap(media, object_type::USER_GROUP_USED, &zap)?);
+            dnodes.push(objects.account(media, i, object_type::USER_GROUP_USED, &zap)?);
         }
         Ok(dnodes)
     }
-}
-
-/// Writes the dnode array and the header above it.
-fn write_objset(
-    media: &mut Media,
-    objects: &mut ObjectSet,
-    accounts: &[Dnode],
-) -> Result<BlockPointer, WriteError> {
-    const ACCOUNTS_AT: usize = 1024;
-    let role = Role { object_type: object_type::DNODE, level: 0 };
-    let mut tree = IndirectTree::new(object_type::DNODE, DATASET_COPIES);
-    let mut space = Space::default();
-    for block in objects.dnode_blocks() {
-        if block.fill == 0 {
-            tree.push_holes(media, 1)?;
-            continue;
-        }
-        let stored =
-            media.store(&block.bytes, Placement { role, copies: DATASET_COPIES, fill: block.fill })?;
-        space += stored.space;
-        tree.push(media, stored.pointer)?;
-    }
-    let root = tree.finish(media, META_DNODE_LEVELS)?;
-    space += root.space;
-    let mut meta_dnode = Dnode::new(object_type::DNODE);
-    meta_dnode.block_size = dnode::BLOCK as u32;
-    meta_dnode.pointer = root.pointer;
-    meta_dnode.levels = root.levels;
-    meta_dnode.last_block = objects.dnode_block_count(0) - 1;
-    meta_dnode.used = space.referenced;
-
-    let mut header = vec![0; OBJSET_LEN];
-    header[..SLOT].copy_from_slice(&meta_dnode.to_bytes());
-    put_u64(&mut header, TYPE_AT, OBJSET_ZFS);
-    put_u64(&mut header, FLAGS_AT, ACCOUNTING_COMPLETE);
-    for (slot, account) in header[ACCOUNTS_AT..].chunks_exact_mut(SLOT).zip(accounts) {
-        slot.copy_from_slice(&account.to_bytes());
-    }
-    let role = Role { object_type: object_type::OBJSET, level: 0 };
-    let fill = root.pointer.fill();
-    let stored = media.store_plain(&header, Placement { role, copies: DATASET_COPIES, fill })?;
-    objects.space += space;
-    objects.space += stored.space;
-    Ok(stored.pointer)
 }

@@ -28,8 +28,10 @@ const RING_LEN: usize = 128 << 10;
 pub(crate) struct Config<'a> {
     pub(crate) name: &'a str,
     pub(crate) guid: u64,
-    pub(crate) vdev_guid: u64,
-    pub(crate) vdev_path: &'a str,
+    /// GUID of the mirror; of the device when there is only one.
+    pub(crate) top_guid: u64,
+    /// The devices.
+    pub(crate) leaves: Vec<Leaf<'a>>,
     pub(crate) vdev_type: VdevType,
     pub(crate) ashift: u8,
     pub(crate) geometry: Geometry,
@@ -39,6 +41,13 @@ pub(crate) struct Config<'a> {
     /// Transaction group of the uberblock.
     pub(crate) txg: u64,
     pub(crate) created: u64,
+}
+
+/// A device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leaf<'a> {
+    pub(crate) guid: u64,
+    pub(crate) path: &'a str,
 }
 
 impl Config<'_> {
@@ -54,22 +63,36 @@ impl Config<'_> {
     }
 
     fn vdev(&self) -> NvList {
+        let (list, children) = match self.leaves.as_slice() {
+            [leaf] => (self.leaf(0, leaf), None),
+            leaves => {
+                let list = NvList::new().text("type", "mirror").u64("id", 0).u64("guid", self.top_guid);
+                let create_txg = |list: NvList| list.u64("create_txg", txg::POOL_CREATED);
+                let children = (0..).zip(leaves).map(|(id, leaf)| create_txg(self.leaf(id, leaf)));
+                (list, Some(children.collect()))
+            }
+        };
+        let list = list
+            .u64("metaslab_array", self.metaslab_array)
+            .u64("metaslab_shift", u64::from(self.geometry.metaslab_shift))
+            .u64("ashift", u64::from(self.ashift))
+            .u64("asize", self.geometry.allocatable)
+            .u64("is_log", 0)
+            .u64("create_txg", txg::POOL_CREATED);
+        children.into_iter().fold(list, |list, children| list.with("children", Value::Lists(children)))
+    }
+
+    fn leaf(&self, id: u64, leaf: &Leaf) -> NvList {
         let list = NvList::new();
         let list = match self.vdev_type {
             VdevType::Disk => list.text("type", "disk"),
             VdevType::File => list.text("type", "file"),
         };
-        let list = list.u64("id", 0).u64("guid", self.vdev_guid).text("path", self.vdev_path);
-        let list = match self.vdev_type {
+        let list = list.u64("id", id).u64("guid", leaf.guid).text("path", leaf.path);
+        match self.vdev_type {
             VdevType::Disk => list.u64("whole_disk", 0),
             VdevType::File => list,
-        };
-        list.u64("metaslab_array", self.metaslab_array)
-            .u64("metaslab_shift", u64::from(self.geometry.metaslab_shift))
-            .u64("ashift", u64::from(self.ashift))
-            .u64("asize", self.geometry.allocatable)
-            .u64("is_log", 0)
-            .u64("create_txg", txg::POOL_CREATED)
+        }
     }
 
     fn features(&self) -> Value {
@@ -91,20 +114,20 @@ impl Config<'_> {
             .pack()
     }
 
-    fn pack_for_label(&self) -> Vec<u8> {
+    fn pack_for_label(&self, leaf: &Leaf) -> Vec<u8> {
         self.pool()
-            .u64("top_guid", self.vdev_guid)
-            .u64("guid", self.vdev_guid)
+            .u64("top_guid", self.top_guid)
+            .u64("guid", leaf.guid)
             .u64("vdev_children", 1)
             .with("vdev_tree", Value::List(self.vdev()))
             .with("features_for_read", self.features())
             .pack()
     }
 
-    /// The four labels with their places on the vdev.
-    pub(crate) fn labels(&self, root: &BlockPointer) -> Vec<(u64, Vec<u8>)> {
+    /// The four labels of the device at `index` with their places on it.
+    pub(crate) fn labels(&self, index: usize, root: &BlockPointer) -> Vec<(u64, Vec<u8>)> {
         let end = self.geometry.device;
-        let packed = self.pack_for_label();
+        let packed = self.pack_for_label(&self.leaves[index]);
         [0, LABEL, end - 2 * LABEL, end - LABEL].map(|at| (at, self.label(&packed, root, at))).into()
     }
 
@@ -127,7 +150,9 @@ impl Config<'_> {
     fn fill_uberblock(&self, uberblock: &mut [u8], root: &BlockPointer) {
         const MAGIC: u64 = 0x00ba_b10c;
         const MMP_MAGIC: u64 = 0xa11c_ea11;
-        let guid_sum = self.guid.wrapping_add(self.vdev_guid);
+        let mirrored = if let [_] = self.leaves.as_slice() { 0 } else { self.top_guid };
+        let leaves = self.leaves.iter().map(|leaf| leaf.guid);
+        let guid_sum = leaves.fold(self.guid.wrapping_add(mirrored), u64::wrapping_add);
         let head = [MAGIC, VERSION, self.txg, guid_sum, self.created];
         let tail = [VERSION, MMP_MAGIC];
         for (i, word) in head.iter().chain(root.words()).chain(&tail).enumerate() {
@@ -148,8 +173,8 @@ mod tests {
         let config = Config {
             name: "tank",
             guid: 1,
-            vdev_guid: 2,
-            vdev_path: "/dev/x",
+            top_guid: 2,
+            leaves: vec![Leaf { guid: 2, path: "/dev/x" }],
             vdev_type: VdevType::Disk,
             ashift: 12,
             geometry: Geometry::of(64 << 20),
@@ -158,7 +183,7 @@ mod tests {
             txg: 16,
             created: 5,
         };
-        let labels = config.labels(&BlockPointer::HOLE);
+        let labels = config.labels(0, &BlockPointer::HOLE);
         let places: Vec<u64> = labels.iter().map(|(at, _)| *at >> 10).collect();
         assert_eq!(places, [0, 256, 65024, 65280]);
         for (at, label) in labels {

@@ -1,4 +1,4 @@
-//! The pool's one output: blocks are placed in order, written, and become block pointers.
+//! The pool's output: blocks are placed in order, written, and become block pointers.
 
 use std::io;
 
@@ -6,36 +6,54 @@ use crate::codec::{Allow, Block, Compression, Encoder, Form};
 use crate::device::WriteAt;
 use crate::format::blkptr::{BlockPointer, Role};
 use crate::format::dnode::object_type;
+use crate::format::hasher::{Algorithm, Hasher};
+use crate::write::allocator::{Allocator, Class, MAX_COPIES};
 use crate::write::error::WriteError;
-use crate::write::space::{Allocator, DATA_START, Space};
+use crate::write::space::DATA_START;
 use crate::write::txg;
 
-/// Copies of metadata in a dataset, and of the pool's own.
-pub(crate) const DATASET_COPIES: usize = 2;
-pub(crate) const POOL_COPIES: usize = 3;
+/// Copies of the pool's own blocks.
+pub(crate) const POOL_COPIES: usize = MAX_COPIES;
 
-/// A block that is in the pool, and what it costs.
+/// How the blocks of a dataset, or of the pool itself, are written.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stored {
-    pub(crate) pointer: BlockPointer,
-    pub(crate) space: Space,
+pub(crate) struct Rules {
+    /// Transaction group of the blocks.
+    pub(crate) birth: u64,
+    /// Checksum of content; metadata has it, too, where it can.
+    pub(crate) hasher: Hasher,
+    /// Copies of each block of content and of metadata.
+    pub(crate) content_copies: usize,
+    pub(crate) metadata_copies: usize,
+    /// Whether to remember blocks, for a later version to share them.
+    pub(crate) record: bool,
 }
 
-/// How a block of metadata is stored.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Placement {
-    pub(crate) role: Role,
-    pub(crate) copies: usize,
-    pub(crate) fill: u64,
+impl Rules {
+    /// fletcher-4 and one birth for all, content once.
+    pub(crate) fn plain(metadata_copies: usize) -> Rules {
+        Rules {
+            birth: txg::BIRTH,
+            hasher: Hasher::new(Algorithm::Fletcher4, [0; 32]),
+            content_copies: 1,
+            metadata_copies,
+            record: false,
+        }
+    }
+
+    fn copies(&self, role: Role) -> usize {
+        if role.is_metadata() { self.metadata_copies } else { self.content_copies }
+    }
 }
 
-/// The output with its allocator.
+/// The output, one or several devices with the same content, and its allocator.
 pub(crate) struct Media<'a> {
-    out: &'a dyn WriteAt,
+    outs: &'a [&'a dyn WriteAt],
     pub(crate) allocator: Allocator,
     metadata: Encoder,
     buffer: Vec<u8>,
     written: u64,
+    pub(crate) rules: Rules,
 }
 
 impl std::fmt::Debug for Media<'_> {
@@ -46,78 +64,87 @@ impl std::fmt::Debug for Media<'_> {
 
 impl<'a> Media<'a> {
     pub(crate) fn new(
-        out: &'a dyn WriteAt,
+        outs: &'a [&'a dyn WriteAt],
         allocator: Allocator,
         ashift: u8,
+        rules: Rules,
     ) -> Result<Media<'a>, WriteError> {
-        let metadata =
-            Encoder::new(Compression::Lz4, ashift).map_err(|source| WriteError::Compress { source })?;
-        Ok(Media { out, allocator, metadata, buffer: Vec::new(), written: 0 })
+        let metadata = Encoder::new(Compression::Lz4, rules.hasher.for_metadata(), ashift)
+            .map_err(|source| WriteError::Compress { source })?;
+        Ok(Media { outs, allocator, metadata, buffer: Vec::new(), written: 0, rules })
     }
 
-    /// Bytes written so far.
+    /// Changes how the blocks to come are written.
+    pub(crate) fn set_rules(&mut self, rules: Rules) {
+        self.metadata.set_hasher(rules.hasher.for_metadata());
+        self.rules = rules;
+    }
+
+    /// Bytes written so far to each device.
     pub(crate) fn written(&self) -> u64 {
         self.written
     }
 
     pub(crate) fn sync(&self) -> Result<(), WriteError> {
-        self.out.sync().map_err(|source| WriteError::Sync { source })
+        self.outs.iter().try_for_each(|out| out.sync()).map_err(|source| WriteError::Sync { source })
     }
 
     /// Gives a block its place. The offsets say where the caller must write its bytes.
-    pub(crate) fn place(&mut self, block: &Block, at: Placement) -> (Stored, Vec<u64>) {
-        let metadata = is_metadata(at.role);
+    pub(crate) fn place(&mut self, block: &Block, role: Role, fill: u64) -> (BlockPointer, Vec<u64>) {
+        let birth = self.rules.birth;
         match &block.form {
-            Form::Hole => (Stored { pointer: BlockPointer::HOLE, space: Space::default() }, Vec::new()),
+            Form::Hole => (BlockPointer::HOLE, Vec::new()),
             Form::Embedded { payload, compression } => {
-                let compressed = payload.len() as u64;
-                let uncompressed = if metadata { compressed } else { block.lsize };
-                let pointer = BlockPointer::embedded(payload, block.lsize, *compression, at.role, txg::BIRTH);
-                (Stored { pointer, space: Space { referenced: 0, compressed, uncompressed } }, Vec::new())
+                (BlockPointer::embedded(payload, block.lsize, *compression, role, birth), Vec::new())
             }
             Form::Stored(extent) => {
-                let offsets: Vec<u64> =
-                    (0..at.copies).map(|_| self.allocator.allocate(extent.asize)).collect();
-                let pointer = BlockPointer::stored(extent, &offsets, at.role, txg::BIRTH, at.fill);
-                let space = Space {
-                    referenced: extent.asize * at.copies as u64,
-                    compressed: extent.psize,
-                    uncompressed: if metadata { extent.psize } else { extent.lsize },
-                };
-                (Stored { pointer, space }, offsets)
+                let class = if role.is_metadata() { Class::Metadata } else { Class::Content };
+                let offsets = self.allocator.allocate(class, extent.asize, self.rules.copies(role));
+                (BlockPointer::stored(extent, &offsets, role, birth, fill), offsets)
             }
         }
     }
 
     /// Stores a block of metadata, compressed with lz4 where that helps.
-    pub(crate) fn store(&mut self, data: &[u8], at: Placement) -> Result<Stored, WriteError> {
+    pub(crate) fn store(&mut self, data: &[u8], role: Role, fill: u64) -> Result<BlockPointer, WriteError> {
         let has_own_fill =
-            matches!(at.role.object_type, object_type::DNODE | object_type::OBJSET | object_type::SA);
-        let allow = Allow { embedded: at.role.level == 0 && !has_own_fill, holes: false };
+            matches!(role.object_type, object_type::DNODE | object_type::OBJSET | object_type::SA);
+        let allow = Allow { embedded: role.level == 0 && !has_own_fill, holes: false };
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         let block = self
             .metadata
             .encode(data, allow, &mut buffer)
             .map_err(|source| WriteError::Compress { source })?;
-        self.finish(&block, at, buffer)
+        self.finish(&block, role, fill, buffer)
     }
 
     /// Stores a block of metadata as it is.
-    pub(crate) fn store_plain(&mut self, data: &[u8], at: Placement) -> Result<Stored, WriteError> {
+    pub(crate) fn store_plain(
+        &mut self,
+        data: &[u8],
+        role: Role,
+        fill: u64,
+    ) -> Result<BlockPointer, WriteError> {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         let block = self.metadata.store_plain(data, &mut buffer);
-        self.finish(&block, at, buffer)
+        self.finish(&block, role, fill, buffer)
     }
 
-    fn finish(&mut self, block: &Block, at: Placement, buffer: Vec<u8>) -> Result<Stored, WriteError> {
-        let (stored, offsets) = self.place(block, at);
+    fn finish(
+        &mut self,
+        block: &Block,
+        role: Role,
+        fill: u64,
+        buffer: Vec<u8>,
+    ) -> Result<BlockPointer, WriteError> {
+        let (pointer, offsets) = self.place(block, role, fill);
         for offset in offsets {
             self.write(&buffer, offset)?;
         }
         self.buffer = buffer;
-        Ok(stored)
+        Ok(pointer)
     }
 
     /// Encodes `data` uncompressed at `offsets` that were allocated before.
@@ -134,13 +161,13 @@ impl<'a> Media<'a> {
             self.write(&buffer, *offset)?;
         }
         match &block.form {
-            Form::Stored(extent) => Ok(BlockPointer::stored(extent, offsets, role, txg::BIRTH, fill)),
+            Form::Stored(extent) => Ok(BlockPointer::stored(extent, offsets, role, self.rules.birth, fill)),
             Form::Hole | Form::Embedded { .. } => unreachable!("plain blocks are stored"),
         }
     }
 
-    /// Writes at an offset of the allocatable space. What lies past its end is dropped: the run is then only about how
-    /// much space would have been needed.
+    /// Writes at an offset of the allocatable space. Once something did not fit nothing more is written: the run is then
+    /// only about how much space would have been needed.
     pub(crate) fn write(&mut self, bytes: &[u8], offset: u64) -> Result<(), WriteError> {
         if self.allocator.fits() {
             self.write_device(bytes, DATA_START + offset)?;
@@ -148,16 +175,21 @@ impl<'a> Media<'a> {
         Ok(())
     }
 
-    /// Writes at an offset of the vdev.
+    /// Writes at an offset of every device.
     pub(crate) fn write_device(&mut self, bytes: &[u8], offset: u64) -> Result<(), WriteError> {
         self.written += bytes.len() as u64;
-        self.out
-            .write_all_at(bytes, offset)
-            .map_err(|source: io::Error| WriteError::Output { offset, source })
+        self.outs.iter().try_for_each(|out| write_to(*out, bytes, offset))
+    }
+
+    /// Writes at an offset of the device at `index`.
+    pub(crate) fn write_one(&mut self, index: usize, bytes: &[u8], offset: u64) -> Result<(), WriteError> {
+        if index == 0 {
+            self.written += bytes.len() as u64;
+        }
+        write_to(self.outs[index], bytes, offset)
     }
 }
 
-/// Whether ZFS counts a block as metadata: everything but the level-0 blocks of files.
-fn is_metadata(role: Role) -> bool {
-    role.level > 0 || role.object_type != object_type::PLAIN_FILE
+fn write_to(out: &dyn WriteAt, bytes: &[u8], offset: u64) -> Result<(), WriteError> {
+    out.write_all_at(bytes, offset).map_err(|source: io::Error| WriteError::Output { offset, source })
 }

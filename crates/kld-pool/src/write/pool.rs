@@ -6,21 +6,23 @@
 use crate::device::{Progress, WriteAt};
 use crate::features;
 use crate::format::blkptr::{BlockPointer, Role};
-use crate::format::dnode::{self, Dnode, POINTERS_PER_INDIRECT, SLOT, SLOTS_PER_BLOCK, object_type};
+use crate::format::dnode::{self, Dnode, POINTERS_PER_INDIRECT, SLOT, object_type};
+use crate::format::hasher::Algorithm;
 use crate::format::zap::Zap;
 use crate::format::{SECTOR, put_u64};
 use crate::spec::PoolSpec;
-use crate::tree::{Meta, Timestamp, Tree};
+use crate::write::allocator::{Allocator, Class};
+use crate::write::contents::{salt, write_contents};
 use crate::write::dsl::{self, Dsl};
 use crate::write::error::WriteError;
-use crate::write::fs::pipeline::Settings;
-use crate::write::fs::{Filesystem, Layout, write_filesystem};
-use crate::write::label::Config;
-use crate::write::media::{Media, POOL_COPIES};
+use crate::write::fs::Version;
+use crate::write::label::{Config, Leaf};
+use crate::write::media::{Media, POOL_COPIES, Rules};
 use crate::write::objset::{OBJSET_LEN, ObjectSet, TYPE_AT};
 use crate::write::plan::{Planned, plan};
 use crate::write::seed::Seed;
-use crate::write::space::{Allocator, Geometry, MAX_DEVICE, MIN_DEVICE, Space, device_size_for};
+use crate::write::space::{Geometry, MAX_DEVICE, MIN_DEVICE, Space, device_size_for};
+use crate::write::totals::{self, Own};
 use crate::write::txg;
 
 /// `DMU_OST_META`.
@@ -63,13 +65,14 @@ pub struct DatasetSummary {
     pub referenced: u64,
 }
 
-/// Writes the pool that `spec` describes to `out`, which reads as zeros and is at least as large as the vdev.
+/// Writes the pool that `spec` describes to `outs`, one for each of its devices: each reads as zeros and is at least as
+/// large as the vdev.
 ///
-/// The bytes depend on `spec` and on the content it refers to, and on nothing else. When this fails, `out` holds no pool:
+/// The bytes depend on `spec` and on the content it refers to, and on nothing else. When this fails, `outs` hold no pool:
 /// the labels are written last.
 pub fn write_pool(
     spec: &PoolSpec,
-    out: &dyn WriteAt,
+    outs: &[&dyn WriteAt],
     progress: &dyn Progress,
 ) -> Result<Summary, WriteError> {
     const ASHIFTS: std::ops::RangeInclusive<u8> = 9..=16;
@@ -82,58 +85,19 @@ pub fn write_pool(
     if !ASHIFTS.contains(&spec.ashift) {
         return Err(WriteError::BadAshift(spec.ashift));
     }
+    if outs.is_empty() || outs.len() != spec.vdev_paths.len() {
+        return Err(WriteError::Outputs { paths: spec.vdev_paths.len(), outputs: outs.len() });
+    }
     let plan = plan(spec)?;
     let geometry = Geometry::of(spec.size);
-    let mut media = Media::new(out, Allocator::new(geometry, spec.ashift), spec.ashift)?;
+    let allocator = Allocator::new(geometry, spec.ashift);
+    let mut media = Media::new(outs, allocator, spec.ashift, Rules::plain(POOL_COPIES))?;
     let seed = Seed::new(spec.seed);
 
-    let filesystems = write_filesystems(spec, &plan, seed, &mut media, progress)?;
-    let mut pool =
-        Pool { spec, geometry, seed: seed.part("$MOS"), media, objects: ObjectSet::new(POOL_COPIES) };
-    pool.write(&plan, &filesystems)
-}
-
-fn write_filesystems(
-    spec: &PoolSpec,
-    plan: &[Planned],
-    seed: Seed,
-    media: &mut Media,
-    progress: &dyn Progress,
-) -> Result<Vec<Filesystem>, WriteError> {
-    let threads = match spec.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
-    let mut empty = Tree::new();
-    let created = Timestamp { sec: spec.created.cast_signed(), nsec: 0 };
-    if let Some(meta) = empty.meta_mut("") {
-        *meta = Meta::root(0o755, created);
-    }
-    let total = plan.iter().filter_map(|planned| planned.tree).map(Tree::apparent_size).sum();
-    let mut done = 0;
-    progress.bytes(done, total);
-    plan.iter()
-        .map(|planned| {
-            let name = planned.name.as_str();
-            let effective = planned.effective;
-            let layout = Layout {
-                record_size: effective.record_size,
-                large_dnodes: effective.large_dnodes,
-                settings: Settings { compression: effective.compression, ashift: spec.ashift, threads },
-            };
-            write_filesystem(
-                media,
-                name,
-                seed.part(name),
-                planned.tree.unwrap_or(&empty),
-                layout,
-                &mut |bytes| {
-                    done += bytes;
-                    progress.bytes(done, total);
-                },
-            )
-        })
-        .collect()
+    let contents = write_contents(spec, &plan, seed, &mut media, progress)?;
+    media.set_rules(Rules::plain(POOL_COPIES));
+    let mut pool = Pool { spec, geometry, seed: seed.part("$MOS"), media, objects: ObjectSet::new() };
+    pool.write(&plan, &contents)
 }
 
 struct Pool<'a> {
@@ -159,7 +123,7 @@ struct Fixtures {
 }
 
 /// Where one block goes: its copies.
-type Copies = [u64; POOL_COPIES];
+type Copies = Vec<u64>;
 
 /// Space for what describes the allocation.
 struct Reservation {
@@ -167,7 +131,8 @@ struct Reservation {
     space_maps: Vec<Copies>,
     array: Copies,
     dnodes: Vec<Copies>,
-    indirect: Copies,
+    /// Indirect blocks over the dnodes, by level, the lowest first; the last level is one block.
+    indirects: Vec<Vec<Copies>>,
     objset: Copies,
     /// What all of it takes.
     space: Space,
@@ -210,33 +175,45 @@ impl Reservation {
             space.referenced += size.next_multiple_of(allocator.unit()) * POOL_COPIES as u64;
             space.compressed += size;
             space.uncompressed += size;
-            [(); POOL_COPIES].map(|()| allocator.allocate(size))
+            allocator.allocate(Class::Metadata, size, POOL_COPIES)
         };
         let features = take(sizes.features);
         let maps = (0..space_maps).map(|_| take(SPACE_MAP)).collect();
         let array = take(sizes.array);
         let dnodes = (0..sizes.dnode_blocks).map(|_| take(dnode::BLOCK)).collect();
-        let indirect = take(POINTERS_PER_INDIRECT * 128);
+        let mut indirects: Vec<Vec<Copies>> = Vec::new();
+        let mut below = sizes.dnode_blocks;
+        while below > 1 || indirects.is_empty() {
+            below = below.div_ceil(POINTERS_PER_INDIRECT as u64);
+            indirects.push((0..below).map(|_| take(POINTERS_PER_INDIRECT * 128)).collect());
+        }
         let objset = take(OBJSET_LEN);
-        Reservation { features, space_maps: maps, array, dnodes, indirect, objset, space }
+        Reservation { features, space_maps: maps, array, dnodes, indirects, objset, space }
     }
 }
 
 impl Pool<'_> {
-    fn write(&mut self, plan: &[Planned], filesystems: &[Filesystem]) -> Result<Summary, WriteError> {
+    fn write(&mut self, plan: &[Planned], contents: &[Vec<Version>]) -> Result<Summary, WriteError> {
         let fixtures = Fixtures::reserve(&mut self.objects);
         let created = self.spec.created;
-        let dsl = Dsl::write(&mut self.media, &mut self.objects, self.seed, created, plan, filesystems)?;
+        let dsl = Dsl::write(&mut self.media, &mut self.objects, self.seed, created, plan, contents)?;
         self.write_properties(&fixtures, &dsl, plan)?;
         self.write_features(&fixtures, &dsl.usage)?;
-        self.write_directory(&fixtures, &dsl)?;
+        let salted = plan.iter().any(|planned| planned.effective.checksum == Algorithm::Blake3);
+        self.write_directory(&fixtures, &dsl, salted)?;
         let guid = self.seed.number("pool guid", 0);
         let longest = plan.iter().map(|planned| planned.snapshots.len()).max().unwrap_or(0);
+        let paths = self.spec.vdev_paths.iter();
+        let leaves: Vec<Leaf> =
+            (0..).zip(paths).map(|(i, path)| Leaf { guid: self.seed.number("vdev guid", i), path }).collect();
         let config = Config {
             name: self.spec.name.as_str(),
             guid,
-            vdev_guid: self.seed.number("vdev guid", 0),
-            vdev_path: &self.spec.vdev_path,
+            top_guid: match leaves.as_slice() {
+                [leaf] => leaf.guid,
+                _ => self.seed.number("mirror guid", 0),
+            },
+            leaves,
             vdev_type: self.spec.vdev_type,
             ashift: self.spec.ashift,
             geometry: self.geometry,
@@ -250,12 +227,26 @@ impl Pool<'_> {
         let features_for_write = self.features_for_write(&fixtures, &dsl.usage, 0)?.len();
         let (maps, reservation) = self.reserve(features_for_write)?;
         self.objects.space += reservation.space;
-        let own: Vec<Space> = filesystems.iter().map(|filesystem| filesystem.space).collect();
-        let totals = dsl::totals(plan, &own, self.objects.space);
-        dsl::check_quotas(plan, &own, &totals)?;
-        let needed = self.media.allocator.end().max(totals.first().map_or(0, |root| root.used));
-        if needed > self.geometry.capacity() {
-            return Err(WriteError::TooSmall { size: self.spec.size, needed: device_size_for(needed) });
+        let own: Vec<Own> =
+            plan.iter().zip(contents).map(|(planned, versions)| Own::of(planned, versions)).collect();
+        let totals = totals::totals(plan, &own, self.objects.space);
+        totals::check_quotas(plan, &own, &totals)?;
+        let allocator = &self.media.allocator;
+        debug_assert!(
+            totals.first().is_none_or(|root| root.used >= allocator.allocated()),
+            "every allocated byte is charged to somebody"
+        );
+        debug_assert!(
+            plan.iter().any(|planned| planned
+                .properties
+                .is_some_and(|set| set.get("reservation").is_some() || set.get("refreservation").is_some()))
+                || totals.first().is_none_or(|root| root.used == allocator.allocated()),
+            "and none twice, unless somebody reserves more"
+        );
+        let needed = allocator.allocated().max(totals.first().map_or(0, |root| root.used));
+        if !allocator.fits() || needed > self.geometry.capacity() {
+            let needed = device_size_for(needed, allocator.largest());
+            return Err(WriteError::TooSmall { size: self.spec.size, needed });
         }
         let own_space = self.objects.space;
         dsl.settle(&mut self.objects, plan, &totals, own_space);
@@ -264,25 +255,21 @@ impl Pool<'_> {
         let root = self.store_objset(&reservation)?;
 
         self.media.sync()?;
-        for (at, label) in config.labels(&root) {
-            self.media.write_device(&label, at)?;
+        for index in 0..config.leaves.len() {
+            for (at, label) in config.labels(index, &root) {
+                self.media.write_one(index, &label, at)?;
+            }
         }
         self.media.sync()?;
         Ok(Summary {
             guid,
-            allocated: totals_allocated(&own, self.objects.space),
+            allocated: self.media.allocator.allocated(),
             capacity: self.geometry.capacity(),
             written: self.media.written(),
             datasets: plan
                 .iter()
-                .zip(filesystems)
-                .map(|(planned, filesystem)| DatasetSummary {
-                    name: planned.name.to_string(),
-                    objects: filesystem.objects,
-                    logical: filesystem.logical,
-                    compressed: filesystem.space.compressed,
-                    referenced: filesystem.space.referenced,
-                })
+                .zip(contents)
+                .filter_map(|(planned, versions)| summary(planned, versions))
                 .collect(),
         })
     }
@@ -315,19 +302,19 @@ impl Pool<'_> {
     fn write_features(&mut self, fixtures: &Fixtures, usage: &features::Usage) -> Result<(), WriteError> {
         let mut descriptions = self.zap(fixtures.feature_descriptions);
         let mut enabled = self.zap(fixtures.feature_enabled_txg);
-        let release = self.spec.properties.release();
-        for (guid, _) in usage.for_read(release).into_iter().chain(usage.for_write(release, 0)) {
+        let enabled_set = self.spec.properties.features();
+        for (guid, _) in usage.for_read(&enabled_set).into_iter().chain(usage.for_write(&enabled_set, 0)) {
             descriptions.add_text(guid, features::short_name(guid));
             enabled.add_u64(guid, txg::POOL_CREATED);
         }
         let mut for_read = self.zap(fixtures.features_for_read);
-        usage.for_read(release).into_iter().for_each(|(guid, count)| for_read.add_u64(guid, count));
+        usage.for_read(&enabled_set).into_iter().for_each(|(guid, count)| for_read.add_u64(guid, count));
         self.set_zap(fixtures.feature_descriptions, &descriptions)?;
         self.set_zap(fixtures.feature_enabled_txg, &enabled)?;
         self.set_zap(fixtures.features_for_read, &for_read)
     }
 
-    fn write_directory(&mut self, fixtures: &Fixtures, dsl: &Dsl) -> Result<(), WriteError> {
+    fn write_directory(&mut self, fixtures: &Fixtures, dsl: &Dsl, salted: bool) -> Result<(), WriteError> {
         const VERSION: u64 = 5000;
         let mut zap = self.zap(fixtures.directory);
         for (name, value) in [
@@ -345,6 +332,9 @@ impl Pool<'_> {
         ] {
             zap.add_u64(name, value);
         }
+        if salted {
+            zap.add_bytes("org.illumos:checksum_salt", &salt(Seed::new(self.spec.seed)));
+        }
         self.set_zap(fixtures.directory, &zap)
     }
 
@@ -359,23 +349,18 @@ impl Pool<'_> {
 
     /// Reserves space for what describes the allocation; gives the space maps' objects, one for each metaslab touched.
     fn reserve(&mut self, features: usize) -> Result<(Vec<u64>, Reservation), WriteError> {
-        const MOST: u64 = (POINTERS_PER_INDIRECT * SLOTS_PER_BLOCK) as u64;
         let array = (self.geometry.metaslabs as usize * 8).next_multiple_of(SECTOR);
-        let mut count = self.media.allocator.used_per_metaslab().len() as u64;
+        let mut count = self.media.allocator.touched().count() as u64;
         loop {
             let sizes = Sizes { features, array, dnode_blocks: self.objects.dnode_block_count(count) };
             let mut trial = self.media.allocator.clone();
             let reservation = Reservation::take(&mut trial, &sizes, count);
-            let touched = trial.used_per_metaslab().len() as u64;
+            let touched = trial.touched().count() as u64;
             if touched > count {
                 count = touched;
                 continue;
             }
             self.media.allocator = trial;
-            let objects = self.objects.next() + count;
-            if objects > MOST {
-                return Err(WriteError::TooManyObjects { objects, most: MOST });
-            }
             let space_map = || {
                 let header = vec![0; SPACE_MAP_HEADER];
                 Dnode::with_bonus(object_type::SPACE_MAP, object_type::SPACE_MAP_HEADER, header)
@@ -415,7 +400,7 @@ impl Pool<'_> {
         space_maps: u64,
     ) -> Result<Vec<u8>, WriteError> {
         let mut zap = self.zap(fixtures.features_for_write);
-        let features = usage.for_write(self.spec.properties.release(), space_maps);
+        let features = usage.for_write(&self.spec.properties.features(), space_maps);
         features.into_iter().for_each(|(guid, count)| zap.add_u64(guid, count));
         let built = zap.build().map_err(|_| WriteError::TableTooCrowded { entries: zap.entries.len() })?;
         Ok(built.blocks.concat())
@@ -428,47 +413,61 @@ impl Pool<'_> {
         reservation: &Reservation,
     ) -> Result<(), WriteError> {
         let mut array = vec![0; (self.geometry.metaslabs as usize * 8).next_multiple_of(SECTOR)];
-        let used = self.media.allocator.used_per_metaslab().to_vec();
-        for (i, (map, copies)) in maps.iter().zip(&reservation.space_maps).enumerate() {
-            put_u64(&mut array, i * 8, *map);
-            let (header, run) = space_map(
-                *map,
-                used.get(i).copied().unwrap_or(0),
-                self.geometry.metaslab_size(),
-                self.spec.ashift,
-            );
+        let touched: Vec<(usize, u64)> = self.media.allocator.touched().collect();
+        for (((index, used), map), copies) in touched.into_iter().zip(maps).zip(&reservation.space_maps) {
+            put_u64(&mut array, index * 8, *map);
+            let (header, run) = space_map(*map, used, self.geometry.metaslab_size(), self.spec.ashift);
             self.store_single(*map, &run, copies)?;
             self.objects.get_mut(*map).bonus = header;
         }
         self.store_single(fixtures.metaslab_array, &array, &reservation.array)
     }
 
-    /// Stores the dnode array, its one indirect block and the header; gives the pointer the uberblock needs.
+    /// Stores the dnode array, the indirect blocks over it and the header; gives the pointer the uberblock needs.
     fn store_objset(&mut self, reservation: &Reservation) -> Result<BlockPointer, WriteError> {
+        const INDIRECT: usize = POINTERS_PER_INDIRECT * 128;
         let unit = self.media.allocator.unit();
-        let mut indirect = vec![0; POINTERS_PER_INDIRECT * 128];
-        let mut fill = 0;
-        let blocks: Vec<_> = self.objects.dnode_blocks().collect();
-        for (i, (block, copies)) in blocks.iter().zip(&reservation.dnodes).enumerate() {
-            let role = Role { object_type: object_type::DNODE, level: 0 };
-            let pointer = self.media.store_at(&block.bytes, copies, role, block.fill)?;
-            indirect[i * 128..(i + 1) * 128].copy_from_slice(&pointer.to_bytes());
-            fill += block.fill;
-        }
-        let role = Role { object_type: object_type::DNODE, level: 1 };
+        let mut role = Role { object_type: object_type::DNODE, level: 0 };
         let mut meta_dnode = Dnode::new(object_type::DNODE);
+        let mut pointers = Vec::new();
+        for (block, copies) in self.objects.dnode_blocks().zip(&reservation.dnodes) {
+            pointers.push(self.media.store_at(&block.bytes, copies, role, block.fill)?);
+            meta_dnode.used += (dnode::BLOCK as u64).next_multiple_of(unit) * POOL_COPIES as u64;
+        }
+        meta_dnode.last_block = pointers.len() as u64 - 1;
+        for level in &reservation.indirects {
+            role.level += 1;
+            let mut above = Vec::new();
+            for (chunk, copies) in pointers.chunks(POINTERS_PER_INDIRECT).zip(level) {
+                let mut block: Vec<u8> = chunk.iter().flat_map(|pointer| pointer.to_bytes()).collect();
+                block.resize(INDIRECT, 0);
+                let fill = chunk.iter().map(BlockPointer::fill).sum();
+                above.push(self.media.store_at(&block, copies, role, fill)?);
+                meta_dnode.used += (INDIRECT as u64).next_multiple_of(unit) * POOL_COPIES as u64;
+            }
+            pointers = above;
+        }
         meta_dnode.block_size = dnode::BLOCK as u32;
-        meta_dnode.levels = 2;
-        meta_dnode.last_block = blocks.len() as u64 - 1;
-        meta_dnode.pointer = self.media.store_at(&indirect, &reservation.indirect, role, fill)?;
-        let dnode_bytes = blocks.len() as u64 * (dnode::BLOCK as u64).next_multiple_of(unit);
-        meta_dnode.used = POOL_COPIES as u64 * (dnode_bytes + (indirect.len() as u64).next_multiple_of(unit));
+        meta_dnode.levels = role.level + 1;
+        meta_dnode.pointer = pointers.first().copied().unwrap_or(BlockPointer::HOLE);
         let mut header = vec![0; OBJSET_LEN];
         header[..SLOT].copy_from_slice(&meta_dnode.to_bytes());
         put_u64(&mut header, TYPE_AT, OBJSET_META);
         let role = Role { object_type: object_type::OBJSET, level: 0 };
-        self.media.store_at(&header, &reservation.objset, role, fill)
+        self.media.store_at(&header, &reservation.objset, role, meta_dnode.pointer.fill())
     }
+}
+
+/// What the head of a dataset holds.
+fn summary(planned: &Planned, versions: &[Version]) -> Option<DatasetSummary> {
+    let head = versions.last()?;
+    Some(DatasetSummary {
+        name: planned.name.to_string(),
+        objects: head.objects,
+        logical: head.logical,
+        compressed: head.space.compressed,
+        referenced: head.space.referenced,
+    })
 }
 
 /// A space map with one run of `used` bytes at the start of a metaslab: its header and its data.
@@ -494,9 +493,4 @@ fn space_map(object: u64, used: u64, metaslab: u64, ashift: u8) -> (Vec<u8>, Vec
         put_u64(&mut header, HISTOGRAM_AT + bucket as usize * 8, 1);
     }
     (header, run)
-}
-
-/// Bytes allocated for datasets and the pool's own objects.
-fn totals_allocated(own: &[Space], mos: Space) -> u64 {
-    own.iter().map(|space| space.referenced).sum::<u64>() + mos.referenced
 }

@@ -1,7 +1,8 @@
-//! Space on the vdev: its division into metaslabs, and an allocator that only moves forward.
+//! Space on the vdev: its division into metaslabs, and what a dataset takes of it.
 //!
-//! Allocating in order gives one used run per metaslab, so that a space map is one entry and an untouched metaslab
-//! needs none. Sizes and offsets are bytes; offset 0 is the first byte after the front labels and the boot area.
+//! Sizes and offsets are bytes; offset 0 is the first byte after the front labels and the boot area.
+
+use crate::format::blkptr::BlockPointer;
 
 /// Front labels and boot area: what lies before offset 0.
 pub(crate) const DATA_START: u64 = 4 << 20;
@@ -54,75 +55,21 @@ impl Geometry {
     }
 }
 
-/// The smallest size, in whole MiB, of a vdev on which `used` bytes surely fit.
-pub(crate) fn device_size_for(used: u64) -> u64 {
+/// The smallest size, in whole MiB, of a vdev on which `used` bytes in blocks of at most `largest` bytes surely fit.
+pub(crate) fn device_size_for(used: u64, largest: u64) -> u64 {
     const STEP: u64 = 1 << 20;
-    // Blocks that would straddle two metaslabs leave gaps, one per metaslab, whose size depends on the geometry.
-    const LARGEST_BLOCK: u64 = 2 << 20;
+    // Blocks that would straddle two metaslabs leave gaps, one per metaslab, whose size depends on the geometry. More
+    // metaslabs touched are also more space maps.
+    const SPARE: u64 = 1 << 20;
     let fits = |size: u64| {
         let geometry = Geometry::of(size);
-        used + (geometry.metaslabs + 1) * LARGEST_BLOCK <= geometry.capacity()
+        used + (geometry.metaslabs + 1) * (largest + SPARE) <= geometry.capacity()
     };
     let mut size = (used + DATA_START + BACK_LABELS).next_multiple_of(STEP).max(MIN_DEVICE);
     while !fits(size) {
         size += (size / 64).next_multiple_of(STEP);
     }
     size
-}
-
-/// Hands out space in ascending order.
-///
-/// It never fails: past the end of the vdev it goes on counting, so that the caller can say how much was needed.
-#[derive(Clone, Debug)]
-pub(crate) struct Allocator {
-    geometry: Geometry,
-    unit: u64,
-    next: u64,
-    /// For each metaslab touched, the used bytes at its start.
-    used: Vec<u64>,
-}
-
-impl Allocator {
-    pub(crate) fn new(geometry: Geometry, ashift: u8) -> Allocator {
-        Allocator { geometry, unit: 1 << ashift, next: 0, used: Vec::new() }
-    }
-
-    /// Space for `size` bytes (at most a metaslab, which is at least 16 MiB), rounded up to the allocation unit and
-    /// never across the end of a metaslab.
-    pub(crate) fn allocate(&mut self, size: u64) -> u64 {
-        let size = size.next_multiple_of(self.unit);
-        let metaslab = self.geometry.metaslab_size();
-        if self.next / metaslab != (self.next + size - 1) / metaslab {
-            self.next = self.next.next_multiple_of(metaslab);
-        }
-        let offset = self.next;
-        self.next += size;
-        let index = (offset / metaslab) as usize;
-        if self.used.len() <= index {
-            self.used.resize(index + 1, 0);
-        }
-        self.used[index] = self.next - offset / metaslab * metaslab;
-        offset
-    }
-
-    pub(crate) fn unit(&self) -> u64 {
-        self.unit
-    }
-
-    /// Whether everything allocated so far lies on the vdev.
-    pub(crate) fn fits(&self) -> bool {
-        self.next <= self.geometry.capacity()
-    }
-
-    /// The end of the last allocation.
-    pub(crate) fn end(&self) -> u64 {
-        self.next
-    }
-
-    /// Used bytes at the start of each metaslab touched.
-    pub(crate) fn used_per_metaslab(&self) -> &[u64] {
-        &self.used
-    }
 }
 
 /// Space charged to a dataset or to the pool's own metadata.
@@ -134,6 +81,18 @@ pub(crate) struct Space {
     pub(crate) compressed: u64,
     /// Bytes before compression (metadata counts as compressed).
     pub(crate) uncompressed: u64,
+}
+
+impl Space {
+    /// What the block behind a pointer is charged with: nothing for a hole, no allocation for an embedded one.
+    pub(crate) fn of(pointer: &BlockPointer) -> Space {
+        let compressed = pointer.psize();
+        Space {
+            referenced: pointer.asize(),
+            compressed,
+            uncompressed: if pointer.is_metadata() { compressed } else { pointer.lsize() },
+        }
+    }
 }
 
 impl std::ops::AddAssign for Space {
@@ -176,24 +135,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn allocations_are_disjoint_aligned_and_inside_one_metaslab(sizes in proptest::collection::vec(1u64..1_500_000, 1..200)) {
-            let geometry = Geometry::of(64 << 20);
-            let mut allocator = Allocator::new(geometry, 12);
-            let mut end = 0;
-            for size in sizes {
-                let offset = allocator.allocate(size);
-                prop_assert!(offset >= end);
-                prop_assert_eq!(offset % 4096, 0);
-                end = offset + size;
-                prop_assert_eq!(offset >> 24, (end - 1) >> 24);
-                prop_assert!(allocator.used_per_metaslab()[(offset >> 24) as usize] >= end - (offset >> 24 << 24));
-            }
-            prop_assert_eq!(allocator.fits(), allocator.end() <= 3 << 24);
-        }
-
-        #[test]
-        fn the_advised_size_suffices(used in 1u64..(40 << 30)) {
-            prop_assert!(Geometry::of(device_size_for(used)).capacity() >= used);
+        fn the_advised_size_suffices(used in 1u64..(40 << 30), largest in 512u64..(2 << 20)) {
+            prop_assert!(Geometry::of(device_size_for(used, largest)).capacity() >= used);
         }
     }
 }

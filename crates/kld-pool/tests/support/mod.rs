@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use kld_pool::tree::{Data, Kind, Meta, Timestamp, Tree};
-use kld_pool::{DatasetSpec, PoolSpec, Summary, VdevType, write_pool};
+use kld_pool::{Content, DatasetSpec, PoolSpec, Summary, VdevType, WriteAt, write_pool};
 
 /// Deterministic pseudo-random numbers (splitmix64).
 pub(crate) struct Random(pub(crate) u64);
@@ -108,7 +108,7 @@ pub(crate) fn random_tree(random: &mut Random, count: usize) -> Tree {
 pub(crate) fn pool(mib: u64) -> PoolSpec {
     let mut spec = PoolSpec::new("fz".parse().unwrap(), mib << 20, [9; 32]);
     spec.vdev_type = VdevType::File;
-    spec.vdev_path = "/pool".to_owned();
+    spec.vdev_paths = vec!["/pool".to_owned()];
     spec.created = 1_700_000_000;
     spec.threads = 2;
     spec
@@ -117,7 +117,7 @@ pub(crate) fn pool(mib: u64) -> PoolSpec {
 pub(crate) fn dataset(name: &str, properties: &[(&str, &str)], tree: Option<Tree>) -> DatasetSpec {
     let mut dataset = DatasetSpec::new(name.parse().unwrap());
     properties.iter().for_each(|(name, value)| dataset.properties.set(name, value).unwrap());
-    dataset.tree = tree;
+    dataset.content = tree.map_or(Content::Empty, Content::Files);
     dataset
 }
 
@@ -127,11 +127,19 @@ pub(crate) struct Image {
     pub(crate) summary: Summary,
 }
 
+/// Writes a pool; its devices are `pool.img`, `pool1.img` and so on.
 pub(crate) fn write(spec: &PoolSpec) -> Image {
     let dir = tempfile::tempdir().unwrap();
-    let out = File::create(dir.path().join("pool.img")).unwrap();
-    out.set_len(spec.size).unwrap();
-    let summary = write_pool(spec, &out, &()).unwrap();
+    let outs: Vec<File> = (0..spec.vdev_paths.len())
+        .map(|i| {
+            let name = if i == 0 { "pool.img".to_owned() } else { format!("pool{i}.img") };
+            let out = File::create(dir.path().join(name)).unwrap();
+            out.set_len(spec.size).unwrap();
+            out
+        })
+        .collect();
+    let outs: Vec<&dyn WriteAt> = outs.iter().map(|out| out as &dyn WriteAt).collect();
+    let summary = write_pool(spec, &outs, &()).unwrap();
     Image { dir, summary }
 }
 

@@ -10,7 +10,6 @@ use crate::format::dnode::{BONUS_OFFSET, SLOT, SPILL_POINTER};
 use crate::format::nvlist::{NvList, Value};
 use crate::format::{put_u16, put_u32};
 use crate::tree::{Kind, Meta};
-use crate::write::txg;
 
 /// `SA_MAGIC`.
 const MAGIC: u32 = 0x002f_505a;
@@ -20,7 +19,7 @@ const FIRST_LAYOUT: u16 = 2;
 pub(crate) const MAX_SLOTS: u8 = 32;
 /// Longest value and longest packed list of extended attributes (`DXATTR_MAX_ENTRY_SIZE`, `DXATTR_MAX_SA_SIZE`).
 pub(crate) const MAX_XATTR_VALUE: usize = 32 << 10;
-const MAX_XATTRS: usize = (64 << 10) - 8;
+pub(super) const MAX_XATTRS: usize = (64 << 10) - 8;
 
 /// Name, registered length (0 = variable), byteswap class and number of every attribute of the ZPL.
 pub(crate) const REGISTRY: [(&str, u64, u64); 22] = [
@@ -59,6 +58,7 @@ mod attr {
     pub(super) const SIZE: u16 = 6;
     pub(super) const PARENT: u16 = 7;
     pub(super) const LINKS: u16 = 8;
+    pub(super) const XATTR: u16 = 9;
     pub(super) const RDEV: u16 = 10;
     pub(super) const FLAGS: u16 = 11;
     pub(super) const UID: u16 = 12;
@@ -88,6 +88,21 @@ pub(crate) struct Place {
     pub(crate) links: u64,
     /// Entries of a directory.
     pub(crate) entries: u64,
+    /// Transaction group its object was made in.
+    pub(crate) born: u64,
+    /// The hidden directory of its large extended attributes.
+    pub(crate) xattr_dir: Option<u64>,
+    /// Whether it is such a directory, or a file in one.
+    pub(crate) is_hidden: bool,
+}
+
+/// What the dataset allows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Slots of a dnode.
+    pub(crate) max_slots: u8,
+    /// Whether files belong to projects.
+    pub(crate) projects: bool,
 }
 
 /// Packed attributes.
@@ -136,17 +151,17 @@ impl Attribute {
     }
 }
 
-/// Packs the attributes of a node for a dnode of at most `max_slots` slots.
+/// Packs the attributes of a node.
 pub(crate) fn pack(
     meta: &Meta,
     kind: &Kind,
     place: Place,
-    max_slots: u8,
+    limits: Limits,
     layouts: &mut Layouts,
 ) -> Result<Packed, XattrsTooLarge> {
-    let attributes = attributes_of(meta, kind, place)?;
+    let attributes = attributes_of(meta, kind, place, limits.projects)?;
     let whole = packed_len(&attributes);
-    if whole <= usize::from(max_slots) * SLOT - BONUS_OFFSET {
+    if whole <= usize::from(limits.max_slots) * SLOT - BONUS_OFFSET {
         let slots = (whole + BONUS_OFFSET).div_ceil(SLOT) as u8;
         return Ok(Packed { bonus: pack_buffer(&attributes, layouts), spill: None, slots });
     }
@@ -164,10 +179,15 @@ pub(crate) fn pack(
     })
 }
 
-fn attributes_of(meta: &Meta, kind: &Kind, place: Place) -> Result<Vec<Attribute>, XattrsTooLarge> {
+fn attributes_of(
+    meta: &Meta,
+    kind: &Kind,
+    place: Place,
+    projects: bool,
+) -> Result<Vec<Attribute>, XattrsTooLarge> {
     let is_dir = matches!(kind, Kind::Directory);
     let is_link = matches!(kind, Kind::Symlink(_));
-    let has_project = is_dir || matches!(kind, Kind::File(_));
+    let has_project = projects && (is_dir || matches!(kind, Kind::File(_)));
     let permissions = if is_link { 0o777 } else { meta.mode & 0o7777 };
     let size = match kind {
         Kind::Directory => place.entries + 2,
@@ -183,11 +203,11 @@ fn attributes_of(meta: &Meta, kind: &Kind, place: Place) -> Result<Vec<Attribute
         |number: u16, words: &[u64]| list.push(Attribute { number, value: crate::format::words(words) });
     add(attr::MODE, &[u64::from(format_bits(kind) | permissions)]);
     add(attr::SIZE, &[size]);
-    add(attr::GEN, &[txg::BIRTH]);
+    add(attr::GEN, &[place.born]);
     add(attr::UID, &[u64::from(meta.uid)]);
     add(attr::GID, &[u64::from(meta.gid)]);
     add(attr::PARENT, &[place.parent]);
-    add(attr::FLAGS, &[flags(permissions, is_dir, has_project)]);
+    add(attr::FLAGS, &[flags(permissions, is_dir, has_project) | u64::from(place.is_hidden)]);
     for number in [attr::ATIME, attr::MTIME, attr::CTIME, attr::CRTIME] {
         add(number, &time);
     }
@@ -198,6 +218,9 @@ fn attributes_of(meta: &Meta, kind: &Kind, place: Place) -> Result<Vec<Attribute
     if let Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } = kind {
         // The kernel's own dev_t: 12 and 20 bits.
         add(attr::RDEV, &[u64::from(*major) << 20 | u64::from(*minor)]);
+    }
+    if let Some(xattr_dir) = place.xattr_dir {
+        add(attr::XATTR, &[xattr_dir]);
     }
     add(attr::DACL_COUNT, &[acl.len() as u64]);
     list.push(Attribute {
@@ -217,10 +240,16 @@ fn pack_xattrs(xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Vec<u8>, XattrsToo
     if let Some(value) = xattrs.values().find(|value| value.len() > MAX_XATTR_VALUE) {
         return Err(XattrsTooLarge { bytes: value.len() });
     }
-    let list =
-        xattrs.iter().fold(NvList::new(), |list, (name, value)| list.with(name, Value::Bytes(value.clone())));
-    let packed = list.pack();
+    let packed = packed_xattrs(xattrs);
     if packed.len() > MAX_XATTRS { Err(XattrsTooLarge { bytes: packed.len() }) } else { Ok(packed) }
+}
+
+/// The list of attributes as the inode keeps it.
+pub(super) fn packed_xattrs(xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> Vec<u8> {
+    xattrs
+        .iter()
+        .fold(NvList::new(), |list, (name, value)| list.with(name, Value::Bytes(value.clone())))
+        .pack()
 }
 
 fn format_bits(kind: &Kind) -> u32 {
@@ -240,7 +269,7 @@ pub(crate) fn entry_type(kind: &Kind) -> u64 {
     u64::from(format_bits(kind) >> 12)
 }
 
-/// `z_pflags` as Linux OpenZFS sets them on new objects.
+/// `z_pflags` as Linux OpenZFS sets them on new objects; what is hidden has the lowest bit (`ZFS_XATTR`) besides.
 fn flags(permissions: u32, is_dir: bool, has_project: bool) -> u64 {
     const ARCHIVE: u64 = 0x8_0000_0000;
     const AV_MODIFIED: u64 = 0x400_0000_0000;
@@ -297,6 +326,10 @@ mod tests {
         meta
     }
 
+    fn limits(max_slots: u8) -> Limits {
+        Limits { max_slots, projects: true }
+    }
+
     #[test]
     fn sizes_by_content_and_dnode_limit() {
         let file = Kind::File(Data::bytes(*b"x"));
@@ -312,7 +345,8 @@ mod tests {
             (0o777, 0, &link(400), 1, 1, 168, Some(512)),
         ] {
             let packed =
-                pack(&meta(mode, xattr), kind, Place::default(), max, &mut Layouts::default()).unwrap();
+                pack(&meta(mode, xattr), kind, Place::default(), limits(max), &mut Layouts::default())
+                    .unwrap();
             let found = (packed.slots, packed.bonus.len(), packed.spill.map(|spill| spill.len()));
             assert_eq!(found, (slots, bonus, spill), "{mode:o} {xattr} {max}");
         }
@@ -322,12 +356,13 @@ mod tests {
     fn too_large_attributes_are_refused() {
         let file = Kind::File(Data::bytes(*b"x"));
         let mut layouts = Layouts::default();
-        let error = pack(&meta(0o644, 40_000), &file, Place::default(), 32, &mut layouts).unwrap_err();
+        let error =
+            pack(&meta(0o644, 40_000), &file, Place::default(), limits(32), &mut layouts).unwrap_err();
         assert_eq!(error.bytes, 40_000);
         let mut three = meta(0o644, 30_000);
         three.xattrs.insert(b"user.l".to_vec(), vec![1; 30_000]);
         three.xattrs.insert(b"user.m".to_vec(), vec![1; 30_000]);
-        assert!(pack(&three, &file, Place::default(), 32, &mut layouts).is_err());
+        assert!(pack(&three, &file, Place::default(), limits(32), &mut layouts).is_err());
     }
 
     #[test]
@@ -335,7 +370,7 @@ mod tests {
         let mut layouts = Layouts::default();
         let file = Kind::File(Data::bytes(*b"x"));
         for kind in [&file, &Kind::Fifo, &file] {
-            pack(&meta(0o644, 0), kind, Place::default(), 32, &mut layouts).unwrap();
+            pack(&meta(0o644, 0), kind, Place::default(), limits(32), &mut layouts).unwrap();
         }
         let numbers: Vec<_> = layouts.iter().map(|(number, list)| (number, list.len())).collect();
         assert_eq!(numbers, [(2, 15), (3, 14)]);

@@ -1,58 +1,71 @@
-//! File content on its way into the pool: read, compressed and checksummed by several threads, placed and written by one.
+//! Content of files and volumes on its way into the pool: read, compressed and checksummed by several threads, placed and written by one.
 //!
 //! Work is cut into tasks of about a mebibyte. Threads take them in order; the caller's thread places the results in
 //! that same order, so that the bytes of the pool do not depend on how many threads there are. Memory is bounded by the
 //! number of tasks under way, whatever the tree.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
 use crate::codec::{Allow, Block, CODE_ZSTD, Compression, Encoder, Form};
 use crate::format::blkptr::{BlockPointer, Role};
-use crate::format::dnode::object_type;
-use crate::tree::{Data, NodeId, ReadError, Reader};
+use crate::format::hasher::Hasher;
+use crate::tree::{Data, ReadError, Reader};
+use crate::write::allocator::MAX_COPIES;
+use crate::write::blocks::{Blocks, Digest, digest};
 use crate::write::error::WriteError;
 use crate::write::indirect::{IndirectTree, Root};
-use crate::write::media::{DATASET_COPIES, Media, Placement};
-use crate::write::space::Space;
+use crate::write::media::Media;
 
 /// Input of one task in bytes, and the most parts it may have.
 const TASK_BYTES: u64 = 1 << 20;
 const TASK_PARTS: usize = 512;
 
-/// A file to be written.
+/// Content to be written as the blocks of an object.
 #[derive(Debug)]
 pub(crate) struct Job<'a> {
-    pub(crate) node: NodeId,
+    pub(crate) object: u64,
+    /// Not empty.
     pub(crate) data: &'a Data,
+    /// Bytes the object has; what `data` has less reads as zeros.
+    pub(crate) len: u64,
     pub(crate) block_size: u64,
+    pub(crate) object_type: u8,
+    /// The object's blocks in an earlier version of the dataset.
+    pub(crate) before: Option<Arc<Blocks>>,
 }
 
 impl Job<'_> {
-    fn blocks(&self) -> u64 {
-        self.data.len().div_ceil(self.block_size)
+    pub(crate) fn blocks(&self) -> u64 {
+        self.len.div_ceil(self.block_size)
+    }
+
+    /// Bytes from `offset` on that are known to be a hole.
+    fn hole_at(&self, offset: u64) -> u64 {
+        if offset >= self.data.len() {
+            return self.len - offset;
+        }
+        let hole = self.data.hole_at(offset);
+        if offset + hole >= self.data.len() { if hole > 0 { self.len - offset } else { 0 } } else { hole }
     }
 }
 
-/// A file that is in the pool.
-#[derive(Debug)]
-pub(crate) struct Written {
-    pub(crate) root: Root,
-    /// Data and indirect blocks.
-    pub(crate) space: Space,
-}
-
-/// All files of a dataset.
+/// All content of a dataset.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    pub(crate) files: Vec<Written>,
+    /// By job.
+    pub(crate) roots: Vec<Root>,
     pub(crate) used_zstd: bool,
 }
 
 /// Why a file did not get into the pool.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    Read { node: NodeId, error: ReadError },
+    /// Content could not be read; the object it was for.
+    Read {
+        object: u64,
+        error: ReadError,
+    },
     Write(WriteError),
 }
 
@@ -66,6 +79,9 @@ impl From<WriteError> for Failure {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) compression: Compression,
+    pub(crate) hasher: Hasher,
+    /// Whether to hash content, so that a later version finds out what changed.
+    pub(crate) record: bool,
     pub(crate) ashift: u8,
     pub(crate) threads: usize,
 }
@@ -81,8 +97,14 @@ struct Part {
 
 /// A task's blocks in order (without those of hole parts), and the bytes of the stored ones, one after the other.
 struct Encoded {
-    blocks: Vec<Block>,
+    blocks: Vec<EncodedBlock>,
     bytes: Vec<u8>,
+}
+
+struct EncodedBlock {
+    /// None when the earlier version has the same.
+    block: Option<Block>,
+    digest: Option<Digest>,
 }
 
 struct Task {
@@ -96,8 +118,8 @@ struct Done {
     result: Result<Encoded, Failure>,
 }
 
-/// Writes the content of `jobs` (none empty); tells `progress` about each stretch of content that is done.
-pub(crate) fn write_files(
+/// Writes the content of `jobs`; tells `progress` about each stretch of content that is done.
+pub(crate) fn write_content(
     media: &mut Media,
     jobs: &[Job],
     settings: Settings,
@@ -119,7 +141,7 @@ pub(crate) fn write_files(
         // Owned here, so that leaving early (an error) ends the threads: their next receive fails.
         let task_sender = task_sender;
         let mut tasks = plan(jobs).enumerate();
-        let mut placer = Placer { jobs, outcome: Outcome::default(), tree: None, space: Space::default() };
+        let mut placer = Placer { jobs, outcome: Outcome::default(), tree: None };
         let mut waiting: BTreeMap<u64, Done> = BTreeMap::new();
         let (mut sent, mut placed) = (0, 0);
         loop {
@@ -171,12 +193,8 @@ fn next_part(job: &Job, index: usize, first: u64, room: u64) -> Part {
     let size = job.block_size;
     let whole_hole_blocks = |block: u64| {
         let offset = block * size;
-        let hole = job.data.hole_at(offset);
-        if offset + hole >= job.data.len() {
-            if hole > 0 { job.blocks() - block } else { 0 }
-        } else {
-            hole / size
-        }
+        let hole = job.hole_at(offset);
+        if offset + hole >= job.len { if hole > 0 { job.blocks() - block } else { 0 } } else { hole / size }
     };
     let hole = whole_hole_blocks(first);
     if hole > 0 {
@@ -217,37 +235,45 @@ fn encode_task(
     let compress_error = |source| Failure::Write(WriteError::Compress { source });
     let encoder = match encoder {
         Some(encoder) => encoder,
-        None => encoder.insert(Encoder::new(settings.compression, settings.ashift).map_err(compress_error)?),
+        None => {
+            let Settings { compression, hasher, ashift, .. } = settings;
+            encoder.insert(Encoder::new(compression, hasher, ashift).map_err(compress_error)?)
+        }
     };
     let mut encoded = Encoded { blocks: Vec::new(), bytes: Vec::new() };
     for part in parts.iter().filter(|part| !part.is_hole) {
         let job = &jobs[part.job];
         let start = part.first * job.block_size;
         let span = (part.count * job.block_size) as usize;
-        let content = (job.data.len() - start).min(span as u64) as usize;
+        let content = job.data.len().saturating_sub(start).min(span as u64) as usize;
         if input.len() < span {
             input.resize(span, 0);
         }
         let input = &mut input[..span];
         reader
             .read_at(job.data, start, &mut input[..content])
-            .map_err(|error| Failure::Read { node: job.node, error })?;
+            .map_err(|error| Failure::Read { object: job.object, error })?;
         input[content..].fill(0);
-        for block in input.chunks_exact(job.block_size as usize) {
-            let allow = Allow { embedded: true, holes: true };
-            encoded.blocks.push(encoder.encode(block, allow, &mut encoded.bytes).map_err(compress_error)?);
+        for (block, index) in input.chunks_exact(job.block_size as usize).zip(part.first..) {
+            const ALLOW: Allow = Allow { embedded: true, holes: true };
+            let digest = settings.record.then(|| digest(block));
+            let before = job.before.as_ref().and_then(|before| before.get(0, index));
+            let is_same = before.is_some_and(|before| digest.is_some() && before.digest == digest);
+            let block = match is_same {
+                true => None,
+                false => Some(encoder.encode(block, ALLOW, &mut encoded.bytes).map_err(compress_error)?),
+            };
+            encoded.blocks.push(EncodedBlock { block, digest });
         }
     }
     Ok(encoded)
 }
 
-/// Places encoded blocks in order and builds the tree over each file.
+/// Places encoded blocks in order and builds the tree over each object.
 struct Placer<'a> {
     jobs: &'a [Job<'a>],
     outcome: Outcome,
     tree: Option<IndirectTree>,
-    /// Data blocks of the file in progress.
-    space: Space,
 }
 
 impl Placer<'_> {
@@ -259,55 +285,60 @@ impl Placer<'_> {
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), WriteError> {
         let mut blocks = encoded.blocks.iter();
-        let mut run = Run::default();
+        let mut runs = [Run::default(); MAX_COPIES];
         for part in parts {
             let job = &self.jobs[part.job];
             let mut tree = match self.tree.take() {
                 Some(tree) if part.first > 0 => tree,
-                _ => IndirectTree::new(object_type::PLAIN_FILE, DATASET_COPIES),
+                _ => IndirectTree::new(media, job.object_type, job.block_size, job.before.clone()),
             };
             if part.is_hole {
                 tree.push_holes(media, part.count)?;
             } else {
-                for block in blocks.by_ref().take(part.count as usize) {
-                    let pointer = self.place_block(media, block, &mut run, &encoded.bytes)?;
-                    tree.push(media, pointer)?;
+                for EncodedBlock { block, digest } in blocks.by_ref().take(part.count as usize) {
+                    match block {
+                        Some(block) => {
+                            let role = Role { object_type: job.object_type, level: 0 };
+                            let pointer = self.place_block(media, block, role, &mut runs, &encoded.bytes)?;
+                            tree.push(media, pointer, *digest)?;
+                        }
+                        None => tree.push_unchanged(media)?,
+                    }
                 }
             }
             let end = part.first + part.count;
             if end == job.blocks() {
-                let root = tree.finish(media, 1)?;
-                let space = std::mem::take(&mut self.space) + root.space;
-                self.outcome.files.push(Written { root, space });
+                self.outcome.roots.push(tree.finish(media, 1)?);
             } else {
                 self.tree = Some(tree);
             }
-            progress((end * job.block_size).min(job.data.len()) - part.first * job.block_size);
+            let done = |block: u64| (block * job.block_size).min(job.data.len());
+            progress(done(end) - done(part.first));
         }
-        run.flush(media, &encoded.bytes)
+        runs.iter_mut().try_for_each(|run| run.flush(media, &encoded.bytes))
     }
 
     fn place_block(
         &mut self,
         media: &mut Media,
         block: &Block,
-        run: &mut Run,
+        role: Role,
+        runs: &mut [Run; MAX_COPIES],
         bytes: &[u8],
     ) -> Result<BlockPointer, WriteError> {
-        const ONE_COPY: usize = 1;
-        let role = Role { object_type: object_type::PLAIN_FILE, level: 0 };
-        let (stored, offsets) = media.place(block, Placement { role, copies: ONE_COPY, fill: 1 });
-        self.space += stored.space;
+        let (pointer, offsets) = media.place(block, role, 1);
         self.outcome.used_zstd |= block.compression_code() == Some(CODE_ZSTD);
-        if let (Form::Stored(extent), [offset]) = (&block.form, offsets.as_slice()) {
-            run.extend(media, *offset, extent.asize, bytes)?;
+        if let Form::Stored(extent) = &block.form {
+            for (run, offset) in runs.iter_mut().zip(offsets) {
+                run.extend(media, offset, extent.asize, bytes)?;
+            }
         }
-        Ok(stored.pointer)
+        Ok(pointer)
     }
 }
 
 /// Blocks that follow one another both in a task's buffer and on the vdev: one write.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Run {
     /// Where the run starts in the buffer, and its length.
     start: usize,

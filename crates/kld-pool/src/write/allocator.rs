@@ -1,0 +1,204 @@
+//! The allocator: every metaslab is filled from its front, and each kind of block has metaslabs of its own.
+//!
+//! The copies of a block of metadata lie a third of the vdev apart, so that no damaged region, however it came about, can
+//! take all of them. Filling from the front gives one used run per metaslab, which makes a space map one entry, and only as
+//! many metaslabs are touched as there are lanes. When every metaslab has been taken, lanes use what is left in others'.
+
+use crate::write::space::Geometry;
+
+/// Most copies of a block.
+pub(crate) const MAX_COPIES: usize = 3;
+
+/// What a block is, as far as its place is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Content of files and volumes.
+    Content,
+    Metadata,
+}
+
+/// One stream of allocations.
+#[derive(Clone, Copy, Debug)]
+struct Lane {
+    /// The metaslab it looks at first.
+    start: u64,
+    /// The metaslab it fills; none before its first block.
+    current: Option<u64>,
+}
+
+/// Hands out space.
+///
+/// It never fails: what does not fit is counted, so that the caller can say how much was needed.
+#[derive(Clone, Debug)]
+pub(crate) struct Allocator {
+    geometry: Geometry,
+    unit: u64,
+    /// The lanes of content, then those of metadata, by copy.
+    lanes: [Lane; 2 * MAX_COPIES],
+    /// For each metaslab, the used bytes at its start.
+    used: Vec<u64>,
+    /// For each metaslab, whether a lane fills it or has filled it.
+    taken: Vec<bool>,
+    allocated: u64,
+    largest: u64,
+    overflowed: bool,
+}
+
+impl Allocator {
+    pub(crate) fn new(geometry: Geometry, ashift: u8) -> Allocator {
+        let count = geometry.metaslabs;
+        let copies = MAX_COPIES as u64;
+        let lanes = std::array::from_fn(|lane| {
+            let third = (lane as u64 % copies) * count / copies;
+            let is_content = lane < MAX_COPIES;
+            // Content stands behind metadata, which takes the first metaslab of each third.
+            Lane { start: (third + u64::from(is_content)) % count.max(1), current: None }
+        });
+        Allocator {
+            geometry,
+            unit: 1 << ashift,
+            lanes,
+            used: vec![0; count as usize],
+            taken: vec![false; count as usize],
+            allocated: 0,
+            largest: 0,
+            overflowed: false,
+        }
+    }
+
+    /// Space for `copies` (1 to 3) times `size` bytes (at most a metaslab, which is at least 16 MiB), rounded up to the
+    /// allocation unit and never across the end of a metaslab.
+    pub(crate) fn allocate(&mut self, class: Class, size: u64, copies: usize) -> Vec<u64> {
+        let size = size.next_multiple_of(self.unit);
+        let mut offsets: Vec<u64> = Vec::with_capacity(copies);
+        for copy in 0..copies {
+            let first = match class {
+                Class::Content => 0,
+                Class::Metadata => MAX_COPIES,
+            };
+            let offset = self.allocate_in(first + copy, size, &offsets);
+            offsets.push(offset);
+        }
+        offsets
+    }
+
+    fn allocate_in(&mut self, lane: usize, size: u64, others: &[u64]) -> u64 {
+        self.allocated += size;
+        self.largest = self.largest.max(size);
+        let Some(metaslab) = self.choose(lane, size, others) else {
+            self.overflowed = true;
+            return self.geometry.capacity();
+        };
+        self.lanes[lane].current = Some(metaslab);
+        self.taken[metaslab as usize] = true;
+        let used = &mut self.used[metaslab as usize];
+        let offset = (metaslab << self.geometry.metaslab_shift) + *used;
+        *used += size;
+        offset
+    }
+
+    /// The metaslab for a block: the lane's own while there is room, then the next that nobody has, then any with room;
+    /// one that already holds another copy of the block only when there is no other.
+    fn choose(&self, lane: usize, size: u64, others: &[u64]) -> Option<u64> {
+        let Lane { start, current } = self.lanes[lane];
+        let count = self.geometry.metaslabs;
+        let has_room = |metaslab: &u64| self.used[*metaslab as usize] + size <= self.geometry.metaslab_size();
+        let is_apart =
+            |metaslab: &u64| others.iter().all(|offset| offset >> self.geometry.metaslab_shift != *metaslab);
+        let from_start = || (0..count).map(|i| (start + i) % count);
+        current
+            .filter(|metaslab| has_room(metaslab) && is_apart(metaslab))
+            .or_else(|| from_start().find(|metaslab| !self.taken[*metaslab as usize] && has_room(metaslab)))
+            .or_else(|| from_start().find(|metaslab| has_room(metaslab) && is_apart(metaslab)))
+            .or_else(|| from_start().find(has_room))
+    }
+
+    pub(crate) fn unit(&self) -> u64 {
+        self.unit
+    }
+
+    /// Whether everything allocated so far lies on the vdev.
+    pub(crate) fn fits(&self) -> bool {
+        !self.overflowed
+    }
+
+    /// Bytes allocated so far, all copies included.
+    pub(crate) fn allocated(&self) -> u64 {
+        self.allocated
+    }
+
+    /// The largest block allocated so far, in bytes.
+    pub(crate) fn largest(&self) -> u64 {
+        self.largest
+    }
+
+    /// Metaslabs that hold something, in order, each with the used bytes at its start.
+    pub(crate) fn touched(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.used.iter().copied().enumerate().filter(|(_, used)| *used > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn allocations_are_disjoint_aligned_and_inside_one_metaslab(
+            blocks in proptest::collection::vec((1u64..1_500_000, 1usize..=3, any::<bool>()), 1..200),
+        ) {
+            let geometry = Geometry::of(96 << 20);
+            let size_of = geometry.metaslab_size();
+            let mut allocator = Allocator::new(geometry, 12);
+            let mut extents = Vec::new();
+            for (size, copies, is_content) in blocks {
+                let class = if is_content { Class::Content } else { Class::Metadata };
+                let offsets = allocator.allocate(class, size, copies);
+                if !allocator.fits() {
+                    break;
+                }
+                for offset in offsets {
+                    prop_assert_eq!(offset % 4096, 0);
+                    prop_assert_eq!(offset / size_of, (offset + size - 1) / size_of);
+                    extents.push((offset, offset + size));
+                }
+            }
+            extents.sort_unstable();
+            for pair in extents.windows(2) {
+                prop_assert!(pair[0].1 <= pair[1].0, "{pair:?}");
+            }
+            for (index, used) in allocator.touched() {
+                let start = index as u64 * size_of;
+                let end = extents.iter().filter(|(at, _)| at / size_of == index as u64).map(|(_, end)| *end).max();
+                prop_assert!(end.is_none_or(|end| end <= start + used));
+            }
+        }
+    }
+
+    #[test]
+    fn copies_lie_a_third_of_the_vdev_apart() {
+        let geometry = Geometry::of(10 << 30);
+        let mut allocator = Allocator::new(geometry, 12);
+        for _ in 0..3000 {
+            allocator.allocate(Class::Content, 1 << 20, 1);
+            let offsets = allocator.allocate(Class::Metadata, 4096, 3);
+            assert!(offsets.windows(2).all(|pair| pair[1] - pair[0] >= 3 << 30), "{offsets:?}");
+        }
+        // Three of metadata, six of content.
+        assert_eq!(allocator.touched().count(), 9);
+    }
+
+    #[test]
+    fn a_vdev_can_be_filled() {
+        let geometry = Geometry::of(64 << 20);
+        let mut allocator = Allocator::new(geometry, 12);
+        for _ in 0..geometry.capacity() >> 20 {
+            allocator.allocate(Class::Content, 1 << 20, 1);
+        }
+        assert!(allocator.fits());
+        allocator.allocate(Class::Metadata, 512, 1);
+        assert!(!allocator.fits());
+    }
+}

@@ -1,0 +1,102 @@
+//! A volume: one object set with the content of a block device and a table that says its size.
+
+use std::collections::BTreeSet;
+
+use crate::features::Feature;
+use crate::format::dnode::{Dnode, object_type};
+use crate::format::zap::Zap;
+use crate::spec::Volume;
+use crate::tree::{Data, ReadError};
+use crate::write::error::WriteError;
+use crate::write::fs::{OLD_MAX_BLOCK, Version};
+use crate::write::media::Media;
+use crate::write::objset::{Legacy, ObjectSet, Part};
+use crate::write::pipeline::{self, Failure, Job, Settings};
+use crate::write::seed::Seed;
+
+/// `DMU_OST_ZVOL`.
+const OBJSET_VOLUME: u64 = 3;
+/// Objects that readers look for at these numbers.
+const CONTENT: u64 = 1;
+const PROPERTIES: u64 = 2;
+
+/// A volume of which one version after the other is written.
+pub(crate) struct Writer<'a> {
+    dataset: &'a str,
+    seed: Seed,
+    settings: Settings,
+    features: BTreeSet<Feature>,
+    legacy: Legacy,
+}
+
+impl<'a> Writer<'a> {
+    pub(crate) fn new(dataset: &'a str, seed: Seed, settings: Settings) -> Writer<'a> {
+        Writer { dataset, seed, settings, features: BTreeSet::new(), legacy: Legacy::default() }
+    }
+
+    /// Writes `volume`, whose sizes are checked, as the next version.
+    pub(crate) fn write(
+        &mut self,
+        media: &mut Media,
+        volume: &Volume,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Version, WriteError> {
+        let mut objects = ObjectSet::following(std::mem::take(&mut self.legacy));
+        let mut content = Dnode::new(object_type::VOLUME);
+        content.block_size = volume.block_size as u32;
+        for (number, dnode) in [(CONTENT, content), (PROPERTIES, Dnode::new(object_type::VOLUME_PROPERTIES))]
+        {
+            if objects.next() == number {
+                objects.add(dnode);
+            } else {
+                objects.put(number, dnode);
+            }
+        }
+        if !volume.data.is_empty() {
+            let job = Job {
+                object: CONTENT,
+                data: &volume.data,
+                len: volume.size,
+                block_size: volume.block_size,
+                object_type: object_type::VOLUME,
+                before: objects.before(Part::Object(CONTENT)),
+            };
+            let blocks = job.blocks();
+            let outcome = pipeline::write_content(media, &[job], self.settings, progress)
+                .map_err(|failure| self.explain(failure, &volume.data))?;
+            if outcome.used_zstd {
+                self.features.insert(Feature::ZstdCompress);
+            }
+            for root in &outcome.roots {
+                objects.set_content(CONTENT, volume.block_size as u32, blocks, root);
+            }
+        }
+        if volume.block_size > OLD_MAX_BLOCK {
+            self.features.insert(Feature::LargeBlocks);
+        }
+        let mut properties = Zap::new(self.seed.number("table", PROPERTIES));
+        properties.add_u64("size", volume.size);
+        objects.set_zap(media, PROPERTIES, &properties)?;
+        let pointer = objects.write(media, OBJSET_VOLUME, &[])?;
+        let (space, dead, count) = (objects.space, objects.dead(), objects.len() as u64);
+        self.legacy = objects.leave();
+        let (features, logical) = (self.features.clone(), volume.size);
+        Ok(Version { pointer, space, dead, features, objects: count, logical })
+    }
+
+    fn explain(&self, failure: Failure, data: &Data) -> WriteError {
+        let dataset = self.dataset.to_owned();
+        let source_path = data.source().map(|file| file.path().to_owned()).unwrap_or_default();
+        // A volume has no names inside.
+        let path = String::from("/");
+        match failure {
+            Failure::Write(error) => error,
+            Failure::Read { error: ReadError::Io(source), .. } => {
+                WriteError::ReadFile { dataset, path, source_path, source }
+            }
+            Failure::Read { error: ReadError::Changed, .. } => {
+                WriteError::FileChanged { dataset, path, source_path }
+            }
+        }
+    }
+}
