@@ -16,6 +16,8 @@ mod labels;
 mod lists;
 mod segments;
 mod space;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use std::fmt;

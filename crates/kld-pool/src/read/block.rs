@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use super::checksum::{Outcome, check, check_area};
+use super::checksum::{Outcome, check, check_gang};
 use super::decompress::{Failure, decompress};
 use super::error::ReadError;
 use super::pointer::{BlockPointer, Body, Dva, POINTER, Stored};
@@ -116,6 +116,9 @@ impl<'a> Blocks<'a> {
             Body::Embedded { payload, len, compression } => {
                 self.decode(pointer, *compression, payload[..*len].to_vec(), "inline".to_owned())
             }
+            Body::Stored(stored) if stored.encrypted => {
+                Err(ReadError::NotSupported { what: "an encrypted block".to_owned() })
+            }
             Body::Stored(stored) => {
                 let raw = self.read_raw(stored, pointer.physical_birth, 0)?;
                 let at = stored.dvas().next().map(|dva| place(&dva)).unwrap_or_default();
@@ -167,7 +170,7 @@ impl<'a> Blocks<'a> {
             at,
             problem: match failure {
                 Failure::Unknown(code) => format!("unknown compression {code}"),
-                Failure::Corrupt => "it cannot be decompressed".to_owned(),
+                Failure::Corrupt => format!("compression {compression} cannot be undone"),
             },
         })
     }
@@ -252,7 +255,7 @@ impl<'a> Blocks<'a> {
             if depth == MAX_GANG_DEPTH {
                 return Err(CopyProblem::Gang("it has too many levels"));
             }
-            let parts = self.read_gang(dva, child, birth)?;
+            let parts = self.read_gang(stored, dva, child, birth)?;
             return self.assemble(stored, &parts, depth + 1);
         }
         let raw = self.read_device(dva, child, stored.psize)?;
@@ -261,7 +264,7 @@ impl<'a> Blocks<'a> {
     }
 
     fn check(&self, stored: &Stored, raw: &[u8]) -> Result<(), CopyProblem> {
-        match check(stored.checksum_kind, raw, &stored.checksum, self.salt.get(), stored.crypt) {
+        match check(stored.checksum_kind, raw, &stored.checksum, self.salt.get(), stored.authenticated) {
             Outcome::Good => Ok(()),
             Outcome::Bad => Err(CopyProblem::Checksum),
             Outcome::NotSupported(name) => Err(CopyProblem::NotSupported(name)),
@@ -269,21 +272,24 @@ impl<'a> Blocks<'a> {
         }
     }
 
-    /// The list of parts at `dva`.
+    /// The list of parts at `dva`, one of the copies of `stored`.
     pub(crate) fn read_gang(
         &self,
+        stored: &Stored,
         dva: &Dva,
         child: usize,
         birth: u64,
     ) -> Result<Vec<BlockPointer>, CopyProblem> {
         let ashift = self.tops().get(dva.vdev as usize).and_then(Option::as_ref).map_or(9, |top| top.ashift);
-        let verifier = [u64::from(dva.vdev), dva.offset, birth, 0];
+        // All copies of the list are marked with the place of the first one.
+        let first = stored.dvas().next().unwrap_or(*dva);
+        let verifier = [u64::from(first.vdev), first.offset, birth, 0];
         // Since OpenZFS 2.4 the list may be as long as a sector.
         let mut sizes = vec![1usize << ashift, GANG_MIN];
         sizes.dedup();
         for size in sizes {
             let header = self.read_device(dva, child, size)?;
-            if check_area(&header, verifier) {
+            if check_gang(&header, verifier, stored.authenticated) {
                 let count = (size - super::checksum::TRAILER) / POINTER;
                 return header
                     .chunks_exact(POINTER)

@@ -18,6 +18,7 @@ pub(crate) mod kind {
     pub(crate) const FLETCHER4: u8 = 7;
     pub(crate) const SHA256: u8 = 8;
     pub(crate) const ZILOG2: u8 = 9;
+    pub(crate) const NO_PARITY: u8 = 10;
     pub(crate) const SHA512: u8 = 11;
     pub(crate) const SKEIN: u8 = 12;
     pub(crate) const EDONR: u8 = 13;
@@ -37,17 +38,17 @@ pub(crate) enum Outcome {
     Unknown,
 }
 
-/// Compares `data` with its checksum. `salt` is the pool's, for algorithms that take one; `crypt` says that half of the
-/// stored words belong to the encryption.
+/// Compares `data` with its checksum. `salt` is the pool's, for algorithms that take one; `authenticated` says that half
+/// of the stored words belong to the encryption.
 pub(crate) fn check(
     kind: u8,
     data: &[u8],
     stored: &Checksum,
     salt: Option<&[u8; 32]>,
-    crypt: bool,
+    authenticated: bool,
 ) -> Outcome {
     let mut found = match kind {
-        kind::OFF => return Outcome::Good,
+        kind::OFF | kind::NO_PARITY => return Outcome::Good,
         kind::FLETCHER2 => fletcher2(data),
         kind::FLETCHER4 => fletcher4(data),
         kind::SHA256 => sha256(data),
@@ -60,26 +61,47 @@ pub(crate) fn check(
         kind::EDONR => return Outcome::NotSupported("edonr"),
         _ => return Outcome::Unknown,
     };
-    if !crypt {
+    if !authenticated {
         return if found == *stored { Outcome::Good } else { Outcome::Bad };
     }
     if !matches!(kind, kind::SHA256 | kind::SHA512 | kind::BLAKE3) {
-        found[0] ^= found[2];
-        found[1] ^= found[3];
+        fold(&mut found);
     }
     if found[..2] == stored[..2] { Outcome::Good } else { Outcome::Bad }
 }
 
 /// Whether an area that ends with its own checksum is whole; `verifier` stands in the checksum's place while it is hashed.
 pub(crate) fn check_area(area: &[u8], verifier: Checksum) -> bool {
-    let Some(trailer) = area.len().checked_sub(TRAILER) else { return false };
+    area_sums(area, verifier).is_some_and(|(found, stored)| found == stored)
+}
+
+/// Like [`check_area`], for the list of parts of a block; `authenticated` ones have half of the checksum.
+pub(crate) fn check_gang(area: &[u8], verifier: Checksum, authenticated: bool) -> bool {
+    area_sums(area, verifier).is_some_and(|(mut found, stored)| {
+        if authenticated {
+            fold(&mut found);
+            return found[..2] == stored[..2];
+        }
+        found == stored
+    })
+}
+
+/// The checksum an area has, and the one it says it has.
+fn area_sums(area: &[u8], verifier: Checksum) -> Option<(Checksum, Checksum)> {
+    let trailer = area.len().checked_sub(TRAILER)?;
     if u64_at(area, trailer) != Some(TRAILER_MAGIC) {
-        return false;
+        return None;
     }
     let (head, stored) = area.split_at(trailer + 8);
     let mut hash = Sha256::new_with_prefix(head);
     verifier.iter().for_each(|word| hash.update(word.to_le_bytes()));
-    big_endian(hash.finalize().as_slice()) == little_endian(stored)
+    Some((big_endian(hash.finalize().as_slice()), little_endian(stored)))
+}
+
+/// Brings a checksum into its first half.
+fn fold(sum: &mut Checksum) {
+    sum[0] ^= sum[2];
+    sum[1] ^= sum[3];
 }
 
 /// Whether a block of an intent log, which carries its checksum in its head, is whole.

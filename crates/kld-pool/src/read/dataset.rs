@@ -26,6 +26,8 @@ pub enum DatasetKind {
     Volume,
     /// A snapshot of either.
     Snapshot,
+    /// Something else, or damaged: it can be listed, not read.
+    Other,
 }
 
 /// A dataset or snapshot.
@@ -243,7 +245,8 @@ impl<'a> Pool<'a> {
         let head = self.dataset_phys(dir.phys.head)?;
         let kind = match ObjectSet::open(self.blocks.clone(), &head.pointer()?)?.map(|set| set.kind) {
             Some(SetKind::Volume) => DatasetKind::Volume,
-            _ => DatasetKind::Filesystem,
+            Some(SetKind::Filesystem) => DatasetKind::Filesystem,
+            Some(SetKind::Meta | SetKind::Other(_)) | None => DatasetKind::Other,
         };
         let mut dataset = dataset_of(dir, dir.name.clone(), kind, dir.phys.head, head);
         dataset.space.used = dir.phys.used;

@@ -9,7 +9,8 @@ use super::pointer::{BlockPointer, POINTER};
 pub(crate) const SLOT: usize = 512;
 const POINTERS_AT: usize = 64;
 const SECTOR: u64 = 512;
-const MAX_LEVELS: u8 = 8;
+/// Of the largest object with the smallest blocks and indirect blocks (`DN_MAX_LEVELS`).
+const MAX_LEVELS: u8 = 12;
 const INDIRECT_SHIFTS: std::ops::RangeInclusive<u8> = 10..=17;
 /// log2 of the bytes of a pointer.
 const POINTER_SHIFT: u8 = 7;
@@ -207,7 +208,7 @@ impl Dnode {
         for index in start..count {
             // Blocks whose numbers exceed 64 bits cannot exist.
             let Some(number) =
-                index.checked_shl(shift).filter(|_| shift < 54).and_then(|span| base.checked_add(span))
+                1u64.checked_shl(shift).and_then(|span| index.checked_mul(span)?.checked_add(base))
             else {
                 return Ok(None);
             };

@@ -58,7 +58,7 @@ impl<'a> Pool<'a> {
         if dataset.encrypted {
             return Err(ReadError::Encrypted { dataset: dataset.name });
         }
-        if dataset.kind == DatasetKind::Volume {
+        if matches!(dataset.kind, DatasetKind::Volume | DatasetKind::Other) {
             return Err(ReadError::NotAFilesystem { name: dataset.name });
         }
         let set = ObjectSet::open(self.blocks.clone(), &dataset.phys.pointer()?)?;

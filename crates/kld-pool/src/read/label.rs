@@ -110,7 +110,8 @@ fn uberblock(slot: &[u8], place: u64) -> Slot {
     const MAGIC: u64 = 0x00ba_b10c;
     const MMP_MAGIC: u64 = 0xa11c_ea11;
     const ROOT_AT: usize = 40;
-    if word(slot, 0) != MAGIC {
+    // A new device gets an unsealed uberblock of transaction group 0.
+    if word(slot, 0) != MAGIC || word(slot, 2) == 0 {
         return Slot::Empty;
     }
     if !check_area(slot, [place, 0, 0, 0]) {

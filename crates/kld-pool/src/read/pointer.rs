@@ -36,8 +36,10 @@ pub(crate) struct Stored {
     pub(crate) compression: u8,
     pub(crate) checksum_kind: u8,
     pub(crate) checksum: [u64; 4],
-    /// Encrypted, or authenticated with half of the checksum.
-    pub(crate) crypt: bool,
+    /// Half of the checksum is a message authentication code.
+    pub(crate) authenticated: bool,
+    /// The bytes on disk are a cipher. Of dnodes only the bonus is.
+    pub(crate) encrypted: bool,
     pub(crate) dedup: bool,
 }
 
@@ -100,6 +102,18 @@ impl Stored {
     }
 }
 
+/// `DMU_OT_DNODE`, `DMU_OT_OBJSET`.
+const TYPE_DNODE: u8 = 10;
+const TYPE_OBJSET: u8 = 11;
+
+/// Whether objects of this type are encrypted in encrypted datasets (`dmu_ot` of OpenZFS).
+fn is_secret(object_type: u8) -> bool {
+    const NEW_TYPE: u8 = 0x80;
+    const ENCRYPTED: u8 = 0x20;
+    const OLD: [u8; 18] = [9, TYPE_DNODE, 18, 19, 20, 22, 23, 25, 26, 33, 34, 35, 39, 40, 44, 45, 46, 47];
+    if object_type & NEW_TYPE != 0 { object_type & ENCRYPTED != 0 } else { OLD.contains(&object_type) }
+}
+
 impl BlockPointer {
     /// Decodes the first 128 bytes of `bytes`.
     pub(crate) fn decode(bytes: &[u8]) -> Result<BlockPointer, BadPointer> {
@@ -140,7 +154,8 @@ impl BlockPointer {
             if rewritten {
                 pointer.birth = physical;
             }
-            Body::Stored(Self::stored(&words, &mut pointer.fill))
+            let stored = Self::stored(&words, pointer.object_type, pointer.level, &mut pointer.fill);
+            Body::Stored(stored)
         };
         Ok(pointer)
     }
@@ -167,12 +182,13 @@ impl BlockPointer {
         Ok(Body::Embedded { payload, len, compression: bits(properties, 32, 7) as u8 })
     }
 
-    fn stored(words: &[u64; 16], fill: &mut u64) -> Stored {
+    fn stored(words: &[u64; 16], object_type: u8, level: u8, fill: &mut u64) -> Stored {
         let properties = words[WORD_PROPERTIES];
         let crypt = bits(properties, 61, 1) == 1;
         // Encrypted blocks keep salt and initialisation vector in the third address and in half of the fill count.
-        let addresses = if crypt { 2 } else { 3 };
-        if crypt {
+        let secret = crypt && level == 0 && is_secret(object_type);
+        let addresses = if secret { 2 } else { 3 };
+        if secret {
             *fill &= u64::from(u32::MAX);
         }
         let mut dvas = [None; 3];
@@ -194,7 +210,8 @@ impl BlockPointer {
             compression: bits(properties, 32, 7) as u8,
             checksum_kind: bits(properties, 40, 8) as u8,
             checksum: [words[12], words[13], words[14], words[15]],
-            crypt,
+            authenticated: crypt && object_type != TYPE_OBJSET,
+            encrypted: secret && object_type != TYPE_DNODE,
             dedup: bits(properties, 62, 1) == 1,
         }
     }

@@ -24,7 +24,7 @@ impl<'a> Pool<'a> {
         if dataset.encrypted {
             return Err(ReadError::Encrypted { dataset: dataset.name });
         }
-        if dataset.kind == DatasetKind::Filesystem {
+        if matches!(dataset.kind, DatasetKind::Filesystem | DatasetKind::Other) {
             return Err(wrong());
         }
         let set = ObjectSet::open(self.blocks.clone(), &dataset.phys.pointer()?)?;

@@ -127,6 +127,7 @@ impl Checked {
                         self.bytes += raw.len() as u64;
                         // Once is enough: all good copies have the same bytes.
                         if good == 0
+                            && !stored.encrypted
                             && let Err(error) =
                                 blocks.decode_stored(&job.pointer, stored.compression, raw, &dva)
                         {

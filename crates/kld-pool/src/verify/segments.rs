@@ -26,6 +26,9 @@ impl Ranges {
 
     /// Removes a range; false when part of it was not there.
     pub(super) fn remove(&mut self, start: u64, end: u64) -> bool {
+        if start >= end {
+            return true;
+        }
         let mut removed = 0;
         while let Some((found, found_end)) =
             self.touching(start, end).filter(|(found, found_end)| *found < end && *found_end > start)
@@ -38,11 +41,8 @@ impl Ranges {
             if found_end > end {
                 self.0.insert(end, found_end);
             }
-            if removed >= end.saturating_sub(start) {
-                break;
-            }
         }
-        removed == end.saturating_sub(start)
+        removed == end - start
     }
 
     /// The last range that begins before `end`, or at it, if it reaches `start`. Of ranges that only meet an edge and

@@ -171,7 +171,8 @@ impl<'a> Walker<'_, 'a> {
     fn visit(&mut self, spot: Spot, pointer: &BlockPointer) {
         if let Body::Stored(stored) = &pointer.body {
             self.blocks += 1;
-            self.add_segments(spot, stored, pointer.physical_birth, 0);
+            let shared = stored.dedup || (self.clones && spot.level == 0);
+            self.add_segments(spot, stored, pointer.physical_birth, shared, 0);
             self.done += pointer.asize();
             if self.blocks.is_multiple_of(256) {
                 self.progress.bytes(self.done.min(self.total), self.total);
@@ -180,8 +181,10 @@ impl<'a> Walker<'_, 'a> {
         self.queue.push(Job { spot, pointer: *pointer });
     }
 
-    fn add_segments(&mut self, spot: Spot, stored: &Stored, birth: u64, depth: u32) {
-        let shared = stored.dedup || (self.clones && spot.level == 0);
+    /// The parts of a block that is shared are shared as well, although their pointers do not say so.
+    fn add_segments(&mut self, spot: Spot, stored: &Stored, birth: u64, shared: bool, depth: u32) {
+        let mut is_gang = false;
+        let mut parts = None;
         for dva in stored.dvas() {
             let mut len = dva.asize;
             if dva.gang {
@@ -189,20 +192,23 @@ impl<'a> Walker<'_, 'a> {
                 let tops = self.pool.blocks.tops();
                 let top = tops.get(dva.vdev as usize).and_then(Option::as_ref);
                 len = 1 << top.map_or(9, |top| top.ashift);
-                let parts = (0..self.pool.blocks.children(&dva))
-                    .find_map(|child| self.pool.blocks.read_gang(&dva, child, birth).ok());
-                match parts {
-                    Some(parts) if depth < MAX_GANG_DEPTH => {
-                        for part in parts {
-                            if let Body::Stored(stored) = &part.body {
-                                self.add_segments(spot, stored, part.physical_birth, depth + 1);
-                            }
-                        }
-                    }
-                    _ => self.unreadable(spot, "the list of the block's parts cannot be read"),
-                }
+                is_gang = true;
+                let read = |child| self.pool.blocks.read_gang(stored, &dva, child, birth).ok();
+                parts = parts.or_else(|| (0..self.pool.blocks.children(&dva)).find_map(read));
             }
             self.walked.segments.push(Segment { vdev: dva.vdev, offset: dva.offset, len, shared });
+        }
+        // All copies of the list name the same parts.
+        match parts.filter(|_| depth < MAX_GANG_DEPTH) {
+            Some(parts) => {
+                for part in parts {
+                    if let Body::Stored(stored) = &part.body {
+                        self.add_segments(spot, stored, part.physical_birth, shared, depth + 1);
+                    }
+                }
+            }
+            None if is_gang => self.unreadable(spot, "the list of the block's parts cannot be read"),
+            None => {}
         }
     }
 
@@ -446,7 +452,7 @@ impl<'a> Walker<'_, 'a> {
             if stored.checksum_kind != kind::ZILOG2 || !self.seen.insert((dva.vdev, dva.offset)) {
                 return;
             }
-            self.add_segments(spot, stored, pointer.physical_birth, 0);
+            self.add_segments(spot, stored, pointer.physical_birth, stored.dedup, 0);
             let block = (0..self.pool.blocks.children(&dva)).find_map(|child| {
                 let raw = self.pool.blocks.read_device(&dva, child, stored.psize).ok()?;
                 check_log_block(&raw, &stored.checksum).then_some(raw)
@@ -481,7 +487,7 @@ impl<'a> Walker<'_, 'a> {
                 Ok(freed) => {
                     for pointer in freed {
                         if let Body::Stored(stored) = &pointer.body {
-                            self.add_segments(spot, stored, pointer.physical_birth, 0);
+                            self.add_segments(spot, stored, pointer.physical_birth, stored.dedup, 0);
                         }
                     }
                 }
