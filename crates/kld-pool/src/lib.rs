@@ -1,4 +1,4 @@
-//! Writes ZFS pools as bytes: no kernel module, no root, no loop device, and the same bytes every time.
+//! Writes, reads and verifies ZFS pools as bytes: no kernel module, no root, no loop device, the same bytes every time.
 //!
 //! ```no_run
 //! use kld_pool::tree::Tree;
@@ -25,7 +25,28 @@
 //! born in one transaction group: there is no intent log, nothing is freed, and every metaslab in use is filled from its
 //! front.
 //!
-//! Limits: one top-level vdev, no raidz; no encryption, no dedup, no clones.
+//! [`read`] opens such a pool, and any that a kernel has changed since; [`verify`] checks all of it, with code that shares
+//! nothing with the writer.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use kld_pool::read::Pool;
+//! use kld_pool::verify::verify;
+//!
+//! let image = std::fs::File::open("tank.img")?;
+//! let pool = Pool::open(&[&image])?;
+//! for entry in pool.filesystem("tank/home@install")?.walk() {
+//!     println!("{}", String::from_utf8_lossy(&entry?.path));
+//! }
+//! assert!(verify(&pool, &()).is_clean());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Limits of reading: disks, files and mirrors (no raidz, draid, removed vdevs); little-endian pools; no skein and edonr
+//! checksums; encrypted datasets are listed and their checksums verified, their content is not read.
+//!
+//! Limits of writing: one top-level vdev, no raidz; no encryption, no dedup, no clones.
 
 mod codec;
 mod device;

@@ -18,6 +18,7 @@ mod segments;
 mod space;
 #[cfg(test)]
 mod tests;
+mod unreferenced;
 mod walk;
 
 use std::fmt;

@@ -22,13 +22,13 @@ fn image() -> Vec<u8> {
     let content: Vec<u8> = (0..300_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
     tree.insert("f", Meta::root(0o644, Timestamp::default()), Kind::File(Data::bytes(content))).unwrap();
     let mut root = DatasetSpec::new("fz/root".parse().unwrap());
-    root.tree = Some(tree);
-    root.snapshots = vec!["a".to_owned()];
+    root.content = tree.into();
+    root.snapshots = vec!["a".into()];
     let mut spec = PoolSpec::new("fz".parse().unwrap(), SIZE as u64, [1; 32]);
     spec.datasets = vec![root];
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(spec.size).unwrap();
-    write_pool(&spec, file.as_file(), &()).unwrap();
+    write_pool(&spec, &[file.as_file()], &()).unwrap();
     std::fs::read(file.path()).unwrap()
 }
 

@@ -7,7 +7,6 @@ use super::lists;
 use super::{FindingKind, Place, Report};
 use crate::device::Progress;
 use crate::read::block::MAX_GANG_DEPTH;
-use crate::read::checksum::{check_log_block, kind};
 use crate::read::dataset::DatasetPhys;
 use crate::read::dnode::Dnode;
 use crate::read::objset::{ObjectSet, SLOTS_PER_BLOCK, objects_of};
@@ -120,19 +119,19 @@ fn has_clones(pool: &Pool) -> bool {
     features.iter().any(|feature| feature.guid == "com.fudosecurity:block_cloning" && feature.references > 0)
 }
 
-struct Walker<'w, 'a> {
-    pool: &'w Pool<'a>,
+pub(super) struct Walker<'w, 'a> {
+    pub(super) pool: &'w Pool<'a>,
     queue: &'w mut Queue,
     progress: &'w dyn Progress,
     total: u64,
     done: u64,
     clones: bool,
     /// Blocks with pointers in them: none may lead to itself or be met twice.
-    seen: HashSet<(u32, u64)>,
-    walked: Walked,
+    pub(super) seen: HashSet<(u32, u64)>,
+    pub(super) walked: Walked,
     faults: Vec<super::check::Fault>,
     blocks: u64,
-    not_checked: Vec<String>,
+    pub(super) not_checked: Vec<String>,
 }
 
 /// What one object takes, as far as it was visited.
@@ -159,7 +158,7 @@ impl<'a> Walker<'_, 'a> {
         self.faults.push(super::check::Fault { spot, kind, problem: problem.into() });
     }
 
-    fn unreadable(&mut self, spot: Spot, problem: impl Into<String>) {
+    pub(super) fn unreadable(&mut self, spot: Spot, problem: impl Into<String>) {
         self.walked.complete = false;
         if let Some(set) = self.walked.sets.get_mut(spot.set) {
             set.complete = false;
@@ -182,7 +181,7 @@ impl<'a> Walker<'_, 'a> {
     }
 
     /// The parts of a block that is shared are shared as well, although their pointers do not say so.
-    fn add_segments(&mut self, spot: Spot, stored: &Stored, birth: u64, shared: bool, depth: u32) {
+    pub(super) fn add_segments(&mut self, spot: Spot, stored: &Stored, birth: u64, shared: bool, depth: u32) {
         let mut is_gang = false;
         let mut parts = None;
         for dva in stored.dvas() {
@@ -437,74 +436,6 @@ impl<'a> Walker<'_, 'a> {
             self.fault(spot, FindingKind::Structure, problem);
         }
         pointer.fill
-    }
-
-    /// Notes the space of an intent log that was not replayed. Its last block is allocated but not yet written.
-    fn walk_log(&mut self, set: usize, opened: &ObjectSet<'a>) {
-        const NEXT_AT: usize = 8;
-        let spot = Spot { set, object: None, level: 0, number: 0 };
-        let mut next = opened.log;
-        while let Ok(pointer) = BlockPointer::decode(&next) {
-            let Body::Stored(stored) = &pointer.body else { return };
-            let unclaimed = opened.log_claimed == 0 && pointer.birth > self.pool.uberblock.txg();
-            // A block that the pool does not know of yet is not allocated either.
-            let Some(dva) = stored.dvas().next().filter(|_| !unclaimed) else { return };
-            if stored.checksum_kind != kind::ZILOG2 || !self.seen.insert((dva.vdev, dva.offset)) {
-                return;
-            }
-            self.add_segments(spot, stored, pointer.physical_birth, stored.dedup, 0);
-            let block = (0..self.pool.blocks.children(&dva)).find_map(|child| {
-                let raw = self.pool.blocks.read_device(&dva, child, stored.psize).ok()?;
-                check_log_block(&raw, &stored.checksum).then_some(raw)
-            });
-            let Some(block) = block else { return };
-            if opened.log_claimed != 0 {
-                self.note("blocks that an intent log refers to");
-            }
-            match crate::read::bytes::array(&block, NEXT_AT) {
-                Some(pointer) => next = pointer,
-                None => return,
-            }
-        }
-    }
-
-    fn note(&mut self, what: &str) {
-        if !self.not_checked.iter().any(|noted| noted == what) {
-            self.not_checked.push(what.to_owned());
-        }
-    }
-
-    /// Notes the space of blocks that nobody refers to any more, but that are not free yet.
-    fn walk_lists(&mut self) {
-        let spot = Spot { set: 0, object: None, level: 0, number: 0 };
-        for name in ["sync_bplist", "free_bpobj"] {
-            let freed = match self.pool.directory_object(name) {
-                Ok(Some(object)) => lists::pointers(self.pool, object),
-                Ok(None) => continue,
-                Err(error) => Err(error),
-            };
-            match freed {
-                Ok(freed) => {
-                    for pointer in freed {
-                        if let Body::Stored(stored) = &pointer.body {
-                            self.add_segments(spot, stored, pointer.physical_birth, stored.dedup, 0);
-                        }
-                    }
-                }
-                Err(error) => self.unreadable(spot, error.to_string()),
-            }
-        }
-        for (name, what) in [
-            ("bptree_obj", "leaks, because a dataset is being destroyed"),
-            ("com.delphix:zpool_checkpoint", "leaks, because the pool has a checkpoint"),
-        ] {
-            if let Ok(Some(object)) = self.pool.directory_object(name)
-                && self.pool.mos.find(object).is_ok_and(|dnode| dnode.is_some_and(|dnode| dnode.used > 0))
-            {
-                self.walked.complete = false;
-                self.note(what);
-            }
-        }
     }
 }
 
