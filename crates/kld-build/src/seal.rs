@@ -16,6 +16,7 @@ const REMOVED: &[(&str, &str)] = &[
     ("/var/lib/systemd/credential.secret", "the key that seals credentials"),
     ("/etc/ssl/private/ssl-cert-snakeoil.key", "identity, made on the machine"),
     ("/etc/ssl/certs/ssl-cert-snakeoil.pem", "identity, made on the machine"),
+    ("/etc/.resolv.conf.systemd-resolved.bak", "names the resolver of the machine that built the image"),
     ("/etc/zfs/zpool.cache", "names the pools of the machine that built the image"),
     ("/etc/passwd-", "backup with dates"),
     ("/etc/shadow-", "backup with dates"),
