@@ -15,7 +15,7 @@ const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes/webapp/
 
 #[test]
 fn help_never_acts_and_shows_examples() {
-    for verb in ["check", "explain", "build", "run", "manifest"] {
+    for verb in ["check", "explain", "build", "run", "manifest", "pool"] {
         let (status, stdout, stderr) = kldload(&[verb, "--help"], "");
         assert_eq!((status, stderr.as_str()), (0, ""), "{verb}");
         assert!(stdout.contains("Examples:"), "{verb}:\n{stdout}");
@@ -93,7 +93,7 @@ fn the_commands_of_the_readme_work_as_written() {
         let mut words: Vec<&str> = command.split_whitespace().skip(1).collect();
         match words[0] {
             "build" => words.push("--dry-run"),
-            "run" => words = vec!["run", "--help"],
+            "run" | "pool" => words = vec![words[0], "--help"],
             _ => {}
         }
         let output = Cmd::new(KLDLOAD).cwd(root).args(&words).output();
@@ -101,4 +101,84 @@ fn the_commands_of_the_readme_work_as_written() {
         seen += 1;
     }
     assert!(seen >= 7, "the README shows its commands");
+}
+
+/// A pool in a partition of a disk image, written by the library that `kldload build` uses.
+fn disk_with_a_pool(dir: &std::path::Path) -> String {
+    use kld_disk::DiskLayout;
+    use kld_pool::tree::Tree;
+    use kld_pool::{DatasetSpec, PoolSpec, Region, write_pool};
+    let files = dir.join("files");
+    std::fs::create_dir_all(files.join("etc")).expect("writable");
+    std::fs::write(files.join("etc/motd"), "good morning\n").expect("writable");
+    // Digits that repeat too late for a compressor, and are too many to lie in a block pointer.
+    let digits: String = (0..4000).map(|n: u32| format!("{:08x}", n.wrapping_mul(2_654_435_761))).collect();
+    std::fs::write(files.join("etc/digits"), digits).expect("writable");
+    std::os::unix::fs::symlink("etc/motd", files.join("today")).expect("writable");
+    let layout = DiskLayout::plan(160 << 20, 33 << 20, "tank", &[1; 32]).expect("it fits");
+    let path = dir.join("disk.img");
+    let mut disk = std::fs::File::create_new(&path).expect("writable");
+    disk.set_len(layout.size()).expect("sparse files work");
+    layout.write_tables(&mut disk).expect("writable");
+    let mut spec = PoolSpec::new("tank".parse().expect("a name"), layout.pool().len, [1; 32]);
+    let mut home = DatasetSpec::new("tank/home".parse().expect("a name"));
+    home.content = Tree::from_dir(&files).expect("readable").into();
+    home.snapshots.push("first".into());
+    spec.datasets.push(home);
+    write_pool(&spec, &[&Region { file: &disk, start: layout.pool().start, len: layout.pool().len }], &())
+        .expect("it is written");
+    path.display().to_string()
+}
+
+#[test]
+fn a_pool_is_read_without_the_module() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let disk = disk_with_a_pool(dir.path());
+    let ok = |args: &[&str]| {
+        let (status, stdout, stderr) = kldload(args, "");
+        assert_eq!(status, 0, "{args:?}: {stderr}");
+        stdout
+    };
+    let info = ok(&["pool", "info", &disk]);
+    assert!(info.contains("tank/home@first") && info.contains("pool      tank"), "{info}");
+    assert_eq!(ok(&["pool", "ls", &disk, "tank/home"]), "etc\ntoday\n");
+    assert_eq!(
+        ok(&["pool", "ls", "--recursive", &disk, "tank/home@first"]),
+        "etc\ntoday\netc/digits\netc/motd\n"
+    );
+    let long = ok(&["pool", "ls", "-l", &disk, "tank/home"]);
+    assert!(long.contains("today -> etc/motd") && long.contains("drwx"), "{long}");
+    assert_eq!(ok(&["pool", "cat", &disk, "tank/home@first", "/etc/motd"]), "good morning\n");
+    assert_eq!(ok(&["pool", "diff", &disk, "tank/home@first", "tank/home"]), "");
+    assert!(ok(&["pool", "verify", &disk]).contains("tank: nothing is wrong"));
+
+    // Something that is not there, in words.
+    for (args, said) in [
+        (&["pool", "ls", &disk, "tank/nope"][..], "no dataset `tank/nope`"),
+        (&["pool", "cat", &disk, "tank/home", "/nope"], "no `/nope`"),
+        (&["pool", "cat", &disk, "tank/home", "/today"], "is a link to `etc/motd`"),
+        (&["pool", "info", RECIPE], "no pool is on"),
+        (&["pool", "info", "/nope"], "cannot open `/nope`"),
+    ] {
+        let (status, _, stderr) = kldload(args, "");
+        assert!(status == 1 && stderr.contains(said), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn a_damaged_pool_is_reported() {
+    use std::os::unix::fs::FileExt as _;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = disk_with_a_pool(dir.path());
+    let disk = std::fs::File::options().read(true).write(true).open(&path).expect("writable");
+    // Wherever the file's content lies in the pool's partition.
+    let mut bytes = vec![0; 120 << 20];
+    disk.read_exact_at(&mut bytes, 34 << 20).expect("readable");
+    let digits = format!("{:08x}", 2_654_435_761_u32);
+    let found =
+        bytes.windows(8).position(|window| window == digits.as_bytes()).expect("it is not compressed");
+    disk.write_all_at(b"evil", (34 << 20) + found as u64).expect("writable");
+    let (status, stdout, stderr) = kldload(&["pool", "verify", &path], "");
+    assert_eq!(status, 1, "{stderr}");
+    assert!(stdout.contains("etc/digits") && stdout.contains("no copy of the block is good"), "{stdout}");
 }

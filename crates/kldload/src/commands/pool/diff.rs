@@ -47,7 +47,9 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         Some(from) => format!("{}\t{from} -> {}\n", row.change, row.path),
         None => format!("{}\t{}\n", row.change, row.path),
     };
-    printer.data(&rows.iter().map(line).collect::<String>())?;
+    if !rows.is_empty() {
+        printer.data(&rows.iter().map(line).collect::<String>())?;
+    }
     Ok(ExitStatus::Done)
 }
 

@@ -73,7 +73,7 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
             table.row([mode(meta), meta.uid.to_string(), meta.gid.to_string(), size(meta), time(meta), name]);
         }
         printer.data(&table.to_string())?;
-    } else {
+    } else if !entries.is_empty() {
         let names: String = entries.iter().map(|entry| format!("{}\n", entry.name)).collect();
         printer.data(&names)?;
     }
