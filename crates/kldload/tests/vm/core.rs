@@ -2,23 +2,12 @@
 
 use kld_host::Cmd;
 
-use crate::fixture::{BOOT, kldload, machine, scratch};
+use crate::fixture::{BOOT, core_image, kldload, machine, scratch};
 
 #[test]
 fn a_core_image_is_the_stock_distribution_on_zfs() {
-    let image = scratch().join("core.img");
-    kldload([
-        "build",
-        "--distro",
-        "debian",
-        "--profile",
-        "core",
-        "--size",
-        "4G",
-        "--output",
-        &image.display().to_string(),
-    ]);
-    let guest = machine(&image, 3).start().expect("QEMU starts");
+    let image = core_image();
+    let guest = machine(image, 3).start().expect("QEMU starts");
     guest.wait_control(BOOT, |_| ()).expect("it boots");
     assert_eq!(guest.wait_system(BOOT, |_| ()).expect("the units settle").trim(), "running");
     assert_eq!(
@@ -48,10 +37,7 @@ fn a_core_image_is_the_stock_distribution_on_zfs() {
         "--output",
         &qcow2.display().to_string(),
     ]);
-    let compared = Cmd::new("qemu-img")
-        .args(["compare", "-q", "-f", "raw", "-F", "qcow2"])
-        .arg(&image)
-        .arg(&qcow2)
-        .run();
+    let compared =
+        Cmd::new("qemu-img").args(["compare", "-q", "-f", "raw", "-F", "qcow2"]).arg(image).arg(&qcow2).run();
     compared.expect("both formats hold the same disk");
 }

@@ -59,6 +59,17 @@ pub(crate) fn webapp_image() -> &'static Path {
     })
 }
 
+/// The core image: stock Debian on ZFS.
+pub(crate) fn core_image() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let image = scratch().join("core.img");
+        let output = image.display().to_string();
+        kldload(["build", "--distro", "debian", "--profile", "core", "--size", "4G", "--output", &output]);
+        image
+    })
+}
+
 /// What the recipe's manifest asks for.
 pub(crate) fn webapp_system() -> System {
     let text = std::fs::read_to_string(RECIPE).expect("the recipe is there");

@@ -8,6 +8,7 @@ mod core;
 mod first_boot;
 mod fixture;
 mod mesh;
+mod pools;
 mod readme;
 mod tools;
 mod vault;

@@ -22,6 +22,7 @@ fn stranger(server: &Guest) -> Guest {
         .run_for(
             "systemctl stop --job-mode=replace-irreversibly webapp postgresql@17-main; \
              until systemctl is-active -q kldload-mesh nftables; do sleep 1; done; \
+             systemctl stop systemd-networkd.socket systemd-networkd; \
              nft flush ruleset; for i in wg2 wg1 wg0; do ip link set $i down; done",
             BOOT,
         )

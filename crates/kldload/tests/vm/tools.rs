@@ -75,9 +75,6 @@ fn zpool_says_how_a_pool_is() {
     assert_eq!((scan.function.as_str(), scan.state.as_str(), scan.errors), ("SCRUB", "FINISHED", 0));
     assert!(scan.ended.is_some_and(|time| time.parse::<u64>().is_ok()), "seconds since 1970");
     assert!(found.device_errors > 0 && found.problem.is_some() && found.errors == 0, "{found:?}");
-    guest.run_ok("zpool offline tank /var/tmp/a").expect("taken away");
-    assert_eq!(status("tank").state, "DEGRADED");
-
     let guid = || guest.run_ok("zpool get -H -o value guid tank").expect("asked");
     let before = guid();
     ask(&guest, &zpool::reguid_cmd("tank"));
@@ -86,6 +83,8 @@ fn zpool_says_how_a_pool_is() {
     let paths: Vec<&str> = devices.iter().map(|device| device.path.as_str()).collect();
     assert_eq!(paths, ["/var/tmp/a", "/var/tmp/b"]);
     ask(&guest, &zpool::expand_cmd("tank", &devices[1]));
+    guest.run_ok("zpool offline tank /var/tmp/a").expect("taken away");
+    assert_eq!(status("tank").state, "DEGRADED");
     let own = status("rpool").devices;
     assert_eq!((own.len(), own[0].path.as_str()), (1, "/dev/disk/by-partlabel/rpool"));
 }
@@ -108,7 +107,7 @@ fn wireguard_nftables_and_systemd_say_how_they_are() {
     let input = chain("kldload", "input").expect("it is loaded");
     assert_eq!((input.hook.as_deref(), input.policy.as_deref()), (Some("input"), Some("drop")));
     assert!(input.rules > 3, "{input:?}");
-    let rules = "table inet more { chain c { type filter hook input priority 5; tcp dport 1 drop; } }\n";
+    let rules = "table inet more {\nchain c {\ntype filter hook input priority 5\ntcp dport 1 drop\n}\n}\n";
     guest.write_file("/run/more.nft", rules.as_bytes(), 0o600).expect("written");
     assert_eq!(chain("more", "c"), None);
     ask(&guest, &nft::load_cmd("/run/more.nft".as_ref()));
