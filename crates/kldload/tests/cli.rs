@@ -182,3 +182,49 @@ fn a_damaged_pool_is_reported() {
     assert_eq!(status, 1, "{stderr}");
     assert!(stdout.contains("etc/digits") && stdout.contains("no copy of the block is good"), "{stdout}");
 }
+
+#[test]
+fn a_pool_is_written_once_and_not_over_another() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    std::fs::create_dir(dir.path().join("home")).expect("writable");
+    std::fs::write(dir.path().join("home/thesis"), "chapter one\n").expect("writable");
+    let write = |more: &[&str]| {
+        let words =
+            ["pool", "write", "--name", "tank", "--size", "128M", "--seed", "a seed", "--snapshot", "first"];
+        let dataset =
+            ["--dataset", "home=home,compression=zstd-3", "--dataset", "empty,quota=10M", "-O", "atime=off"];
+        let cmd = Cmd::new(KLDLOAD).cwd(dir.path()).env("SOURCE_DATE_EPOCH", "1700000000");
+        let output = cmd.args(words).args(dataset).args(more).accept(1).output().expect("it starts");
+        (output.code, output.stderr)
+    };
+    let read = |name: &str| std::fs::read(dir.path().join(name)).expect("it is there");
+
+    assert_eq!(write(&["--output", "one.img"]).0, 0);
+    assert_eq!(write(&["--output", "two.img", "--threads", "1"]).0, 0);
+    assert!(read("one.img") == read("two.img"), "the same content, the same bytes");
+    let (status, said) = write(&["--output", "one.img"]);
+    assert!(status == 1 && said.contains("`one.img` holds a pool") && said.contains("--force"), "{said}");
+    assert_eq!(write(&["--output", "one.img", "--force"]).0, 0);
+    assert_eq!(write(&["--output", "a.img,b.img"]).0, 0);
+
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let both = format!("{},{}", path("a.img"), path("b.img"));
+    for image in [path("one.img"), both, path("b.img")] {
+        let (status, stdout, stderr) = kldload(&["pool", "cat", &image, "tank/home@first", "thesis"], "");
+        assert_eq!((status, stdout.as_str()), (0, "chapter one\n"), "{image}: {stderr}");
+        assert_eq!(kldload(&["pool", "verify", &image], "").0, 0, "{image}");
+    }
+
+    for (more, wanted) in [
+        (&["--output", "x.img", "--dataset", "a=/nope"][..], "cannot read `/nope`"),
+        (&["--output", "x.img", "--dataset", "a,recordsize=3k"], "recordsize"),
+        (&["--output", "x.img", "--dataset", "a,compression"], "`compression` is not `property=value`"),
+        (&["--output", "x.img", "--dataset", "@a"], "cannot be the name of a dataset"),
+        (&["--output", "/dev/null"], "is not a regular file"),
+        (&["--output", "nope/x.img"], "mkdir -p nope"),
+    ] {
+        let (status, said) = write(more);
+        assert!(status == 1 && said.contains(wanted), "{more:?}: {said}");
+        assert!(!dir.path().join("x.img").exists());
+    }
+}

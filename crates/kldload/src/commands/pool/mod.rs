@@ -1,4 +1,4 @@
-//! `kldload pool`: what is in a ZFS pool, read from images and disks without the kernel module. One file per verb.
+//! `kldload pool`: ZFS pools in images and on disks, read and written without the kernel module. One file per verb.
 
 mod cat;
 mod diff;
@@ -6,17 +6,18 @@ mod image;
 mod info;
 mod ls;
 mod verify;
+mod write;
 
-use kld_ui::{ExitStatus, Printer};
+use kld_ui::{ExitStatus, Phase, Printer};
 
-/// Look into ZFS pools, in images and on disks, without the ZFS module
+/// Look into ZFS pools and write them, in images and on disks, without the ZFS module
 ///
 /// IMAGE is a file or device with a pool on it: a whole disk with a partition table, a partition, or a bare pool. The
-/// sides of a mirror are separated by commas; one of them is enough. Nothing is ever written to it. A pool that is
+/// sides of a mirror are separated by commas; one of them is enough. Looking never writes to it. A pool that is
 /// imported somewhere changes while it is read: use a snapshot of the disk.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  kldload pool info webapp.img\n  kldload pool ls webapp.img rpool/ROOT/debian /etc\n  kldload pool cat webapp.img rpool/ROOT/debian@install /etc/os-release\n  kldload pool diff webapp.img rpool/ROOT/debian@install rpool/ROOT/debian\n  kldload pool verify webapp.img"
+    after_help = "Examples:\n  kldload pool info webapp.img\n  kldload pool ls webapp.img rpool/ROOT/debian /etc\n  kldload pool cat webapp.img rpool/ROOT/debian@install /etc/os-release\n  kldload pool diff webapp.img rpool/ROOT/debian@install rpool/ROOT/debian\n  kldload pool verify webapp.img\n  kldload pool write --name tank --size 20G --output tank.img --dataset home=/home"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -30,6 +31,7 @@ enum Verb {
     Cat(cat::Args),
     Diff(diff::Args),
     Verify(verify::Args),
+    Write(write::Args),
 }
 
 pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
@@ -39,6 +41,16 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         Verb::Cat(args) => cat::run(args),
         Verb::Diff(args) => diff::run(printer, args),
         Verb::Verify(args) => verify::run(printer, args),
+        Verb::Write(args) => write::run(printer, args),
+    }
+}
+
+/// Shows how far the reader or writer is.
+struct Bar(Phase);
+
+impl kld_pool::Progress for Bar {
+    fn bytes(&self, done: u64, total: u64) {
+        self.0.set(done, total);
     }
 }
 

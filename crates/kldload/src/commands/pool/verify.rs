@@ -1,9 +1,10 @@
 //! `kldload pool verify`.
 
 use kld_pool::verify::{FindingKind, verify};
-use kld_ui::{ByteSize, ExitStatus, Phase, Phases, Printer};
+use kld_ui::{ByteSize, ExitStatus, Phases, Printer};
 use serde::Serialize;
 
+use super::Bar;
 use super::image::Image;
 
 /// Read every block of a pool, and compare everything that it says twice
@@ -27,15 +28,6 @@ struct Row {
     kind: String,
     place: String,
     problem: String,
-}
-
-/// Shows how far the verifier is.
-struct Bar(Phase);
-
-impl kld_pool::Progress for Bar {
-    fn bytes(&self, done: u64, total: u64) {
-        self.0.set(done, total);
-    }
 }
 
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
