@@ -126,7 +126,8 @@ fn assert_whole(paths: &[PathBuf; 2]) {
     // Also with one of them missing.
     for devices in [&both[..], &both[..1], &both[1..]] {
         let report = verify(&Pool::open(devices).expect("it opens"), &());
-        assert!(report.is_clean() && report.not_checked.is_empty(), "{report:#?}");
+        let unseen = usize::from(devices.len() == 1);
+        assert!(report.is_clean() && report.not_checked.len() == unseen, "{report:#?}");
     }
 }
 
@@ -163,7 +164,7 @@ fn the_kernel_takes_every_kind_of_pool_and_gives_it_back_whole() {
         assert_eq!(sums_there(&guest, &format!("/tank/{name}")), one, "{name}");
         for (property, value) in properties {
             let got = run(&format!("zfs get -H -o value {property} tank/{name}"));
-            assert_eq!(got, *value, "{property} of {name}");
+            assert!(got.eq_ignore_ascii_case(value), "{property} of {name}: {got}");
         }
     }
     let volume = run(
@@ -193,7 +194,7 @@ fn the_kernel_takes_every_kind_of_pool_and_gives_it_back_whole() {
          zfs snapshot -r tank@after; zfs destroy tank/versions@after; zfs rollback tank/versions@three");
     assert_eq!(sums_there(&guest, "/tank/versions"), sums_here(&dir.join("three")));
     run(
-        "dd if=/dev/urandom of=/dev/zvol/tank/volume bs=64k count=32 seek=10 conv=notrunc status=none; zfs destroy tank/gzip",
+        "dd if=/dev/urandom of=/dev/zvol/tank/volume bs=64k count=32 seek=10 conv=notrunc status=none; zfs destroy -r tank/gzip",
     );
     scrubbed();
 

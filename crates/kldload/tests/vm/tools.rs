@@ -114,12 +114,12 @@ fn wireguard_nftables_and_systemd_say_how_they_are() {
     let more = chain("more", "c").expect("it is loaded");
     assert_eq!((more.policy.as_deref(), more.rules), (Some("accept"), 1));
 
-    let units = ["webapp.service", "sanoid.timer", "nope.service"];
+    let units = ["webapp.service", "systemd-tmpfiles-clean.timer", "nope.service"];
     let states = systemd::parse_show(&ask(&guest, &systemd::show_cmd(&units))).expect("readable");
     let state =
         |unit: &str| (states[unit].load.as_str(), states[unit].active.as_str(), states[unit].sub.as_str());
     assert_eq!(state("webapp.service"), ("loaded", "active", "running"));
-    assert_eq!(state("sanoid.timer"), ("loaded", "active", "waiting"));
+    assert_eq!(state("systemd-tmpfiles-clean.timer"), ("loaded", "active", "waiting"));
     assert_eq!(state("nope.service"), ("not-found", "inactive", "dead"));
     let exposure =
         |unit| systemd::parse_exposure(&ask(&guest, &systemd::exposure_cmd(unit))).expect("readable");
