@@ -1,7 +1,8 @@
 //! How the guest's instructions are executed.
 //!
-//! `/dev/kvm` proves nothing: inside a cloud machine it may be there and fail with the first guest. So the probe
-//! starts one, with two processors and no disk, and waits until its BIOS has looked for a disk.
+//! `/dev/kvm` proves nothing: inside a cloud machine it may be there and fail with the first guest, or with the first
+//! guest that does more than a BIOS. So the probe starts one with the firmware that guests have, two processors and no
+//! disk, and waits until the firmware has looked for something to boot.
 
 use std::fmt;
 use std::fs;
@@ -11,10 +12,14 @@ use std::time::{Duration, Instant};
 
 use kld_host::{Cmd, ExecError};
 
-/// What SeaBIOS writes to its debug port when it has initialised everything and found nothing to boot.
-const BIOS_DONE: &str = "No bootable device";
-/// A working KVM needs a few tenths of a second.
-const PROBE_LIMIT: Duration = Duration::from_secs(3);
+use crate::Firmware;
+
+/// What OVMF writes to the serial console once it has initialised everything and looks for something to boot.
+const FIRMWARE_DONE: &str = "BdsDxe";
+/// How QEMU's report begins when the kernel gives a guest up; the guest is stopped from then on.
+const GIVEN_UP: &str = "KVM internal error";
+/// A working KVM needs a second or two, emulation five.
+const PROBE_LIMIT: Duration = Duration::from_secs(20);
 
 /// How the guest's instructions are executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,41 +81,44 @@ impl Accel {
     }
 }
 
-fn probe_cmd(folder: &Path) -> Cmd {
-    let port = format!("file,id=bios,path={}", folder.join("bios").display().to_string().replace(',', ",,"));
+fn probe_cmd(folder: &Path, firmware: &Firmware) -> Cmd {
+    let escape = |path: &Path| path.display().to_string().replace(',', ",,");
+    let code = format!("if=pflash,format=raw,readonly=on,file={}", escape(&firmware.code));
+    let vars = format!("if=pflash,format=raw,snapshot=on,file={}", escape(&firmware.vars));
     Cmd::new("qemu-system-x86_64")
-        .args([
-            "-no-user-config",
-            "-nodefaults",
-            "-display",
-            "none",
-            "-machine",
-            "q35",
-            "-m",
-            "64",
-            "-smp",
-            "2",
-        ])
+        .args(["-no-user-config", "-nodefaults", "-display", "none", "-machine", "q35"])
+        .args(["-m", "128", "-smp", "2"])
         .args(Accel::Kvm.args())
-        .args(["-chardev", &port, "-device", "isa-debugcon,iobase=0x402,chardev=bios"])
+        .args(["-drive", &code, "-drive", &vars])
+        .args(["-serial", &format!("file:{}", escape(&folder.join("console")))])
         .log_file(folder.join("log"))
 }
 
 /// Why KVM does not work; `None` when it does.
 fn try_kvm() -> Result<Option<String>, ExecError> {
+    if !Path::new("/dev/kvm").exists() {
+        return Ok(Some("this machine has no /dev/kvm".to_owned()));
+    }
+    // Who has no firmware boots kernels directly, and finds out then.
+    let Ok(firmware) = Firmware::find() else {
+        return Ok(Some("KVM is not tried without UEFI firmware".to_owned()));
+    };
     let Ok(folder) = tempfile::tempdir() else {
         return Ok(Some("no temporary folder to try KVM in".to_owned()));
     };
-    let mut child = probe_cmd(folder.path()).spawn()?;
+    let mut child = probe_cmd(folder.path(), &firmware).spawn()?;
     let start = Instant::now();
-    let read = |name: &str| fs::read(folder.path().join(name)).unwrap_or_default();
+    let read = |name: &str| {
+        String::from_utf8_lossy(&fs::read(folder.path().join(name)).unwrap_or_default()).into_owned()
+    };
     loop {
         let ended = child.wait(Duration::from_millis(20)).is_ok_and(|status| status.is_some());
-        if String::from_utf8_lossy(&read("bios")).contains(BIOS_DONE) {
+        if read("console").contains(FIRMWARE_DONE) {
             return Ok(None);
         }
-        if ended {
-            return Ok(Some(explain(&String::from_utf8_lossy(&read("log")))));
+        let log = read("log");
+        if ended || log.contains(GIVEN_UP) {
+            return Ok(Some(explain(&log)));
         }
         if start.elapsed() > PROBE_LIMIT {
             return Ok(Some(format!("KVM started no guest within {} s", PROBE_LIMIT.as_secs())));
@@ -137,6 +145,8 @@ mod tests {
             Probe { accel: Accel::Tcg, reason }.to_string(),
             "software emulation (KVM does not work: error: failed to set MSR 0x345 to 0x2000)"
         );
+        let given_up = "KVM internal error. Suberror: 1\nextra data[0]: 0x1\nemulation failure\nEAX=00000000\n";
+        assert_eq!(explain(given_up), "KVM does not work: KVM internal error. Suberror: 1");
         assert_eq!(Probe { accel: Accel::Kvm, reason: None }.to_string(), "KVM");
     }
 }

@@ -41,6 +41,18 @@ pub enum VmError {
         /// What the guest has said last.
         console: String,
     },
+    /// Its processors stand still: KVM has given it up, or its disk has failed.
+    #[error("the guest stopped ({status}) while waiting for {waiting_for}{}", Tail(reason, console))]
+    Stopped {
+        /// QEMU's word for it: `internal-error`, `io-error`.
+        status: String,
+        /// What was waited for.
+        waiting_for: String,
+        /// The first that QEMU has said of it; registers follow.
+        reason: String,
+        /// What the guest has said last.
+        console: String,
+    },
     /// It runs, and does not come to it.
     #[error("the guest did not come to {waiting_for} within {} s{}", limit.as_secs(), Tail("", console))]
     Deadline {

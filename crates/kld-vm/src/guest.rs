@@ -27,6 +27,8 @@ const TICK: Duration = Duration::from_millis(100);
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(300);
 /// The ends of a boot (`systemctl(1)`, `is-system-running`); `initializing`, `unknown` and the like are none.
 const VERDICTS: [&str; 4] = ["running", "degraded", "maintenance", "stopping"];
+/// States of a machine that does not go on by itself (QEMU's RunState).
+const DEAD: [&str; 3] = ["internal-error", "io-error", "guest-panicked"];
 /// How much of the console an error shows, in bytes.
 const CONSOLE_TAIL: u64 = 4096;
 
@@ -235,11 +237,9 @@ impl Guest {
     /// As [`Guest::run`].
     pub fn run_for(&self, script: &str, limit: Duration) -> Result<Output, VmError> {
         let answer = lock(&self.control).run(script, limit);
-        answer.map_err(|source| self.control_error(source))?.ok_or_else(|| VmError::Deadline {
-            waiting_for: format!("the end of `{}`", first_line(script)),
-            limit,
-            console: self.console_tail(),
-        })
+        answer
+            .map_err(|source| self.control_error(source))?
+            .ok_or_else(|| self.deadline(&format!("the end of `{}`", first_line(script)), limit))
     }
 
     /// Runs a script that must succeed, and gives its stdout, trimmed.
@@ -344,11 +344,30 @@ impl Guest {
         if self.ends_within(Duration::ZERO) {
             return Err(self.ended(waiting_for));
         }
+        if let Some(stopped) = self.stopped(waiting_for) {
+            return Err(stopped);
+        }
         if Instant::now() >= deadline { Err(self.deadline(waiting_for, limit)) } else { Ok(()) }
     }
 
     fn deadline(&self, waiting_for: &str, limit: Duration) -> VmError {
-        VmError::Deadline { waiting_for: waiting_for.to_owned(), limit, console: self.console_tail() }
+        self.stopped(waiting_for).unwrap_or_else(|| VmError::Deadline {
+            waiting_for: waiting_for.to_owned(),
+            limit,
+            console: self.console_tail(),
+        })
+    }
+
+    /// Whether its processors stand still for good, which no deadline mends.
+    fn stopped(&self, waiting_for: &str) -> Option<VmError> {
+        let status = lock(&self.qmp).status().ok().filter(|status| DEAD.contains(&status.as_str()))?;
+        let log = fs::read_to_string(Work(&self.work).log()).unwrap_or_default();
+        Some(VmError::Stopped {
+            status,
+            waiting_for: waiting_for.to_owned(),
+            reason: first_line(&log),
+            console: self.console_tail(),
+        })
     }
 
     fn ends_within(&self, limit: Duration) -> bool {

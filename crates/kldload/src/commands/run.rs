@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use kld_host::{Cmd, atomic_write};
 use kld_system::{NODE_CONFIG_PATH, NodeConfig, NodePlane};
 use kld_ui::{ExitStatus, Hinted, Phases, Printer};
-use kld_vm::{Credential, Disk, DiskFormat, Guest, Mac, Nic, Vm};
+use kld_vm::{Accel, Credential, Disk, DiskFormat, Guest, Mac, Nic, Vm, VmError};
 
 use super::build::{Format, How, What, build};
 
@@ -79,14 +79,16 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     ctrlc::set_handler(move || asked.store(true, Ordering::Relaxed)).context("cannot watch for Ctrl-C")?;
 
     let phases = Phases::new(printer, 2);
-    let guest = vm.start().with_context(|| format!("cannot start `{}`", image.display()))?;
-    printer.note(&format!("machine: {} MiB, {} processors, {}", args.memory, args.cpus, guest.accel()));
     let deadline = Instant::now() + Duration::from_secs(args.deadline);
-    let left = || deadline.saturating_duration_since(Instant::now());
-
-    let phase = phases.start("boot");
-    guest.wait_control(left(), |line| phase.message(line)).context("the machine does not boot")?;
-    phase.finish();
+    let guest = match boot(printer, &phases, args, &vm, deadline) {
+        // KVM may give a guest up that it has started.
+        Err(VmError::Stopped { status, .. }) if status == "internal-error" => {
+            printer.warning("KVM has given the machine up: it starts once more under software emulation");
+            boot(printer, &phases, args, &vm.accel(Accel::Tcg), deadline)
+        }
+        other => other,
+    };
+    let guest = guest.with_context(|| format!("`{}` does not boot", image.display()))?;
     let phase = phases.start("wait until all is well");
     let health = wait_until_well(&guest, &phase, deadline, &stop)?;
     if health.well {
@@ -116,6 +118,28 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     }
     guest.shutdown(SHUTDOWN).context("cannot power the machine off")?;
     Ok(ExitStatus::Done)
+}
+
+/// Starts it and waits until it answers.
+fn boot(
+    printer: &Printer,
+    phases: &Phases,
+    args: &Args,
+    vm: &Vm,
+    deadline: Instant,
+) -> Result<Guest, VmError> {
+    let guest = vm.start()?;
+    printer.note(&format!("machine: {} MiB, {} processors, {}", args.memory, args.cpus, guest.accel()));
+    let phase = phases.start("boot");
+    let left = deadline.saturating_duration_since(Instant::now());
+    match guest.wait_control(left, |line| phase.message(line)) {
+        Ok(()) => phase.finish(),
+        Err(error) => {
+            phase.fail();
+            return Err(error);
+        }
+    }
+    Ok(guest)
 }
 
 /// The image to boot: the one given, or one built from the manifest given.
