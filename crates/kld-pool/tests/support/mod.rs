@@ -121,6 +121,9 @@ pub(crate) fn dataset(name: &str, properties: &[(&str, &str)], tree: Option<Tree
     dataset
 }
 
+/// Seconds that zdb may take: it takes one or two, and may wait for ever for what it cannot read (then its status is 124).
+const ZDB_LIMIT: &str = "120";
+
 /// A pool in a folder of its own.
 pub(crate) struct Image {
     pub(crate) dir: tempfile::TempDir,
@@ -154,7 +157,9 @@ impl Image {
             clippy::disallowed_methods,
             reason = "a test asks a foreign program, nothing on the host is changed"
         )]
-        std::process::Command::new(find_zdb())
+        std::process::Command::new("timeout")
+            .args(["--kill-after=5", ZDB_LIMIT])
+            .arg(find_zdb())
             .arg("-e")
             .arg("-p")
             .arg(self.dir.path())
