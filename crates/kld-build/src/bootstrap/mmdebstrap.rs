@@ -28,13 +28,15 @@ const NO_HOSTID: &str = include_str!("no-hostid.sh");
 pub fn module_layer_cmd(layer: &ModuleLayer<'_>, out: &Path) -> Cmd {
     let script = out.join(MODULES_SCRIPT);
     let locked_kernel = layer.lock.map(|lock| lock.kernel.as_str());
-    // The headers alone: dkms compiles for what /lib/modules has headers of, and no initramfs is made for nothing.
+    // The headers are enough: dkms compiles for what /lib/modules has headers of.
     let headers = layer.distro.kernel_package.replacen("image", "headers", 1);
     let mut packages =
         vec![locked_kernel.map_or(headers.clone(), |release| format!("linux-headers-{release}"))];
     packages.extend(layer.distro.module_build.packages.iter().filter(|p| **p != headers).cloned());
     packages.extend(["build-essential", "xz-utils"].map(str::to_owned));
     let cmd = base_cmd(layer.distro, layer.source, layer.epoch)
+        // Headers bring their image, whose initramfs nobody will boot: kernel-img.conf(5), run-parts of postinst.d.
+        .env("INITRD", "No")
         .arg("--variant=minbase")
         .arg("--format=null")
         .arg(format!("--include={}", packages.join(",")))
@@ -123,6 +125,8 @@ pub fn with_package_cache(cmd: Cmd, debs: &Path) -> Cmd {
 fn base_cmd(distro: &DistroSpec, source: &Source, epoch: u64) -> Cmd {
     let cmd = Cmd::new("mmdebstrap")
         .env("SOURCE_DATE_EPOCH", epoch.to_string())
+        // A tree that is lost in a power cut is made again: no fsync per file. The other two are dpkg's defaults, dpkg(1).
+        .env("DPKG_FORCE", "unsafe-io,downgrade,security-mac")
         .arg("--architectures=amd64")
         .arg(format!("--components={}", distro.components.join(",")))
         .arg("--aptopt=APT::Install-Recommends \"false\"")
