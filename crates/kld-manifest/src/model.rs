@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::names::{
-    DatasetName, HostName, InterfaceName, PackageName, PoolName, SecretName, UnitName, UserName,
+    Capability, DatasetName, HostName, InterfaceName, PackageName, PoolName, SecretName, UnitName, UserName,
 };
 use crate::span::{Span, Spanned};
 
@@ -381,6 +381,8 @@ pub struct Container {
     pub environment: Vec<Directive>,
     /// Secrets.
     pub secrets: Vec<Spanned<SecretName>>,
+    /// Rights of root that it keeps; all others are taken away.
+    pub capabilities: Vec<Spanned<Capability>>,
 }
 
 /// A published container port.

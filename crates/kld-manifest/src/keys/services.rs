@@ -141,6 +141,12 @@ pub(crate) static CONTAINER: Section = Section {
             "environment: GF_LOG_LEVEL=warn",
         ),
         Key::optional("secrets", Kind::List("names from `secrets:`"), "Secrets.", "secrets: session-key"),
+        Key::optional(
+            "capabilities",
+            Kind::List("capabilities(7)"),
+            "Rights of root that its programs need, such as changing their account. Default: none; ports below 1024 need none.",
+            "capabilities: CAP_CHOWN, CAP_SETUID, CAP_SETGID",
+        ),
     ],
 };
 

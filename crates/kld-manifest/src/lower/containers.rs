@@ -54,9 +54,10 @@ fn container(item: &Node<'_>, report: &mut Reporter) -> Option<Container> {
     let mounts = arrows(&fields, "mount", &MOUNT, mount, structured_mount, report);
     let environment = environment(&fields, report);
     let secrets = names(&fields, "secrets", report);
+    let capabilities = names(&fields, "capabilities", report);
     // Without an image there is still a name to check others against.
     let image = image.unwrap_or_else(|| Spanned::default_value(String::new()));
-    Some(Container { name: name?, image, publish, mounts, environment, secrets })
+    Some(Container { name: name?, image, publish, mounts, environment, secrets, capabilities })
 }
 
 /// What stands before and after `->`, from one line, from plain items, or from items with keys.

@@ -9,6 +9,9 @@ use crate::layers::{secrets, wireguard};
 use crate::system::{Because, Created, Layer, SystemDataset, SystemFile};
 use crate::unit_file::{Section, UnitFile, quote};
 
+/// Linux lets only root listen below it, ip(7).
+const PRIVILEGED_PORTS: u16 = 1024;
+
 /// Adds podman and a unit for each container.
 pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {
     let mut containers: Vec<_> = context.appliance.containers.iter().collect();
@@ -62,6 +65,13 @@ fn quadlet(context: &Context<'_>, container: &Container) -> SystemFile {
     add(C, "ContainerName", short, span, "one name everywhere");
     add(C, "NoNewPrivileges", "true", span, "no program in it gains rights");
     add(C, "DropCapability", "all", span, "no right of root");
+    for capability in &container.capabilities {
+        add(C, "AddCapability", capability.value.as_str(), capability.span, "asked for in the manifest");
+    }
+    if let Some(low) = container.publish.iter().find(|publish| publish.container_port < PRIVILEGED_PORTS) {
+        let reason = "its own network needs no right of root for a low port";
+        add(C, "Sysctl", "net.ipv4.ip_unprivileged_port_start=0", low.listen.span, reason);
+    }
     for (dataset, path) in &container.mounts {
         let known = context.appliance.datasets.iter().find(|d| d.name.value == dataset.value);
         let Some(mount) = known.and_then(|d| d.mountpoint.as_ref()) else { continue };

@@ -395,6 +395,7 @@ pub(crate) fn gitea() -> Appliance {
             mounts: vec![(at(57, n("rpool/apps/runner/cache")), at(57, "/cache".to_owned()))],
             environment: vec![directive(58, "MODE", "ci")],
             secrets: vec![at(59, n("token"))],
+            capabilities: vec![at(59, n("CAP_CHOWN"))],
         }],
         secrets: vec![Secret { name: at(62, n("token")), source: at(62, SecretSource::Supplied) }],
         snapshots: Some(policy(65)),

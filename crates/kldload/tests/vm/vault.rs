@@ -1,10 +1,11 @@
-//! What the first recipe does without: encryption at rest, secrets, replication.
+//! What the first recipe does without: encryption at rest, secrets, replication, a container.
 
 use std::path::Path;
 
 use kld_host::Cmd;
 use kld_vm::{Credential, Guest};
 
+use crate::container;
 use crate::fixture::{BOOT, boot_until_well, copy_of, kldload, machine_on, scratch, wait_until_well};
 
 const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vm/vault/appliance.manifest");
@@ -27,6 +28,7 @@ fn keys_and_secrets_are_born_on_the_machine_and_copies_leave_it_encrypted() {
     assert_eq!(state.expect("the dataset is there"), "aes-256-gcm\navailable\nyes");
     services_see_secrets_and_nobody_else_does(&guest);
     replication_sends_ciphertext(&guest);
+    container::a_container_answers_peers_and_nobody_else(&guest);
     wait_until_well(&guest);
     let (secret, plain) = (marker(&guest, "/srv/vault/secret"), marker(&guest, "/var/log/plain"));
     let seen = guest.run_ok("cat /srv/vault/seen").expect("readable");
