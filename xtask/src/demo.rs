@@ -7,7 +7,7 @@ use kld_host::Cmd;
 use kld_ui::Printer;
 
 use crate::setup;
-use crate::test::inherit;
+use crate::test::{inherit, kldload};
 
 /// What to do with the machine once it works.
 #[derive(Debug, clap::Args)]
@@ -25,9 +25,8 @@ pub(crate) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
     printer.note("compiling kldload");
     build.run_attached().context("cannot compile kldload")?;
 
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
-    let program = target.join("x86_64-unknown-linux-gnu/release/kldload");
-    let mut run = inherit(Cmd::new(program).cwd(root).args(["run", "recipes/webapp/appliance.manifest"]));
+    let mut run =
+        inherit(Cmd::new(kldload(root)).cwd(root).args(["run", "recipes/webapp/appliance.manifest"]));
     if !args.keep {
         run = run.arg("--once");
     }

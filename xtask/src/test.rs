@@ -1,8 +1,8 @@
 //! `cargo xtask test`: all tests, as continuous integration runs them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow, bail};
 use kld_build::Cache;
 use kld_host::Cmd;
 use kld_ui::{Phases, Printer};
@@ -20,7 +20,15 @@ pub(crate) struct Args {
     rest: Vec<String>,
 }
 
-/// Prepares the machine, then runs everything.
+/// What the tests in virtual machines boot: arguments of `kldload build`.
+const IMAGES: [&[&str]; 3] = [
+    &["--distro", "debian", "--profile", "core"],
+    &["recipes/webapp/appliance.manifest"],
+    &["crates/kldload/tests/vm/vault/appliance.manifest"],
+];
+
+/// Prepares the machine, then runs everything. What waits for downloads and for packages' scripts goes on beside what
+/// needs the processor.
 pub(crate) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result<()> {
     printer.note(
         "cargo xtask test: installs what is missing (see `cargo xtask setup --dry-run`), then runs all tests",
@@ -28,39 +36,69 @@ pub(crate) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
     setup::run(printer, false)?;
     checks::tidy(printer, root)?;
     generate::run(printer, root, true)?;
-    let cache = Cache::open(&Cache::default_root())?;
-    let tools = tools::ensure(&cache, &Phases::new(printer, 1))?;
+    let with_vm = !args.no_vm && args.rest.is_empty();
 
-    let cargo = |words: &[&str]| {
+    let cache = Cache::open(&Cache::default_root())?;
+    let tools = std::thread::scope(|scope| {
+        let tools = scope.spawn(|| tools::ensure(&cache, &Phases::new(printer, 1)));
+        // One profile for everything: tests write and boot real images, and demo and tests share what is compiled.
+        let compiled = cargo(root, &["test", "--release", "--workspace", "--no-run"])
+            .and_then(|()| cargo(root, &["build", "--release", "--package", "kldload"]))
+            .context("cannot compile the tests");
+        let tools = tools.join().map_err(|_| anyhow!("preparing the tools panicked"))??;
+        compiled.map(|()| tools)
+    })?;
+    let check = |words: &[&str]| {
         inherit(Cmd::new("cargo").cwd(root).args(words))
             .env("KLD_TOOLS_ROOT", &tools.root)
             .env("KLD_ZDB", &tools.zdb)
+            .run_attached()
     };
-    // One profile for everything: tests write and boot real images, and demo and tests share what is compiled.
     let mut fast = vec!["test", "--release", "--workspace", "--"];
     fast.extend(args.rest.iter().map(String::as_str));
-    cargo(&fast).run_attached().context("tests failed")?;
+    std::thread::scope(|scope| {
+        let images = with_vm.then(|| scope.spawn(|| build_images(printer, root)));
+        let tested = check(&fast).context("tests failed");
+        let built = images.map_or(Ok(()), |images| {
+            images.join().unwrap_or_else(|_| bail!("building the images of the tests panicked"))
+        });
+        tested.and(built)
+    })?;
     if args.no_vm {
         printer.warning("the tests in virtual machines were left out (--no-vm)");
-        return Ok(());
     }
-    if args.rest.is_empty() {
-        // One after the other: two cores do not make two emulated machines faster.
-        let vm = [
-            "test",
-            "--release",
-            "--package",
-            "kldload",
-            "--features",
-            "vm",
-            "--test",
-            "vm",
-            "--",
-            "--test-threads=1",
-        ];
-        cargo(&vm).run_attached().context("tests in virtual machines failed")?;
+    if with_vm {
+        // Two at a time: an emulated machine waits often, and needs 1.5 GiB.
+        let vm = ["--package", "kldload", "--features", "vm", "--test", "vm", "--", "--test-threads=2"];
+        check(&[&["test", "--release"], &vm[..]].concat()).context("tests in virtual machines failed")?;
     }
     Ok(())
+}
+
+fn cargo(root: &Path, words: &[&str]) -> anyhow::Result<()> {
+    Ok(inherit(Cmd::new("cargo").cwd(root).args(words)).run_attached()?)
+}
+
+/// Builds each image once, so that the cache has what takes long: compiled modules and root trees.
+fn build_images(printer: &Printer, root: &Path) -> anyhow::Result<()> {
+    let scratch = tempfile::tempdir().context("cannot make a temporary directory")?;
+    let phases = Phases::new(printer, IMAGES.len());
+    for image in IMAGES {
+        let phase = phases.start(&format!("kldload build {}", image.join(" ")));
+        inherit(Cmd::new(kldload(root)).cwd(root).args(["build", "--quiet"]).args(image))
+            .args(["--size", "6G", "--output"])
+            .arg(scratch.path().join("image"))
+            .run()
+            .with_context(|| format!("cannot build the image of `{}`", image.join(" ")))?;
+        phase.finish();
+    }
+    Ok(())
+}
+
+/// The program that `cargo build --release` leaves.
+pub(crate) fn kldload(root: &Path) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    target.join("x86_64-unknown-linux-gnu/release/kldload")
 }
 
 /// Passes on what cargo itself needs: where its toolchain and caches are.

@@ -77,10 +77,14 @@ pub(crate) fn webapp_system() -> System {
     render(&appliance).expect("the recipe renders")
 }
 
+/// A machine of one processor: two tests run at a time, and one emulated processor for each does more than two.
+fn small() -> Vm {
+    Vm::new().memory_mib(1536).cpus(1)
+}
+
 /// A machine with this image, a throw-away overlay and a way out.
 pub(crate) fn machine(image: &Path, number: u16) -> Vm {
-    Vm::new()
-        .memory_mib(1536)
+    small()
         .disk(Disk::new(image, DiskFormat::Raw).overlay().volatile())
         .nic(Nic::isolated(Mac::numbered(number)))
 }
@@ -170,8 +174,7 @@ pub(crate) fn copy_of(image: &Path, name: &str) -> PathBuf {
 
 /// A machine on such a copy.
 pub(crate) fn machine_on(disk: &Path) -> Vm {
-    Vm::new()
-        .memory_mib(1536)
+    small()
         .disk(Disk::new(disk, DiskFormat::Qcow2).volatile())
         .nic(Nic::isolated(Mac::numbered(1)))
 }
