@@ -145,7 +145,8 @@ mod tests {
             Probe { accel: Accel::Tcg, reason }.to_string(),
             "software emulation (KVM does not work: error: failed to set MSR 0x345 to 0x2000)"
         );
-        let given_up = "KVM internal error. Suberror: 1\nextra data[0]: 0x1\nemulation failure\nEAX=00000000\n";
+        let given_up =
+            "KVM internal error. Suberror: 1\nextra data[0]: 0x1\nemulation failure\nEAX=00000000\n";
         assert_eq!(explain(given_up), "KVM does not work: KVM internal error. Suberror: 1");
         assert_eq!(Probe { accel: Accel::Kvm, reason: None }.to_string(), "KVM");
     }

@@ -23,7 +23,10 @@ fn the_firmware_runs_under_what_the_probe_has_found() {
     if probe.reason.is_some_and(|reason| reason.contains("internal error")) {
         let guest = Vm::new().memory_mib(256).accel(Accel::Kvm).start().expect("QEMU itself starts");
         let given_up = guest.wait_control(LIMIT, |_| ()).expect_err("it stands still");
-        assert!(matches!(&given_up, VmError::Stopped { status, .. } if status == "internal-error"), "{given_up}");
+        assert!(
+            matches!(&given_up, VmError::Stopped { status, .. } if status == "internal-error"),
+            "{given_up}"
+        );
         assert!(given_up.to_string().contains("KVM internal error"), "{given_up}");
     }
 }
