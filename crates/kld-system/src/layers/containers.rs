@@ -111,6 +111,7 @@ fn quadlet(context: &Context<'_>, container: &Container) -> SystemFile {
         add(C, "Volume", &volume, secret.span, "the container finds it in /run/secrets");
     }
     add(Service, "Restart", "on-failure", span, "a crash at 2 am heals itself");
+    add(Service, "RestartSec", "10", span, "and does not press a registry that is down");
     add(Service, "TimeoutStartSec", "15min", span, "the first start pulls the image");
     add(Install, "WantedBy", "multi-user.target", span, "part of every start");
     if let Some(publish) = container.publish.iter().find(|p| matches!(p.listen.on, ListenOn::Plane(_))) {
