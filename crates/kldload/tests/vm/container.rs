@@ -17,7 +17,7 @@ while (my $client = $server->accept) {
     close $count;
     open my $status, '<', '/proc/self/status';
     my ($rights) = grep { /^CapEff/ } <$status>;
-    my $answer = "$ENV{GREETING}\ntoken of " . -s('/run/secrets/token') . " bytes\nvisits " . -s('/data/visits') . "\n$rights";
+    my $answer = "$ENV{GREETING}\ntoken of " . (-s '/run/secrets/token') . " bytes\nvisits " . (-s '/data/visits') . "\n$rights";
     print $client "HTTP/1.0 200 OK\r\n\r\n$answer";
     close $client;
 }
