@@ -43,6 +43,8 @@
 //! # }
 //! ```
 //!
+//! [`send`] makes streams for `zfs receive` of a pool that is open, and checks such streams.
+//!
 //! Limits of reading: disks, files and mirrors (no raidz, draid, removed vdevs); little-endian pools; no skein and edonr
 //! checksums; encrypted datasets are listed and their checksums verified, their content is not read.
 //!
@@ -56,6 +58,7 @@ mod name;
 mod pool_properties;
 mod properties;
 pub mod read;
+pub mod send;
 mod spec;
 pub mod tree;
 pub mod verify;

@@ -12,4 +12,6 @@ pub(crate) fn all() -> Hints {
         .on(kld_system::UnknownDistro::hint)
         .on(kld_ui::SizeError::hint)
         .on(kld_vm::VmError::hint)
+        .on(crate::commands::pool::send::hint)
+        .on(crate::commands::pool::send::token_hint)
 }

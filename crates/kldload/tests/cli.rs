@@ -151,12 +151,18 @@ fn a_pool_is_read_without_the_module() {
     assert_eq!(ok(&["pool", "cat", &disk, "tank/home@first", "/etc/motd"]), "good morning\n");
     assert_eq!(ok(&["pool", "diff", &disk, "tank/home@first", "tank/home"]), "");
     assert!(ok(&["pool", "verify", &disk]).contains("tank: nothing is wrong"));
+    let stream = dir.path().join("home.zstream");
+    ok(&["pool", "send", "-cLe", &disk, "tank/home@first", "--output", &stream.display().to_string()]);
+    let stream = std::fs::File::open(stream).expect("it is there");
+    assert_eq!(kld_pool::send::check(stream).expect("it is whole").name, "tank/home@first");
 
     // Something that is not there, in words.
     for (args, said) in [
         (&["pool", "ls", &disk, "tank/nope"][..], "no dataset `tank/nope`"),
         (&["pool", "cat", &disk, "tank/home", "/nope"], "no `/nope`"),
         (&["pool", "cat", &disk, "tank/home", "/today"], "is a link to `etc/motd`"),
+        (&["pool", "send", &disk, "tank/home"], "only `DATASET@SNAPSHOT` can be sent"),
+        (&["pool", "send", &disk, "-t", "1-2-3-4"], "the token's checksum is wrong"),
         (&["pool", "info", RECIPE], "no pool is on"),
         (&["pool", "info", "/nope"], "cannot open `/nope`"),
     ] {

@@ -127,6 +127,11 @@ impl<'a> Blocks<'a> {
         }
     }
 
+    /// The block as it is stored, compressed or not: `psize` bytes whose checksum is right.
+    pub(crate) fn read_stored(&self, pointer: &BlockPointer, stored: &Stored) -> Result<Vec<u8>, ReadError> {
+        self.read_raw(stored, pointer.physical_birth, 0)
+    }
+
     /// Like [`Blocks::read`], for metadata: kept for the next time.
     pub(crate) fn read_cached(&self, pointer: &BlockPointer) -> Result<Arc<[u8]>, ReadError> {
         let dva = match &pointer.body {

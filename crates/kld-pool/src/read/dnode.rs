@@ -24,6 +24,9 @@ pub(crate) struct Dnode {
     pub(crate) bonus_type: u8,
     pub(crate) levels: u8,
     indirect_shift: u8,
+    /// Checksum and compression of blocks to come, as codes; 0 is what the dataset says.
+    pub(crate) checksum: u8,
+    pub(crate) compression: u8,
     /// Bytes of a data block.
     pub(crate) block_size: u64,
     pub(crate) last_block: u64,
@@ -77,6 +80,8 @@ impl Dnode {
             bonus_type: head[4],
             levels,
             indirect_shift,
+            checksum: head[5],
+            compression: head[6],
             block_size,
             last_block: u64_at(head, 16).ok_or(SHORT)?,
             used: if flags & FLAG_USED_BYTES != 0 { used } else { used.saturating_mul(SECTOR) },
@@ -103,7 +108,7 @@ impl Dnode {
     }
 
     /// Data blocks below one pointer at `level` (a pointer at level 0 is a data block), as a shift.
-    fn span_shift(&self, level: u8) -> u32 {
+    pub(crate) fn span_shift(&self, level: u8) -> u32 {
         self.fanout_shift() * u32::from(level)
     }
 

@@ -65,6 +65,8 @@ pub(crate) struct BlockPointer {
     pub(crate) lsize: usize,
     /// Transaction group that decides which snapshots have the block.
     pub(crate) birth: u64,
+    /// Transaction group that gave the block its content; older than `birth` when it was only moved (`zfs rewrite`).
+    pub(crate) logical_birth: u64,
     /// Transaction group that wrote the bytes.
     pub(crate) physical_birth: u64,
     pub(crate) fill: u64,
@@ -131,6 +133,7 @@ impl BlockPointer {
             level: bits(properties, 56, 5) as u8,
             lsize: ((bits(properties, 0, 16) + 1) * SECTOR) as usize,
             birth: logical_birth,
+            logical_birth,
             physical_birth: if physical == 0 { logical_birth } else { physical },
             fill: words[WORD_FILL],
             body: Body::Hole,

@@ -11,6 +11,7 @@ mod fixture;
 mod mesh;
 mod pools;
 mod readme;
+mod streams;
 mod tools;
 mod vault;
 mod webapp;

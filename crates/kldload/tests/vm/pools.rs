@@ -16,7 +16,7 @@ use crate::fixture::{BOOT, core_image, fresh, machine};
 
 const SIZE: u64 = 512 << 20;
 /// States of one dataset, oldest first; the last is its head.
-const STATES: [&str; 3] = ["one", "two", "three"];
+pub(crate) const STATES: [&str; 3] = ["one", "two", "three"];
 /// Settings of datasets that hold the same files.
 const FORMATS: [(&str, &[(&str, &str)]); 7] = [
     ("zle", &[("compression", "zle")]),
@@ -29,7 +29,7 @@ const FORMATS: [(&str, &[(&str, &str)]); 7] = [
 ];
 
 /// A directory for each state: files that stay, change, grow, shrink, go, come, move and become something else.
-fn make_states(dir: &Path) {
+pub(crate) fn make_states(dir: &Path) {
     let noise = |seed: u32, len: usize| -> Vec<u8> {
         let mut word = seed | 1;
         (0..len)
@@ -109,11 +109,11 @@ fn write_mirror(dir: &Path) -> [PathBuf; 2] {
 const SUMS: &str =
     "find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum; find . -type d | LC_ALL=C sort";
 
-fn sums_here(dir: &Path) -> String {
+pub(crate) fn sums_here(dir: &Path) -> String {
     Cmd::new("sh").args(["-c", SUMS]).cwd(dir).stdout_string().expect("coreutils").trim().to_owned()
 }
 
-fn sums_there(guest: &Guest, dir: &str) -> String {
+pub(crate) fn sums_there(guest: &Guest, dir: &str) -> String {
     let output = guest.run_for(&format!("cd {dir} && {{ {SUMS}; }}"), BOOT).expect("it answers");
     assert!(output.is_ok(), "{dir}: {}", output.error_text());
     output.text()

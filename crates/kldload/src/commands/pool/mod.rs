@@ -5,6 +5,7 @@ mod diff;
 mod image;
 mod info;
 mod ls;
+pub(crate) mod send;
 mod verify;
 mod write;
 
@@ -17,7 +18,7 @@ use kld_ui::{ExitStatus, Phase, Printer};
 /// imported somewhere changes while it is read: use a snapshot of the disk.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  kldload pool info webapp.img\n  kldload pool ls webapp.img rpool/ROOT/debian /etc\n  kldload pool cat webapp.img rpool/ROOT/debian@install /etc/os-release\n  kldload pool diff webapp.img rpool/ROOT/debian@install rpool/ROOT/debian\n  kldload pool verify webapp.img\n  kldload pool write --name tank --size 20G --output tank.img --dataset home=/home"
+    after_help = "Examples:\n  kldload pool info webapp.img\n  kldload pool ls webapp.img rpool/ROOT/debian /etc\n  kldload pool cat webapp.img rpool/ROOT/debian@install /etc/os-release\n  kldload pool diff webapp.img rpool/ROOT/debian@install rpool/ROOT/debian\n  kldload pool send webapp.img rpool/ROOT/debian@install | ssh backup zfs receive tank/webapp\n  kldload pool verify webapp.img\n  kldload pool write --name tank --size 20G --output tank.img --dataset home=/home"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -30,6 +31,7 @@ enum Verb {
     Ls(ls::Args),
     Cat(cat::Args),
     Diff(diff::Args),
+    Send(send::Args),
     Verify(verify::Args),
     Write(write::Args),
 }
@@ -40,6 +42,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         Verb::Ls(args) => ls::run(printer, args),
         Verb::Cat(args) => cat::run(args),
         Verb::Diff(args) => diff::run(printer, args),
+        Verb::Send(args) => send::run(printer, args),
         Verb::Verify(args) => verify::run(printer, args),
         Verb::Write(args) => write::run(printer, args),
     }

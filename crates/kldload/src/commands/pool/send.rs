@@ -1,0 +1,154 @@
+//! `kldload pool send`.
+
+use std::io::{self, IsTerminal as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use kld_host::AtomicFile;
+use kld_pool::read::ReadError;
+use kld_pool::send::{ResumeToken, SendError, SendOptions, Stream, TokenError};
+use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
+
+use super::image::Image;
+
+/// Write a snapshot as a stream for `zfs receive`, as `zfs send` does
+///
+/// The stream goes to standard output. The letters are those of `zfs send`, and so are the bytes.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  kldload pool send webapp.img rpool/ROOT/debian@install | zfs receive tank/webapp\n  kldload pool send -cLe -i @sunday /dev/sdb tank/home@monday | ssh backup zfs receive -s tank/home\n  kldload pool send -t \"$(ssh backup zfs get -H -o value receive_resume_token tank/home)\" /dev/sdb | ssh backup zfs receive -s tank/home\n  kldload pool send --output home.zstream tank.img tank/home@first"
+)]
+pub(crate) struct Args {
+    /// File or device; sides of a mirror are separated by commas
+    image: String,
+    /// The snapshot to send
+    #[arg(value_name = "DATASET@SNAPSHOT", required_unless_present = "token")]
+    snapshot: Option<String>,
+    /// Send only what changed since this snapshot: of the same dataset, or the one it is a clone of
+    #[arg(long, short = 'i', value_name = "SNAPSHOT")]
+    from: Option<String>,
+    /// Leave compressed blocks compressed
+    #[arg(long, short)]
+    compressed: bool,
+    /// Leave blocks larger than 128 KiB whole
+    #[arg(long, short = 'L')]
+    large_block: bool,
+    /// Leave blocks embedded that are stored inside their pointers
+    #[arg(long, short)]
+    embed: bool,
+    /// Go on where a receiver was interrupted, as its property receive_resume_token says
+    #[arg(long, short, conflicts_with_all = ["snapshot", "from", "compressed", "large_block", "embed"])]
+    token: Option<String>,
+    /// Write the stream to a file, which appears whole or not at all
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
+    let token: Option<ResumeToken> =
+        args.token.as_deref().map(str::parse).transpose().context("cannot use the token")?;
+    refuse(args)?;
+    Image::open(&args.image)?.with_pool(|pool| {
+        let stream = match (&token, &args.snapshot) {
+            (Some(token), _) => pool.resume(token)?,
+            (None, snapshot) => {
+                let to = snapshot.as_deref().unwrap_or_default();
+                let options = SendOptions {
+                    compressed: args.compressed,
+                    large_blocks: args.large_block,
+                    embedded: args.embed,
+                };
+                pool.send(to, args.from.as_deref().map(|from| full_name(from, to)).as_deref(), options)?
+            }
+        };
+        write(printer, &stream, args.output.as_deref())
+    })
+}
+
+fn write(printer: &Printer, stream: &Stream<'_>, output: Option<&Path>) -> anyhow::Result<ExitStatus> {
+    let cannot_send = || format!("cannot send `{}`", stream.name());
+    let Some(path) = output else {
+        return match stream.write_to(&mut io::stdout().lock()) {
+            Ok(_) => Ok(ExitStatus::Done),
+            // Half a stream is a failure, unlike half a list.
+            Err(SendError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                let hint = "what `zfs receive -s` has by now can be completed with its token: `-t`";
+                Err(Hinted::new("the stream was not read to its end", hint).into())
+            }
+            Err(error) => Err(error).with_context(cannot_send),
+        };
+    };
+    let mut file = AtomicFile::create(path, 0o600)?;
+    let len = stream.write_to(file.file()).with_context(cannot_send)?;
+    file.commit()?;
+    printer.note(&format!("{}: {} of {}", path.display(), ByteSize(len), stream.name()));
+    Ok(ExitStatus::Done)
+}
+
+/// A stream is nothing to look at, and what is no file is not replaced by one.
+fn refuse(args: &Args) -> anyhow::Result<()> {
+    match &args.output {
+        None if io::stdout().is_terminal() => {
+            let hint =
+                "send it on, `| ssh backup zfs receive tank/home`, or write a file with `--output FILE`";
+            Err(Hinted::new("a stream is not written to a terminal", hint).into())
+        }
+        Some(path) if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) => {
+            let hint = "redirect standard output instead: `> PATH`";
+            Err(Hinted::new(format!("`{}` is not a regular file", path.display()), hint).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `@sunday` and `sunday` are snapshots of the dataset that is sent.
+fn full_name(from: &str, to: &str) -> String {
+    match from.split_once('@') {
+        Some((dataset, _)) if !dataset.is_empty() => from.to_owned(),
+        Some((_, snapshot)) => below(to, snapshot),
+        None => below(to, from),
+    }
+}
+
+fn below(to: &str, snapshot: &str) -> String {
+    format!("{}@{snapshot}", to.split('@').next().unwrap_or_default())
+}
+
+/// What to do when a snapshot cannot be sent.
+pub(crate) fn hint(error: &SendError) -> Option<String> {
+    const LIST: &str = "`kldload pool info IMAGE` lists datasets and snapshots";
+    let hint = match error {
+        SendError::NotASnapshot { .. } => format!("only `DATASET@SNAPSHOT` can be sent; {LIST}"),
+        SendError::Read(ReadError::NoDataset { .. }) => LIST.to_owned(),
+        SendError::NotEarlier { .. } => format!("leave `-i` out to send all of it; {LIST}"),
+        SendError::NoSuchGuid { .. } => "give the image that the stream began with".to_owned(),
+        SendError::LargeTables { .. } => "add `-L`".to_owned(),
+        SendError::Read(ReadError::Encrypted { .. }) => {
+            "import the pool and send it as it is: `zfs send --raw`".to_owned()
+        }
+        _ => return None,
+    };
+    Some(hint)
+}
+
+/// Where to get a token that can be used.
+pub(crate) fn token_hint(error: &TokenError) -> Option<String> {
+    let hint = match error {
+        TokenError::NotSupported(_) => "import the pool and use `zfs send -t`",
+        _ => "copy it whole: `zfs get -H -o value receive_resume_token DATASET` where it was received",
+    };
+    Some(hint.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_to_start_from_are_named_as_for_zfs_send() {
+        for from in ["old", "@old", "tank/home@old"] {
+            assert_eq!(full_name(from, "tank/home@new"), "tank/home@old");
+        }
+        assert_eq!(full_name("tank/origin@old", "tank/clone@new"), "tank/origin@old");
+    }
+}
