@@ -46,7 +46,7 @@
 //! Limits of reading: disks, files and mirrors (no raidz, draid, removed vdevs); little-endian pools; no skein and edonr
 //! checksums; encrypted datasets are listed and their checksums verified, their content is not read.
 //!
-//! Limits of writing: one top-level vdev, no raidz; no encryption, no dedup, no clones.
+//! Limits of writing: one top-level vdev, no raidz; no encryption, no dedup.
 
 mod codec;
 mod device;
@@ -63,9 +63,9 @@ mod write;
 
 pub use codec::{Compression, ZSTD_FAST_LEVELS};
 pub use device::{Progress, ReadAt, Region, WriteAt};
-pub use name::{DatasetName, NameError, PoolName};
+pub use name::{DatasetName, NameError, PoolName, SnapshotName};
 pub use pool_properties::PoolProperties;
 pub use properties::{Properties, PropertyError};
-pub use spec::{Content, DatasetSpec, PoolSpec, SnapshotSpec, VdevType, Volume};
+pub use spec::{BookmarkSpec, Content, DatasetSpec, PoolSpec, SnapshotSpec, VdevType, Volume};
 pub use write::error::WriteError;
 pub use write::pool::{DatasetSummary, Summary, write_pool};

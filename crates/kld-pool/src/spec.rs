@@ -1,6 +1,6 @@
 //! What a pool is to be: the input of [`crate::write_pool`].
 
-use crate::name::{DatasetName, PoolName};
+use crate::name::{DatasetName, PoolName, SnapshotName};
 use crate::pool_properties::PoolProperties;
 use crate::properties::Properties;
 use crate::tree::{Data, Tree};
@@ -12,16 +12,21 @@ pub struct DatasetSpec {
     pub name: DatasetName,
     /// Properties set on it; all others are inherited.
     pub properties: Properties,
+    /// The snapshot it is a clone of, which another dataset of the pool has. What it holds like its origin is stored
+    /// once; it is born after that snapshot.
+    pub origin: Option<SnapshotName>,
     /// What it holds.
     pub content: Content,
     /// Its snapshots, oldest first.
     pub snapshots: Vec<SnapshotSpec>,
+    /// Its bookmarks.
+    pub bookmarks: Vec<BookmarkSpec>,
 }
 
 /// What a dataset holds.
 #[derive(Clone, Debug, Default)]
 pub enum Content {
-    /// A file system with an empty root directory.
+    /// Nothing is given: a file system with an empty root directory, or, for a clone, what its origin holds.
     #[default]
     Empty,
     /// A file system.
@@ -50,12 +55,30 @@ pub struct SnapshotSpec {
     /// Blocks that are the same in both are stored once. Memory grows by about 180 bytes for each block of a dataset
     /// whose snapshots differ.
     pub content: Option<Content>,
+    /// Tags of holds: while it has one, it cannot be destroyed.
+    pub holds: Vec<String>,
+}
+
+/// A bookmark: it remembers when a snapshot was taken, so that changes since then can be sent when it is gone.
+#[derive(Clone, Debug)]
+pub struct BookmarkSpec {
+    /// The part of its name behind the `#`.
+    pub name: String,
+    /// The snapshot, one of the same dataset: the part of its name behind the `@`.
+    pub snapshot: String,
 }
 
 impl DatasetSpec {
     /// An empty file system that inherits everything.
     pub fn new(name: DatasetName) -> DatasetSpec {
-        DatasetSpec { name, properties: Properties::new(), content: Content::Empty, snapshots: Vec::new() }
+        DatasetSpec {
+            name,
+            properties: Properties::new(),
+            origin: None,
+            content: Content::Empty,
+            snapshots: Vec::new(),
+            bookmarks: Vec::new(),
+        }
     }
 }
 
@@ -85,7 +108,7 @@ impl From<&str> for SnapshotSpec {
 impl From<String> for SnapshotSpec {
     /// A snapshot of what the dataset holds at the end.
     fn from(name: String) -> SnapshotSpec {
-        SnapshotSpec { name, content: None }
+        SnapshotSpec { name, content: None, holds: Vec::new() }
     }
 }
 

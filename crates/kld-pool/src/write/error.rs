@@ -47,6 +47,17 @@ pub enum WriteError {
     /// Two datasets, or two snapshots of one dataset, have the same name.
     #[error("`{0}` is given twice")]
     Duplicate(String),
+    /// A clone or a bookmark names a snapshot that is not in the pool.
+    #[error("`{what}` needs the snapshot `{snapshot}`, which is not given")]
+    NoSnapshot {
+        /// The clone or bookmark.
+        what: String,
+        /// The snapshot.
+        snapshot: String,
+    },
+    /// A dataset descends from a snapshot of itself, perhaps through other clones.
+    #[error("`{0}` is a clone of itself")]
+    CircularOrigin(String),
     /// There are as many outputs as there are paths of devices, at least one.
     #[error("a pool on {paths} devices cannot be written to {outputs} outputs")]
     Outputs {
@@ -56,7 +67,7 @@ pub enum WriteError {
         outputs: usize,
     },
     /// A volume has no size, one that is not a multiple of its block size, more data than room, a block size that is not a
-    /// power of two from 512 bytes to 16 MiB, or snapshots of another kind.
+    /// power of two from 512 bytes to 16 MiB, or snapshots or an origin of another kind.
     #[error("the volume `{dataset}` cannot have its sizes")]
     BadVolume {
         /// The volume.

@@ -19,6 +19,7 @@ use crate::write::fs::Version;
 use crate::write::label::{Config, Leaf};
 use crate::write::media::{Media, POOL_COPIES, Rules};
 use crate::write::objset::{OBJSET_LEN, ObjectSet, TYPE_AT};
+use crate::write::origins::base;
 use crate::write::plan::{Planned, plan};
 use crate::write::seed::Seed;
 use crate::write::space::{Geometry, MAX_DEVICE, MIN_DEVICE, Space, device_size_for};
@@ -196,13 +197,15 @@ impl Pool<'_> {
     fn write(&mut self, plan: &[Planned], contents: &[Vec<Version>]) -> Result<Summary, WriteError> {
         let fixtures = Fixtures::reserve(&mut self.objects);
         let created = self.spec.created;
-        let dsl = Dsl::write(&mut self.media, &mut self.objects, self.seed, created, plan, contents)?;
+        let enabled = self.spec.properties.features();
+        let dsl =
+            Dsl::write(&mut self.media, &mut self.objects, self.seed, created, &enabled, plan, contents)?;
         self.write_properties(&fixtures, &dsl, plan)?;
         self.write_features(&fixtures, &dsl.usage)?;
         let salted = plan.iter().any(|planned| planned.effective.checksum == Algorithm::Blake3);
         self.write_directory(&fixtures, &dsl, salted)?;
         let guid = self.seed.number("pool guid", 0);
-        let longest = plan.iter().map(|planned| planned.snapshots.len()).max().unwrap_or(0);
+        let newest = plan.iter().map(|planned| planned.state_txg(planned.snapshots.len())).max();
         let paths = self.spec.vdev_paths.iter();
         let leaves: Vec<Leaf> =
             (0..).zip(paths).map(|(i, path)| Leaf { guid: self.seed.number("vdev guid", i), path }).collect();
@@ -219,7 +222,7 @@ impl Pool<'_> {
             geometry: self.geometry,
             metaslab_array: fixtures.metaslab_array,
             properties: &self.spec.properties,
-            txg: txg::uberblock(longest),
+            txg: txg::uberblock(newest.unwrap_or(txg::BIRTH)),
             created,
         };
         self.write_config(&fixtures, &config)?;
@@ -227,8 +230,11 @@ impl Pool<'_> {
         let features_for_write = self.features_for_write(&fixtures, &dsl.usage, 0)?.len();
         let (maps, reservation) = self.reserve(features_for_write)?;
         self.objects.space += reservation.space;
-        let own: Vec<Own> =
-            plan.iter().zip(contents).map(|(planned, versions)| Own::of(planned, versions)).collect();
+        let own: Vec<Own> = plan
+            .iter()
+            .zip(contents)
+            .map(|(planned, versions)| Own::of(planned, versions, base(plan, contents, planned)))
+            .collect();
         let totals = totals::totals(plan, &own, self.objects.space);
         totals::check_quotas(plan, &own, &totals)?;
         let allocator = &self.media.allocator;

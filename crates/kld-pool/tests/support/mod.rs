@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use kld_pool::tree::{Data, Kind, Meta, Timestamp, Tree};
-use kld_pool::{Content, DatasetSpec, PoolSpec, Summary, VdevType, WriteAt, write_pool};
+use kld_pool::{Content, DatasetSpec, PoolSpec, SnapshotSpec, Summary, VdevType, WriteAt, write_pool};
 
 /// Deterministic pseudo-random numbers (splitmix64).
 pub(crate) struct Random(pub(crate) u64);
@@ -119,6 +119,79 @@ pub(crate) fn dataset(name: &str, properties: &[(&str, &str)], tree: Option<Tree
     properties.iter().for_each(|(name, value)| dataset.properties.set(name, value).unwrap());
     dataset.content = tree.map_or(Content::Empty, Content::Files);
     dataset
+}
+
+pub(crate) fn meta() -> Meta {
+    Meta::root(0o644, Timestamp { sec: 1_700_000_000, nsec: 0 })
+}
+
+/// A snapshot of `tree`.
+pub(crate) fn snapshot(name: &str, tree: &Tree) -> SnapshotSpec {
+    SnapshotSpec { content: Some(Content::Files(tree.clone())), ..name.into() }
+}
+
+/// The same content in memory of its own: known to be the same only by reading it.
+pub(crate) fn copy(tree: &Tree) -> Tree {
+    let mut copy = Tree::new();
+    let mut first: BTreeMap<_, Vec<u8>> = BTreeMap::new();
+    for (path, node) in tree.walk() {
+        if let Some(existing) = first.get(&node.id()) {
+            copy.link(existing, &path).unwrap();
+            continue;
+        }
+        let kind = match node.kind() {
+            Kind::File(data) => Kind::File(Data::bytes(data.read().unwrap())),
+            kind => kind.clone(),
+        };
+        copy.insert(&path, node.meta().clone(), kind).unwrap();
+        first.insert(node.id(), path);
+    }
+    copy
+}
+
+/// Some files of a state, read back.
+pub(crate) fn check_state(image: &Image, state: &str, tree: &Tree, random: &mut Random) {
+    let files: Vec<_> =
+        tree.walk().filter(|(_, node)| matches!(node.kind(), Kind::File(data) if !data.is_empty())).collect();
+    for _ in 0..4 {
+        let (path, _) = &files[random.below(files.len())];
+        let path = std::str::from_utf8(path).unwrap();
+        assert!(image.extract(state, path) == tree.read(path).unwrap(), "{state} {path}");
+    }
+}
+
+/// Changes, removes and adds files and attributes here and there.
+pub(crate) fn change(tree: &mut Tree, random: &mut Random) {
+    let paths: Vec<(Vec<u8>, bool)> =
+        tree.walk().skip(1).map(|(path, node)| (path, matches!(node.kind(), Kind::File(_)))).collect();
+    for (path, is_file) in paths {
+        if tree.get(&path).is_none() {
+            continue;
+        }
+        match random.below(20) {
+            0 => drop(tree.remove(&path)),
+            1 if is_file => {
+                let content = random.bytes(200_000);
+                tree.insert(&path, meta(), Kind::File(Data::bytes(content))).unwrap();
+            }
+            2 if is_file => {
+                let mut content = tree.read(&path).unwrap();
+                let middle = content.len() / 2;
+                content[middle..].fill(0);
+                tree.insert(&path, meta(), Kind::File(Data::bytes(content))).unwrap();
+            }
+            3 => tree.meta_mut(&path).unwrap().mtime.sec += 1,
+            4 => {
+                let value = random.bytes(2000);
+                tree.meta_mut(&path).unwrap().xattrs.insert(b"user.new".to_vec(), value);
+            }
+            5 => {
+                let new = [path.as_slice(), b".new"].concat();
+                tree.insert(&new, meta(), Kind::File(Data::bytes(random.bytes(70_000)))).unwrap();
+            }
+            _ => {}
+        }
+    }
 }
 
 /// A pool in a folder of its own.

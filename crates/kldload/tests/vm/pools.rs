@@ -77,7 +77,7 @@ fn write_mirror(dir: &Path) -> [PathBuf; 2] {
     versions.content = tree(STATES[2]);
     versions.snapshots = STATES[..2]
         .iter()
-        .map(|state| SnapshotSpec { name: (*state).to_owned(), content: Some(tree(state)) })
+        .map(|state| SnapshotSpec { content: Some(tree(state)), ..SnapshotSpec::from(*state) })
         .chain([STATES[2].into()])
         .collect();
     spec.datasets.push(versions);
