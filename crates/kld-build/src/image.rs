@@ -175,7 +175,8 @@ fn pool_spec(
         let tree = trees.remove(dataset.name.as_str());
         let snapshots = if tree.is_some() { vec![INSTALL_SNAPSHOT.into()] } else { vec![] };
         let content = tree.map_or(Content::Empty, Content::Files);
-        datasets.push(DatasetSpec { name: name(dataset.name.as_str())?, properties, content, snapshots });
+        let name = name(dataset.name.as_str())?;
+        datasets.push(DatasetSpec { properties, content, snapshots, ..DatasetSpec::new(name) });
     }
     let pool: kld_pool::PoolName =
         system.pool.as_str().parse().map_err(|e| ImageError::Name(system.pool.to_string(), e))?;

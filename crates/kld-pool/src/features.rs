@@ -152,9 +152,13 @@ const ACTIVE_WHEN_ENABLED: [&str; 5] = [
     "org.illumos:lz4_compress",
 ];
 
-/// Features whose use is counted per dataset and per snapshot.
+/// Features whose use is counted: those of content per dataset and per snapshot, bookmarks per dataset that has some, what
+/// is in a bookmark per bookmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Feature {
+    Bookmarks,
+    BookmarkV2,
+    BookmarkWritten,
     LargeBlocks,
     LargeDnode,
     ZstdCompress,
@@ -167,6 +171,9 @@ pub(crate) enum Feature {
 impl Feature {
     pub(crate) fn guid(self) -> &'static str {
         match self {
+            Feature::Bookmarks => "com.delphix:bookmarks",
+            Feature::BookmarkV2 => "com.datto:bookmark_v2",
+            Feature::BookmarkWritten => "com.delphix:bookmark_written",
             Feature::LargeBlocks => "org.open-zfs:large_blocks",
             Feature::LargeDnode => "org.zfsonlinux:large_dnode",
             Feature::ZstdCompress => "org.freebsd:zstd_compress",
@@ -190,11 +197,16 @@ impl Usage {
     pub(crate) fn add(&mut self, features: impl IntoIterator<Item = Feature>) {
         let mut any = false;
         for feature in features {
-            *self.counts.entry(feature.guid()).or_default() += 1;
+            self.count(feature);
             any = true;
         }
         // Its object carries a table of features, which is a use of its own.
         *self.counts.entry(EXTENSIBLE_DATASET).or_default() += u64::from(any);
+    }
+
+    /// Counts one use.
+    pub(crate) fn count(&mut self, feature: Feature) {
+        *self.counts.entry(feature.guid()).or_default() += 1;
     }
 
     /// Features a reader must know, with their reference counts.

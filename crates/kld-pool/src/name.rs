@@ -28,6 +28,13 @@ pub struct PoolName(String);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DatasetName(String);
 
+/// The full name of a snapshot, such as `rpool/ROOT/debian@install`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SnapshotName {
+    dataset: DatasetName,
+    snapshot: String,
+}
+
 impl PoolName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
@@ -104,15 +111,60 @@ impl FromStr for DatasetName {
     }
 }
 
+impl SnapshotName {
+    /// The dataset it was taken of.
+    pub fn dataset(&self) -> &DatasetName {
+        &self.dataset
+    }
+
+    /// The part behind the `@`.
+    pub fn snapshot(&self) -> &str {
+        &self.snapshot
+    }
+}
+
+impl FromStr for SnapshotName {
+    type Err = NameError;
+
+    fn from_str(name: &str) -> Result<SnapshotName, NameError> {
+        let Some((dataset, snapshot)) = name.split_once('@') else {
+            return Err(NameError { name: name.to_owned(), what: "snapshot name", reason: "it has no `@`" });
+        };
+        let dataset = dataset.parse()?;
+        check_snapshot(&dataset, snapshot)?;
+        Ok(SnapshotName { dataset, snapshot: snapshot.to_owned() })
+    }
+}
+
 /// Checks the part of a snapshot's name behind the `@`.
 pub(crate) fn check_snapshot(dataset: &DatasetName, snapshot: &str) -> Result<(), NameError> {
-    let name = format!("{dataset}@{snapshot}");
-    let reason = match broken_component(snapshot) {
+    check_part(format!("{dataset}@{snapshot}"), snapshot, "snapshot name")
+}
+
+/// Checks the part of a bookmark's name behind the `#`.
+pub(crate) fn check_bookmark(dataset: &DatasetName, bookmark: &str) -> Result<(), NameError> {
+    check_part(format!("{dataset}#{bookmark}"), bookmark, "bookmark name")
+}
+
+fn check_part(name: String, part: &str, what: &'static str) -> Result<(), NameError> {
+    let reason = match broken_component(part) {
         Some(reason) => reason,
         None if name.len() > MAX_NAME => "it is longer than 255 bytes",
         None => return Ok(()),
     };
-    Err(NameError { name, what: "snapshot name", reason })
+    Err(NameError { name, what, reason })
+}
+
+/// Checks the tag of a hold, which may have any characters. zfs(8) keeps tags that start with a dot for itself.
+pub(crate) fn check_hold(tag: &str) -> Result<(), NameError> {
+    let reason = match tag {
+        "" => "it is empty",
+        _ if tag.starts_with('.') => "it starts with a dot",
+        _ if tag.contains('\0') => "it has a NUL",
+        _ if tag.len() > MAX_NAME => "it is longer than 255 bytes",
+        _ => return Ok(()),
+    };
+    Err(NameError { name: tag.to_owned(), what: "tag of a hold", reason })
 }
 
 fn broken_component(component: &str) -> Option<&'static str> {
@@ -139,6 +191,12 @@ impl fmt::Display for PoolName {
 impl fmt::Display for DatasetName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for SnapshotName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.dataset, self.snapshot)
     }
 }
 
@@ -170,6 +228,15 @@ mod tests {
         assert_eq!((name.pool(), name.last()), ("rpool", "debian"));
         assert_eq!(name.parent().unwrap().as_str(), "rpool/ROOT");
         assert!(check_snapshot(&name, "install").is_ok());
+        let snapshot: SnapshotName = "rpool/ROOT/debian@install".parse().unwrap();
+        assert_eq!((snapshot.dataset(), snapshot.snapshot()), (&name, "install"));
+        for wrong in ["rpool", "rpool/@a", "rpool@", "rpool@a@b", "rpool@a/b"] {
+            assert!(wrong.parse::<SnapshotName>().is_err(), "{wrong}");
+        }
+        assert!(check_hold("kept for: audit/2026").is_ok());
+        for wrong in ["", ".send-1", "a\0", &"a".repeat(256)] {
+            assert!(check_hold(wrong).is_err(), "{wrong}");
+        }
         assert_eq!(
             check_snapshot(&name, "a/b").unwrap_err().to_string(),
             "`rpool/ROOT/debian@a/b` is not a snapshot name: only letters, digits, `_`, `-`, `.`, `:` and blanks are allowed"

@@ -4,7 +4,8 @@
 //! panic, an endless loop or more memory than the image is worth. Nothing here knows how the writer works.
 //!
 //! [`pool`] opens a pool; [`block`] reads blocks and heals what it can, below it [`checksum`] and [`decompress`];
-//! [`objset`] and [`zap`] are objects and tables; [`dataset`] is what there is, [`fs`] what is in it.
+//! [`objset`] and [`zap`] are objects and tables; [`dataset`] is what there is, [`marks`] what snapshots are marked
+//! with, [`fs`] what is in them.
 
 pub(crate) mod block;
 pub(crate) mod bytes;
@@ -16,6 +17,7 @@ pub(crate) mod dnode;
 pub(crate) mod error;
 pub(crate) mod fs;
 pub(crate) mod label;
+pub(crate) mod marks;
 pub(crate) mod node;
 pub(crate) mod nvlist;
 pub(crate) mod objset;
@@ -31,6 +33,7 @@ pub use dataset::{Dataset, DatasetKind, DatasetSpace};
 pub use diff::{Change, Difference, diff};
 pub use error::{OpenError, ReadError};
 pub use fs::{Content, DirEntry, Filesystem, Walk, WalkEntry};
+pub use marks::{Bookmark, Hold};
 pub use node::{Metadata, Node, NodeKind};
 pub use pool::{Feature, Pool, PropertyValue};
 pub use property::{Property, PropertySource};

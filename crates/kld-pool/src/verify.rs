@@ -9,6 +9,7 @@
 //! Threads read and check in parallel; the list of findings does not depend on their order.
 
 mod check;
+mod clones;
 mod dsl;
 mod features;
 mod files;
@@ -142,6 +143,7 @@ pub fn verify(pool: &Pool, progress: &dyn Progress) -> Report {
     let walked = walk::walk(pool, maps.allocated(), progress, &mut report);
     space::compare(pool, maps, &walked, &mut report);
     dsl::check(pool, &walked, &mut report);
+    clones::check(pool, &walked, &mut report);
     features::check(pool, &walked, &mut report);
     files::check(pool, &mut report);
     files::name_paths(pool, &mut report);

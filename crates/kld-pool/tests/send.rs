@@ -13,11 +13,11 @@ use kld_pool::read::{NodeKind, Pool};
 use kld_pool::send::{
     Record, ResumeToken, SendOptions, StreamError, StreamFeature, StreamReader, TokenError, check,
 };
-use kld_pool::tree::{Data, Kind, Meta, Timestamp, Tree};
+use kld_pool::tree::{Data, Kind, Tree};
 use kld_pool::{Content, DatasetSpec, PoolSpec, SnapshotSpec, Volume};
 use proptest::prelude::*;
 use receiver::Objects;
-use support::{Image, Random, dataset, pool, random_tree, write};
+use support::{Image, Random, dataset, meta, pool, random_tree, snapshot, write};
 
 const PLAIN: SendOptions = SendOptions { compressed: false, large_blocks: false, embedded: false };
 const AS_STORED: SendOptions = SendOptions { compressed: true, large_blocks: true, embedded: true };
@@ -26,18 +26,10 @@ fn open(image: &Image) -> File {
     File::open(image.dir.path().join("pool.img")).unwrap()
 }
 
-fn meta() -> Meta {
-    Meta::root(0o644, Timestamp { sec: 1_700_000_000, nsec: 0 })
-}
-
-fn state(name: &str, tree: &Tree) -> SnapshotSpec {
-    SnapshotSpec { name: name.to_owned(), content: Some(Content::Files(tree.clone())) }
-}
-
 /// A dataset with snapshots `s0`, `s1` and so on of these trees.
 fn with_states(properties: &[(&str, &str)], trees: &[Tree]) -> DatasetSpec {
     let mut root = dataset("fz/root", properties, trees.last().cloned());
-    root.snapshots = trees.iter().enumerate().map(|(i, tree)| state(&format!("s{i}"), tree)).collect();
+    root.snapshots = trees.iter().enumerate().map(|(i, tree)| snapshot(&format!("s{i}"), tree)).collect();
     root
 }
 
@@ -214,8 +206,8 @@ fn a_volume_arrives() {
     let mut disk = dataset("fz/disk", &[], None);
     disk.content = volume(&new);
     disk.snapshots = vec![
-        SnapshotSpec { name: "a".to_owned(), content: Some(volume(&old)) },
-        SnapshotSpec { name: "b".to_owned(), content: Some(volume(&new)) },
+        SnapshotSpec { content: Some(volume(&old)), ..SnapshotSpec::from("a") },
+        SnapshotSpec { content: Some(volume(&new)), ..SnapshotSpec::from("b") },
     ];
     spec.datasets = vec![disk];
     let image = write(&spec);

@@ -2,82 +2,9 @@
 
 mod support;
 
-use std::collections::BTreeMap;
-
-use kld_pool::tree::{Data, Kind, Meta, Timestamp, Tree};
+use kld_pool::tree::{Data, Kind, Tree};
 use kld_pool::{Content, SnapshotSpec};
-use support::{Image, Random, dataset, pool, random_tree, write};
-
-fn meta() -> Meta {
-    Meta::root(0o644, Timestamp { sec: 1_700_000_000, nsec: 0 })
-}
-
-fn snapshot(name: &str, tree: &Tree) -> SnapshotSpec {
-    SnapshotSpec { name: name.to_owned(), content: Some(Content::Files(tree.clone())) }
-}
-
-/// The same content in memory of its own: known to be the same only by reading it.
-fn copy(tree: &Tree) -> Tree {
-    let mut copy = Tree::new();
-    let mut first: BTreeMap<_, Vec<u8>> = BTreeMap::new();
-    for (path, node) in tree.walk() {
-        if let Some(existing) = first.get(&node.id()) {
-            copy.link(existing, &path).unwrap();
-            continue;
-        }
-        let kind = match node.kind() {
-            Kind::File(data) => Kind::File(Data::bytes(data.read().unwrap())),
-            kind => kind.clone(),
-        };
-        copy.insert(&path, node.meta().clone(), kind).unwrap();
-        first.insert(node.id(), path);
-    }
-    copy
-}
-
-/// Every file of every state, read back.
-fn check_state(image: &Image, state: &str, tree: &Tree, random: &mut Random) {
-    let files: Vec<_> =
-        tree.walk().filter(|(_, node)| matches!(node.kind(), Kind::File(data) if !data.is_empty())).collect();
-    for _ in 0..4 {
-        let (path, _) = &files[random.below(files.len())];
-        let path = std::str::from_utf8(path).unwrap();
-        assert!(image.extract(state, path) == tree.read(path).unwrap(), "{state} {path}");
-    }
-}
-
-fn change(tree: &mut Tree, random: &mut Random) {
-    let paths: Vec<(Vec<u8>, bool)> =
-        tree.walk().skip(1).map(|(path, node)| (path, matches!(node.kind(), Kind::File(_)))).collect();
-    for (path, is_file) in paths {
-        if tree.get(&path).is_none() {
-            continue;
-        }
-        match random.below(20) {
-            0 => drop(tree.remove(&path)),
-            1 if is_file => {
-                let content = random.bytes(200_000);
-                tree.insert(&path, meta(), Kind::File(Data::bytes(content))).unwrap();
-            }
-            2 if is_file => {
-                let mut content = tree.read(&path).unwrap();
-                let middle = content.len() / 2;
-                content[middle..].fill(0);
-                tree.insert(&path, meta(), Kind::File(Data::bytes(content))).unwrap();
-            }
-            3 => tree.meta_mut(&path).unwrap().mtime.sec += 1,
-            4 => {
-                let value = random.bytes(2000);
-                tree.meta_mut(&path).unwrap().xattrs.insert(b"user.new".to_vec(), value);
-            }
-            5 => {
-                let new = [path.as_slice(), b".new"].concat();
-                tree.insert(&new, meta(), Kind::File(Data::bytes(random.bytes(70_000)))).unwrap();
-            }
-            _ => {}
-        }
-    }
-}
+use support::{Random, change, check_state, copy, dataset, meta, pool, random_tree, snapshot, write};
 
 #[test]
 fn random_changes_between_snapshots() {

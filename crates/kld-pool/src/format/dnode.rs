@@ -30,6 +30,7 @@ pub(crate) mod object_type {
     pub(crate) const POOL_PROPERTIES: u8 = 31;
     pub(crate) const NEXT_CLONES: u8 = 37;
     pub(crate) const USER_GROUP_USED: u8 = 39;
+    pub(crate) const USER_REFERENCES: u8 = 41;
     pub(crate) const SA: u8 = 44;
     pub(crate) const SA_MASTER: u8 = 45;
     pub(crate) const SA_REGISTRATION: u8 = 46;

@@ -71,6 +71,10 @@ impl Zap {
         self.push(name.as_ref(), 2, values.iter().flat_map(|value| value.to_be_bytes()).collect());
     }
 
+    pub(crate) fn add_u64s(&mut self, name: impl AsRef<[u8]>, values: &[u64]) {
+        self.push(name.as_ref(), 8, values.iter().flat_map(|value| value.to_be_bytes()).collect());
+    }
+
     fn push(&mut self, name: &[u8], integer_size: u8, value: Vec<u8>) {
         self.entries.push(Entry { name: name.to_vec(), integer_size, value });
     }

@@ -1,6 +1,6 @@
 //! Datasets and snapshots: what there is, how it hangs together and what it takes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::bytes::{text, word};
 use super::dnode::Dnode;
@@ -46,6 +46,8 @@ pub struct Dataset {
     pub created_txg: u64,
     /// Full name of the snapshot it is a clone of.
     pub origin: Option<String>,
+    /// Of a snapshot: full names of its clones.
+    pub clones: Vec<String>,
     /// Whether its content is encrypted.
     pub encrypted: bool,
     /// What it takes.
@@ -86,7 +88,11 @@ pub(crate) struct DatasetPhys {
     pub(crate) guid: u64,
     pub(crate) flags: u64,
     pub(crate) root: [u8; POINTER],
+    /// Table of the clones of a snapshot; 0 when there never was one.
+    pub(crate) next_clones: u64,
     pub(crate) properties: u64,
+    /// Table of the holds of a snapshot; 0 when there never was one.
+    pub(crate) holds: u64,
 }
 
 /// `dsl_dir_phys_t`, the fields that are read.
@@ -102,6 +108,8 @@ pub(crate) struct DirPhys {
     pub(crate) flags: u64,
     /// Used by head, snapshots, children, reservations of children, reservation of the head.
     pub(crate) breakdown: [u64; 5],
+    /// Table of the clones of all snapshots of its head; 0 when there never was one.
+    pub(crate) clones: u64,
 }
 
 /// A directory of the dataset layer with its name.
@@ -144,7 +152,9 @@ impl DatasetPhys {
             guid: at(14),
             flags: at(15),
             root,
+            next_clones: at(32),
             properties: at(33),
+            holds: at(34),
         })
     }
 
@@ -171,6 +181,7 @@ impl DirPhys {
             properties: at(10),
             flags: at(12),
             breakdown: [at(13), at(14), at(15), at(16), at(17)],
+            clones: at(18),
         })
     }
 }
@@ -184,7 +195,7 @@ impl<'a> Pool<'a> {
         for dir in dirs.iter().filter(|dir| !dir.is_hidden()) {
             self.chain_of(dir, &mut datasets)?;
         }
-        self.name_origins(&dirs, &mut datasets)?;
+        Self::name_origins(&dirs, &mut datasets);
         Ok(datasets)
     }
 
@@ -218,19 +229,24 @@ impl<'a> Pool<'a> {
                 }
             }
             open[below..].reverse();
-            let encrypted = self.dir_field(&dnode, object, "com.datto:crypto_key_obj")?.is_some();
+            let encrypted = self.field(&dnode, object, "com.datto:crypto_key_obj")?.is_some();
             dirs.push(Dir { name, object, phys, encrypted });
         }
         Ok(dirs)
     }
 
-    /// A field that a directory has only when it carries a table.
-    fn dir_field(&self, dnode: &Dnode, object: u64, field: &str) -> Result<Option<u64>, ReadError> {
+    /// A field that an object of this layer has only when it carries a table.
+    fn field(&self, dnode: &Dnode, object: u64, field: &str) -> Result<Option<u64>, ReadError> {
         const TABLE: u8 = 0xc4;
         if dnode.object_type != TABLE {
             return Ok(None);
         }
         super::zap::Zap::open(&self.blocks, dnode.clone(), object)?.number(field)
+    }
+
+    /// A field that a dataset has only when it carries a table.
+    pub(crate) fn dataset_field(&self, object: u64, field: &str) -> Result<Option<u64>, ReadError> {
+        self.field(&self.mos.dnode(object)?, object, field)
     }
 
     pub(crate) fn dataset_phys(&self, object: u64) -> Result<DatasetPhys, ReadError> {
@@ -265,17 +281,17 @@ impl<'a> Pool<'a> {
         Ok(())
     }
 
-    /// Fills in which snapshots clones come from.
-    fn name_origins(&self, dirs: &[Dir], datasets: &mut [Dataset]) -> Result<(), ReadError> {
-        let names: std::collections::BTreeMap<u64, String> =
-            datasets.iter().map(|dataset| (dataset.object, dataset.name.clone())).collect();
-        for dir in dirs.iter().filter(|dir| dir.phys.origin != 0) {
-            if let Some(head) = datasets.iter_mut().find(|dataset| dataset.object == dir.phys.head) {
-                // The snapshot that every ordinary dataset descends from has no name here.
-                head.origin = names.get(&dir.phys.origin).cloned();
+    /// Fills in which snapshots clones come from, and which clones snapshots have.
+    fn name_origins(dirs: &[Dir], datasets: &mut [Dataset]) {
+        let places: BTreeMap<u64, usize> =
+            datasets.iter().enumerate().map(|(place, dataset)| (dataset.object, place)).collect();
+        for dir in dirs {
+            // The snapshot that every ordinary dataset descends from is not listed.
+            if let (Some(head), Some(origin)) = (places.get(&dir.phys.head), places.get(&dir.phys.origin)) {
+                datasets[*head].origin = Some(datasets[*origin].name.clone());
+                datasets[*origin].clones.push(dir.name.clone());
             }
         }
-        Ok(())
     }
 
     /// The datasets of a directory from its head back to its oldest snapshot: objects and contents.
@@ -308,6 +324,7 @@ fn dataset_of(dir: &Dir, name: String, kind: DatasetKind, object: u64, phys: Dat
         created: phys.created,
         created_txg: phys.created_txg,
         origin: None,
+        clones: Vec::new(),
         encrypted: dir.encrypted,
         space: DatasetSpace {
             used: phys.unique,

@@ -85,15 +85,14 @@ fn check_dataset(
     if phys.flags & FLAG_UNIQUE_ACCURATE == 0 {
         return;
     }
-    let unique = match (phys.next, phys.children) {
-        (0, _) => Some(set.born),
-        // What only this snapshot holds died before the next one and was born after the one before.
-        (next, 1) => dead.get(&next).map(|next| {
+    let unique = match phys.next {
+        0 => Some(set.born),
+        // What only this snapshot holds died before the next one and was born after the one before. Clones do not count:
+        // OpenZFS charges the snapshot with what they hold, too.
+        next => dead.get(&next).map(|next| {
             let own = next.blocks.iter().filter(|(birth, _)| *birth > phys.previous_txg);
             own.map(|(_, bytes)| bytes).sum()
         }),
-        // Clones hold blocks of it, too.
-        _ => None,
     };
     if let Some(unique) = unique.filter(|unique| *unique != phys.unique) {
         let problem = format!("it says {} bytes are its own alone, but {unique} are", phys.unique);

@@ -1,6 +1,6 @@
 //! The content of all datasets, each in all its versions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::device::Progress;
 use crate::features::Feature;
@@ -10,6 +10,7 @@ use crate::tree::{Meta, Timestamp, Tree};
 use crate::write::error::WriteError;
 use crate::write::fs::{self, Layout, Version};
 use crate::write::media::{Media, POOL_COPIES, Rules};
+use crate::write::origins::{Origin, base, starts_as_origin, writing_order};
 use crate::write::pipeline::Settings;
 use crate::write::plan::Planned;
 use crate::write::seed::Seed;
@@ -51,47 +52,82 @@ pub(crate) fn write_contents(
     };
     let enabled = spec.properties.features();
     let accounting = enabled.has(Feature::UserObjectAccounting) && enabled.has(Feature::ProjectQuota);
-    plan.iter()
-        .map(|planned| {
-            let name = planned.name.as_str();
-            let effective = planned.effective;
-            let hasher = Hasher::new(effective.checksum, salt(seed));
-            let record = planned.versions.len() > 1;
-            let compression = effective.compression;
-            let settings = Settings { compression, hasher, record, ashift: spec.ashift, threads };
-            let layout = Layout {
-                record_size: effective.record_size,
-                large_dnodes: effective.large_dnodes,
-                accounting,
-                settings,
+    // What clones go on from.
+    let origins: BTreeSet<Origin> = plan.iter().filter_map(|planned| planned.origin).collect();
+    let mut kept: BTreeMap<Origin, Writers> = BTreeMap::new();
+    let mut contents: Vec<Vec<Version>> = vec![Vec::new(); plan.len()];
+    for at in writing_order(plan) {
+        let planned = &plan[at];
+        let name = planned.name.as_str();
+        let effective = planned.effective;
+        let settings = Settings {
+            compression: effective.compression,
+            hasher: Hasher::new(effective.checksum, salt(seed)),
+            record: planned.remembers,
+            ashift: spec.ashift,
+            threads,
+        };
+        let layout = Layout {
+            record_size: effective.record_size,
+            large_dnodes: effective.large_dnodes,
+            accounting,
+            settings,
+        };
+        let mut writers = match planned.origin.and_then(|origin| kept.get(&origin)) {
+            Some(writers) => Writers {
+                files: writers.files.branch(name, layout),
+                volumes: writers.volumes.branch(name, settings),
+            },
+            None => Writers {
+                files: fs::Writer::new(name, seed.part(name), layout),
+                volumes: volume::Writer::new(name, seed.part(name), settings),
+            },
+        };
+        let origin = base(plan, &contents, planned).map(|(version, _)| version.clone());
+        let mut versions: Vec<Version> = Vec::new();
+        // What an older one turned on stays on.
+        let mut features = origin.as_ref().map(|origin| origin.features.clone()).unwrap_or_default();
+        for (i, content) in planned.versions.iter().enumerate() {
+            media.set_rules(Rules {
+                birth: planned.birth(i),
+                hasher: settings.hasher,
+                content_copies: effective.copies,
+                metadata_copies: (effective.copies + 1).min(POOL_COPIES),
+                record: planned.remembers,
+            });
+            let unchanged = origin.as_ref().filter(|_| i == 0 && starts_as_origin(plan, planned));
+            let mut version = match (unchanged, content) {
+                (Some(origin), _) => {
+                    advance(content.apparent_size());
+                    Version { dead: Vec::new(), ..origin.clone() }
+                }
+                (None, Content::Empty) => writers.files.write(media, &empty, &mut advance)?,
+                (None, Content::Files(tree)) => writers.files.write(media, tree, &mut advance)?,
+                (None, Content::Volume(volume)) => writers.volumes.write(media, volume, &mut advance)?,
             };
-            let mut files = fs::Writer::new(name, seed.part(name), layout);
-            let mut volumes = volume::Writer::new(name, seed.part(name), settings);
-            let mut versions = Vec::new();
-            for (i, content) in planned.versions.iter().enumerate() {
-                media.set_rules(Rules {
-                    birth: planned.birth(i),
-                    hasher,
-                    content_copies: effective.copies,
-                    metadata_copies: (effective.copies + 1).min(POOL_COPIES),
-                    record,
-                });
-                versions.push(match content {
-                    Content::Empty => files.write(media, &empty, &mut advance)?,
-                    Content::Files(tree) => files.write(media, tree, &mut advance)?,
-                    Content::Volume(volume) => volumes.write(media, volume, &mut advance)?,
-                });
-            }
-            // What the newer ones turned on stays on.
-            let mut features = BTreeSet::new();
-            for version in &mut versions {
+            if unchanged.is_none() {
                 features.extend(feature_of(effective.checksum));
-                features.append(&mut version.features);
-                version.features.clone_from(&features);
             }
-            Ok(versions)
-        })
-        .collect()
+            features.append(&mut version.features);
+            version.features.clone_from(&features);
+            versions.push(version);
+            let snapshots = (0..planned.snapshots.len()).filter(|snapshot| planned.states[*snapshot] == i);
+            for origin in snapshots.map(|snapshot| Origin { dataset: at, snapshot }) {
+                if origins.contains(&origin) {
+                    kept.insert(origin, writers.clone());
+                }
+            }
+        }
+        contents[at] = versions;
+    }
+    Ok(contents)
+}
+
+/// A dataset that is being written, as it was at one time.
+#[derive(Clone)]
+struct Writers<'a> {
+    files: fs::Writer<'a>,
+    volumes: volume::Writer<'a>,
 }
 
 fn feature_of(checksum: Algorithm) -> Option<Feature> {

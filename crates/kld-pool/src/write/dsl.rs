@@ -1,9 +1,11 @@
 //! The dataset and snapshot layer: directories (names, properties, space), datasets (heads and snapshots) and the hidden
-//! ones every pool has: `$MOS`, `$FREE` and `$ORIGIN`, whose snapshot every file system descends from.
+//! ones every pool has: `$MOS`, `$FREE` and `$ORIGIN`, whose snapshot every dataset descends from that is not a clone.
 
-use std::collections::BTreeSet;
+mod marks;
 
-use crate::features::{self, Feature};
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::features::{self, Feature, FeatureSet};
 use crate::format::blkptr::BlockPointer;
 use crate::format::dnode::{Dnode, object_type};
 use crate::format::words;
@@ -13,6 +15,7 @@ use crate::write::error::WriteError;
 use crate::write::fs::Version;
 use crate::write::media::Media;
 use crate::write::objset::ObjectSet;
+use crate::write::origins::{Origin, base, clones, deadlist_keys, previous_txg, writing_order};
 use crate::write::plan::Planned;
 use crate::write::seed::Seed;
 use crate::write::space::Space;
@@ -37,10 +40,25 @@ struct Dir {
 }
 
 /// A dataset that is in the pool.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Placed {
     dir: Dir,
     head: u64,
+    /// The snapshot it descends from.
+    origin: u64,
+    /// Oldest first.
+    snapshots: Vec<u64>,
+    /// For each snapshot the table of its clones; 0 when it has none.
+    next_clones: Vec<u64>,
+    /// The table of all clones of its snapshots, or 0.
+    clones: u64,
+}
+
+impl Placed {
+    /// Its oldest snapshot, or else its head: what the snapshot that it descends from leads to.
+    fn oldest(&self) -> u64 {
+        self.snapshots.first().copied().unwrap_or(self.head)
+    }
 }
 
 /// The layer, once all of it but the space totals is written.
@@ -51,7 +69,6 @@ pub(crate) struct Dsl {
     free: Dir,
     origin: Dir,
     origin_head: u64,
-    origin_snapshot: u64,
     clones: u64,
     datasets: Vec<Placed>,
     pub(crate) usage: features::Usage,
@@ -70,6 +87,7 @@ struct Dataset<'a> {
     unique: u64,
     pointer: &'a BlockPointer,
     next_clones: u64,
+    holds: u64,
 }
 
 /// An object that lists no block pointers.
@@ -93,6 +111,7 @@ struct Builder<'a, 'm> {
     objects: &'a mut ObjectSet,
     seed: Seed,
     created: u64,
+    enabled: &'a FeatureSet,
     usage: features::Usage,
 }
 
@@ -103,10 +122,12 @@ impl Dsl {
         objects: &mut ObjectSet,
         seed: Seed,
         created: u64,
+        enabled: &FeatureSet,
         plan: &[Planned],
         contents: &[Vec<Version>],
     ) -> Result<Dsl, WriteError> {
-        let mut builder = Builder { media, objects, seed, created, usage: features::Usage::default() };
+        let mut builder =
+            Builder { media, objects, seed, created, enabled, usage: features::Usage::default() };
         let dirs: Vec<Dir> = plan.iter().map(|_| builder.add_dir()).collect();
         let (mos, free, origin) = (builder.add_dir(), builder.add_dir(), builder.add_dir());
 
@@ -120,22 +141,35 @@ impl Dsl {
             object_type::DSL_DATASET,
             Vec::new(),
         ));
-        let mut datasets = Vec::new();
-        // The oldest dataset of each chain descends from the origin; each head is a clone of it.
-        let mut next_clones = builder.zap("next clones", 0);
-        let mut clones = builder.zap("clones", 0);
-        for ((planned, versions), dir) in plan.iter().zip(contents).zip(&dirs) {
-            let (head, oldest) = builder.add_dataset(planned, versions, *dir, origin_snapshot)?;
-            next_clones.add_u64(format!("{oldest:x}"), oldest);
-            clones.add_u64(format!("{head:x}"), head);
-            datasets.push(Placed { dir: *dir, head });
+        let mut placed: BTreeMap<usize, Placed> = BTreeMap::new();
+        for at in writing_order(plan) {
+            let origin = match plan[at].origin {
+                Some(Origin { dataset, snapshot }) => placed[&dataset].snapshots[snapshot],
+                None => origin_snapshot,
+            };
+            placed.insert(at, builder.add_dataset(plan, contents, at, dirs[at], origin)?);
         }
-        let next_clones = builder.add_zap(object_type::NEXT_CLONES, &next_clones)?;
-        let clones = builder.add_zap(object_type::DSL_CLONES, &clones)?;
-        builder.set_origin(origin, origin_head, origin_snapshot, plan.len() as u64, next_clones)?;
+        let datasets: Vec<Placed> = placed.into_values().collect();
+        let ordinary: Vec<&Placed> =
+            datasets.iter().filter(|placed| placed.origin == origin_snapshot).collect();
+        let next_clones = builder.objects.add(Dnode::new(object_type::NEXT_CLONES));
+        let clones = builder.objects.add(Dnode::new(object_type::DSL_CLONES));
+        builder.set_members(next_clones, ordinary.iter().map(|placed| placed.oldest()))?;
+        builder.set_members(clones, ordinary.iter().map(|placed| placed.head))?;
+        builder.set_origin(origin, origin_head, origin_snapshot, ordinary.len() as u64, next_clones)?;
+        for origin in datasets.iter().filter(|origin| origin.clones != 0) {
+            let all: Vec<&Placed> =
+                datasets.iter().filter(|clone| origin.snapshots.contains(&clone.origin)).collect();
+            let tables = origin.snapshots.iter().zip(&origin.next_clones);
+            for (snapshot, table) in tables.filter(|(_, table)| **table != 0) {
+                let own = all.iter().filter(|clone| clone.origin == *snapshot);
+                builder.set_members(*table, own.map(|clone| clone.oldest()))?;
+            }
+            builder.set_members(origin.clones, all.iter().map(|clone| clone.head))?;
+        }
         builder.set_tables(plan, &dirs, [("$MOS", mos), ("$FREE", free), ("$ORIGIN", origin)])?;
         let usage = builder.usage;
-        Ok(Dsl { created, mos, free, origin, origin_head, origin_snapshot, clones, datasets, usage })
+        Ok(Dsl { created, mos, free, origin, origin_head, clones, datasets, usage })
     }
 
     /// The object of the pool's root directory.
@@ -152,7 +186,7 @@ impl Dsl {
     pub(crate) fn settle(&self, objects: &mut ObjectSet, plan: &[Planned], totals: &[Totals], mos: Space) {
         for ((placed, planned), totals) in self.datasets.iter().zip(plan).zip(totals) {
             let parent = planned.parent.map_or(0, |parent| self.datasets[parent].dir.object);
-            self.set_dir(objects, placed.dir, placed.head, parent, self.origin_snapshot, totals, 0);
+            self.set_dir(objects, placed.dir, placed.head, parent, placed.origin, totals, placed.clones);
         }
         let root = self.root_dir();
         let mos_totals = Totals {
@@ -267,81 +301,116 @@ impl Builder<'_, '_> {
         Ok(object)
     }
 
-    /// Adds a dataset object; one that uses features carries a table of them, as its data.
-    fn add_dataset_object(&mut self, features: &BTreeSet<Feature>) -> Result<u64, WriteError> {
-        let kind = if features.is_empty() { object_type::DSL_DATASET } else { object_type::ZAP_METADATA };
+    /// Adds a dataset object; one that uses features or has bookmarks carries a table about it, as its data.
+    fn add_dataset_object(
+        &mut self,
+        features: &BTreeSet<Feature>,
+        bookmarks: Option<u64>,
+    ) -> Result<u64, WriteError> {
+        let has_table = !features.is_empty() || bookmarks.is_some();
+        let kind = if has_table { object_type::ZAP_METADATA } else { object_type::DSL_DATASET };
         let object = self.objects.add(Dnode::with_bonus(kind, object_type::DSL_DATASET, Vec::new()));
-        if !features.is_empty() {
+        if has_table {
             let mut zap = self.zap("dataset features", object);
             features.iter().for_each(|feature| zap.add_u64(feature.guid(), 0));
+            if let Some(bookmarks) = bookmarks {
+                // The field is called like the feature.
+                zap.add_u64(Feature::Bookmarks.guid(), bookmarks);
+            }
             self.set_zap(object, &zap)?;
-            self.usage.add(features.iter().copied());
+            self.usage.add(features.iter().copied().chain(bookmarks.map(|_| Feature::Bookmarks)));
         }
         Ok(object)
     }
 
-    /// Adds the head of a dataset and its snapshots; gives the objects of the head and of the oldest of them all.
+    /// Fills a table that is a set of objects.
+    fn set_members(&mut self, table: u64, members: impl Iterator<Item = u64>) -> Result<(), WriteError> {
+        let mut zap = self.zap("set of objects", table);
+        members.for_each(|object| zap.add_u64(format!("{object:x}"), object));
+        self.set_zap(table, &zap)
+    }
+
+    /// Adds the head of a dataset and its snapshots, which descend from `origin`.
     fn add_dataset(
         &mut self,
-        planned: &Planned,
-        versions: &[Version],
+        plan: &[Planned],
+        contents: &[Vec<Version>],
+        at: usize,
         dir: Dir,
         origin: u64,
-    ) -> Result<(u64, u64), WriteError> {
+    ) -> Result<Placed, WriteError> {
+        let (planned, versions) = (&plan[at], &contents[at]);
         let seed = self.seed.part(planned.name.as_str());
         let states: Vec<&Version> = planned.states.iter().map(|state| &versions[*state]).collect();
         let newest = states.len() - 1;
-        let head = self.add_dataset_object(&states[newest].features)?;
+        // A state that is the same as the one before let go of nothing; the oldest of a clone let go of what its origin has.
+        let dead = |i: usize| match planned.states.get(i) {
+            Some(state) if i == 0 || planned.states[i - 1] != *state => versions[*state].dead.as_slice(),
+            _ => &[],
+        };
+        let bookmarks = self.add_bookmarks(planned, &seed, &states, &dead)?;
+        let head = self.add_dataset_object(&states[newest].features, bookmarks)?;
         let snapshots: Vec<u64> = states[..newest]
             .iter()
-            .map(|version| self.add_dataset_object(&version.features))
+            .map(|version| self.add_dataset_object(&version.features, None))
             .collect::<Result<_, _>>()?;
         let mut names = self.zap("snapshot names", head);
-        planned.snapshots.iter().zip(&snapshots).for_each(|(name, object)| names.add_u64(name, *object));
+        for (snapshot, object) in planned.snapshots.iter().zip(&snapshots) {
+            names.add_u64(&snapshot.name, *object);
+        }
         let snapshot_names = self.add_zap(object_type::DSL_SNAPSHOT_MAP, &names)?;
 
-        let chain: Vec<u64> = snapshots.iter().copied().chain([head]).collect();
-        let mut previous = (origin, txg::ORIGIN);
-        // A deadlist has one key per older snapshot but the newest of them (OpenZFS adds a key when the next one is taken).
-        let mut keys = vec![0];
+        let clones: Vec<u64> =
+            (0..newest).map(|snapshot| clones(plan, Origin { dataset: at, snapshot }).len() as u64).collect();
+        let mut table = |kind, is_needed| if is_needed { self.objects.add(Dnode::new(kind)) } else { 0 };
+        let placed = Placed {
+            dir,
+            head,
+            origin,
+            next_clones: clones.iter().map(|count| table(object_type::NEXT_CLONES, *count > 0)).collect(),
+            clones: table(object_type::DSL_CLONES, clones.iter().any(|count| *count > 0)),
+            snapshots,
+        };
+        let chain: Vec<u64> = placed.snapshots.iter().copied().chain([head]).collect();
+        let mut previous = origin;
         for (i, object) in chain.iter().enumerate() {
             let is_head = i == newest;
             let version = states[i];
-            // A state that is the same as the one before let go of nothing.
-            let dead = |i: usize| match planned.states.get(i) {
-                Some(state) if i > 0 && planned.states[i - 1] != *state => versions[*state].dead.as_slice(),
-                _ => &[],
-            };
-            let deadlist = self.add_deadlist(&keys, dead(i))?;
-            keys.push(previous.1);
-            let created_txg = if is_head { txg::CREATED } else { txg::snapshot(i) };
+            let previous_txg = previous_txg(plan, planned, i);
+            let deadlist = self.add_deadlist(&deadlist_keys(plan, planned, i), dead(i))?;
+            let created_txg = if is_head { planned.created_txg() } else { planned.state_txg(i) };
             let unique = if is_head {
-                Own::of(planned, versions).unique
+                Own::of(planned, versions, base(plan, contents, planned)).unique
             } else {
-                // Nobody else has what is neither in the snapshot before nor in the next one.
-                total(dead(i + 1).iter().filter(|pointer| pointer.birth() > previous.1)).referenced
+                // Nobody else has what is neither in the snapshot before nor in the next one; clones do not count.
+                total(dead(i + 1).iter().filter(|pointer| pointer.birth() > previous_txg)).referenced
+            };
+            let holds = match planned.snapshots.get(i) {
+                Some(snapshot) => self.add_holds(&snapshot.holds)?,
+                None => 0,
             };
             let bonus = self.dataset_bonus(
                 &seed,
                 i as u64,
                 &Dataset {
                     dir: dir.object,
-                    previous: Some(previous),
+                    previous: Some((previous, previous_txg)),
                     next: chain.get(i + 1).copied().unwrap_or(0),
                     snapshot_names: if is_head { snapshot_names } else { 0 },
-                    children: u64::from(!is_head),
+                    children: clones.get(i).map_or(0, |clones| 1 + clones),
                     created_txg,
                     deadlist,
                     space: version.space,
                     unique,
                     pointer: &version.pointer,
-                    next_clones: 0,
+                    next_clones: placed.next_clones.get(i).copied().unwrap_or(0),
+                    holds,
                 },
             );
             self.objects.get_mut(*object).bonus = bonus;
-            previous = (*object, created_txg);
+            previous = *object;
         }
-        Ok((head, chain[0]))
+        Ok(placed)
     }
 
     /// Fills in `$ORIGIN` and its snapshot, from which `filesystems` descend.
@@ -369,6 +438,7 @@ impl Builder<'_, '_> {
             unique: 0,
             pointer: &BlockPointer::HOLE,
             next_clones: 0,
+            holds: 0,
         };
         let snapshot_deadlist = self.add_deadlist(&[], &[])?;
         let head_deadlist = self.add_deadlist(&[0], &[])?;
@@ -422,7 +492,8 @@ impl Builder<'_, '_> {
             FLAG_UNIQUE_ACCURATE,
         ];
         fields.extend(dataset.pointer.words());
-        fields.push(dataset.next_clones);
+        let properties = 0;
+        fields.extend([dataset.next_clones, properties, dataset.holds]);
         fields.resize(DATASET_WORDS, 0);
         words(&fields)
     }

@@ -25,7 +25,7 @@ pub enum WriteError {
     /// The content does not fit. All of it was read and compressed to find out how much is needed.
     #[error("the content does not fit into {size} bytes: at least {needed} bytes are needed")]
     TooSmall {
-        /// The size of the vdev.
+        /// The size of all vdevs together.
         size: u64,
         /// A size on which the content fits.
         needed: u64,
@@ -47,7 +47,21 @@ pub enum WriteError {
     /// Two datasets, or two snapshots of one dataset, have the same name.
     #[error("`{0}` is given twice")]
     Duplicate(String),
-    /// There are as many outputs as there are paths of devices, at least one.
+    /// A clone or a bookmark names a snapshot that is not in the pool.
+    #[error("`{what}` needs the snapshot `{snapshot}`, which is not given")]
+    NoSnapshot {
+        /// The clone or bookmark.
+        what: String,
+        /// The snapshot.
+        snapshot: String,
+    },
+    /// A dataset descends from a snapshot of itself, perhaps through other clones.
+    #[error("`{0}` is a clone of itself")]
+    CircularOrigin(String),
+    /// A pool has 1 to 256 top-level vdevs, each with at least one device.
+    #[error("a pool needs 1 to 256 vdevs, each with a device")]
+    BadVdevs,
+    /// There are as many outputs as there are paths of devices.
     #[error("a pool on {paths} devices cannot be written to {outputs} outputs")]
     Outputs {
         /// Paths of devices in the specification.
@@ -56,7 +70,7 @@ pub enum WriteError {
         outputs: usize,
     },
     /// A volume has no size, one that is not a multiple of its block size, more data than room, a block size that is not a
-    /// power of two from 512 bytes to 16 MiB, or snapshots of another kind.
+    /// power of two from 512 bytes to 16 MiB, or snapshots or an origin of another kind.
     #[error("the volume `{dataset}` cannot have its sizes")]
     BadVolume {
         /// The volume.

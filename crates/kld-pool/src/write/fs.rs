@@ -17,6 +17,7 @@ use crate::format::blkptr::BlockPointer;
 use crate::format::dnode::{Dnode, FLAG_BYTES_ACCOUNTED, FLAG_OBJECTS_ACCOUNTED, SLOT, object_type};
 use crate::format::zap::Zap;
 use crate::tree::{Data, Kind, Node, NodeId, ReadError, Tree};
+use crate::write::blocks::Blocks;
 use crate::write::error::WriteError;
 use crate::write::media::Media;
 use crate::write::objset::{Legacy, ObjectSet, Part};
@@ -76,6 +77,7 @@ struct Inventory<'a> {
 }
 
 /// A file system of which one version after the other is written.
+#[derive(Clone)]
 pub(crate) struct Writer<'a> {
     dataset: &'a str,
     seed: Seed,
@@ -90,7 +92,7 @@ pub(crate) struct Writer<'a> {
 }
 
 /// Numbers that objects keep through all versions.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Numbers {
     /// By first name, whether it is a directory, and slots: a number never changes its kind.
     known: BTreeMap<(Vec<u8>, bool, u8), Number>,
@@ -120,6 +122,12 @@ impl<'a> Writer<'a> {
             legacy: Legacy::default(),
             tables: None,
         }
+    }
+
+    /// A clone, whose next version follows the last one that was written here. Hashes of tables go on from the same
+    /// numbers: a table that does not change stays the same block.
+    pub(crate) fn branch(&self, dataset: &'a str, layout: Layout) -> Writer<'a> {
+        Writer { dataset, layout, ..self.clone() }
     }
 
     /// Writes `tree` as the next version.
@@ -254,13 +262,14 @@ impl<'a> Writer<'a> {
                 continue;
             }
             let object = inventory.object(*id);
+            let before = objects.before(Part::Object(object));
             let job = Job {
                 object,
                 data,
                 len: data.len(),
-                block_size: block_size(data, self.layout.record_size),
+                block_size: block_size(data, self.layout.record_size, before.as_deref()),
                 object_type: object_type::PLAIN_FILE,
-                before: objects.before(Part::Object(object)),
+                before,
             };
             if job.block_size > OLD_MAX_BLOCK {
                 self.features.insert(Feature::LargeBlocks);
@@ -414,9 +423,16 @@ impl<'a> Inventory<'a> {
     }
 }
 
-/// A file that fits into one record is one block of its own size; a larger one is made of records.
-fn block_size(data: &Data, record_size: u64) -> u64 {
-    if data.len() <= record_size { data.len().next_multiple_of(SECTOR as u64) } else { record_size }
+/// A file that fits into one record is one block of its own size; a larger one is made of records. What a clone has from
+/// its origin keeps its blocks, whatever the records of the clone are.
+fn block_size(data: &Data, record_size: u64, before: Option<&Blocks>) -> u64 {
+    let alone = data.len().next_multiple_of(SECTOR as u64);
+    match before.map(|before| (before.block_size, before.depth)) {
+        Some((size, 1)) if size == alone => size,
+        Some((size, 2..)) if data.len() > size => size,
+        _ if data.len() <= record_size => alone,
+        _ => record_size,
+    }
 }
 
 /// The tables every file system has, at fixed numbers before the first file.

@@ -39,7 +39,7 @@ pub(crate) enum Part {
 }
 
 /// What one version of an object set leaves to the next.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Legacy {
     next: u64,
     parts: BTreeMap<Part, Arc<Blocks>>,

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::features::{Feature, FeatureSet, short_name};
 use crate::format::hasher::Algorithm;
-use crate::name::{DatasetName, check_snapshot};
+use crate::name::{DatasetName, check_bookmark, check_hold, check_snapshot};
 use crate::properties::{Effective, Properties};
-use crate::spec::{Content, DatasetSpec, PoolSpec};
+use crate::spec::{Content, DatasetSpec, PoolSpec, SnapshotSpec};
 use crate::write::error::WriteError;
+use crate::write::origins::{self, Origin};
 use crate::write::txg;
 
 /// A dataset to be written.
@@ -19,18 +20,36 @@ pub(crate) struct Planned<'a> {
     /// None when nothing is set.
     pub(crate) properties: Option<&'a Properties>,
     pub(crate) effective: Effective,
-    /// Names of its snapshots, oldest first.
-    pub(crate) snapshots: Vec<&'a str>,
+    /// The snapshot it is a clone of.
+    pub(crate) origin: Option<Origin>,
+    /// Its snapshots, oldest first.
+    pub(crate) snapshots: &'a [SnapshotSpec],
+    /// Its bookmarks: name, and place in `snapshots`.
+    pub(crate) bookmarks: Vec<(&'a str, usize)>,
     /// What is different among its snapshots and its head, oldest first.
     pub(crate) versions: Vec<&'a Content>,
     /// For each snapshot and last the head, its place in `versions`.
     pub(crate) states: Vec<usize>,
+    /// Transaction group of its oldest state.
+    pub(crate) first_txg: u64,
+    /// Whether blocks must be remembered: a later version, of the dataset or of a clone, shares them.
+    pub(crate) remembers: bool,
 }
 
 impl Planned<'_> {
+    /// The transaction group of a snapshot, or behind the last of them of what the head holds.
+    pub(crate) fn state_txg(&self, state: usize) -> u64 {
+        self.first_txg + state as u64
+    }
+
+    /// The transaction group that made the dataset.
+    pub(crate) fn created_txg(&self) -> u64 {
+        self.first_txg - txg::CREATED_BEFORE
+    }
+
     /// The transaction group a version is born in: when the first that holds it was taken.
     pub(crate) fn birth(&self, version: usize) -> u64 {
-        txg::snapshot(self.states.iter().position(|state| *state == version).unwrap_or(0))
+        self.state_txg(self.states.iter().position(|state| *state == version).unwrap_or(0))
     }
 
     pub(crate) fn is_volume(&self) -> bool {
@@ -55,13 +74,7 @@ pub(crate) fn plan(spec: &PoolSpec) -> Result<Vec<Planned<'_>>, WriteError> {
         if given.insert(&dataset.name, dataset).is_some() {
             return Err(WriteError::Duplicate(dataset.name.to_string()));
         }
-        let mut seen = BTreeSet::new();
-        for snapshot in &dataset.snapshots {
-            check_snapshot(&dataset.name, &snapshot.name)?;
-            if !seen.insert(&snapshot.name) {
-                return Err(WriteError::Duplicate(format!("{}@{}", dataset.name, snapshot.name)));
-            }
-        }
+        check_names(dataset)?;
         let mut name = Some(dataset.name.clone());
         while let Some(present) = name {
             name = present.parent();
@@ -77,25 +90,29 @@ pub(crate) fn plan(spec: &PoolSpec) -> Result<Vec<Planned<'_>>, WriteError> {
         let inherited = parent.map_or_else(Effective::default, |parent| planned[parent].effective);
         let properties = dataset.map(|dataset| &dataset.properties);
         index.insert(name.clone(), planned.len());
-        let (versions, states) = dataset.map_or((vec![&Content::Empty], vec![0]), |dataset| states(dataset));
-        if let Some(parent) = parent
-            && planned[parent].is_volume()
-        {
-            return Err(WriteError::BelowVolume(name.to_string()));
-        }
+        let (versions, states) =
+            dataset.map_or((vec![&Content::Empty], vec![0]), |dataset| states(dataset, None));
         planned.push(Planned {
             name,
             parent,
             properties,
             effective: properties.map_or(inherited, |properties| inherited.with(properties)),
-            snapshots: dataset.map_or(Vec::new(), |dataset| {
-                dataset.snapshots.iter().map(|one| one.name.as_str()).collect()
-            }),
+            origin: None,
+            snapshots: dataset.map_or(&[], |dataset| &dataset.snapshots),
+            bookmarks: dataset.map_or(Ok(Vec::new()), |dataset| bookmarks(dataset))?,
             versions,
             states,
+            first_txg: txg::BIRTH,
+            remembers: false,
         });
     }
-    planned.iter().try_for_each(|dataset| check(dataset, &spec.properties.features()))?;
+    origins::resolve(&mut planned, &given)?;
+    for dataset in &planned {
+        if dataset.parent.is_some_and(|parent| planned[parent].is_volume()) {
+            return Err(WriteError::BelowVolume(dataset.name.to_string()));
+        }
+        check(dataset, origins::content(&planned, dataset), &spec.properties.features())?;
+    }
     if let Some(bootfs) = &spec.bootfs
         && !index.contains_key(bootfs)
     {
@@ -104,12 +121,57 @@ pub(crate) fn plan(spec: &PoolSpec) -> Result<Vec<Planned<'_>>, WriteError> {
     Ok(planned)
 }
 
-/// The distinct contents of a dataset, oldest first, and which of them each snapshot and the head has.
-fn states(dataset: &DatasetSpec) -> (Vec<&Content>, Vec<usize>) {
-    let mut newer = &dataset.content;
+/// Fails when snapshots, holds or bookmarks have impossible names.
+fn check_names(dataset: &DatasetSpec) -> Result<(), WriteError> {
+    let name = &dataset.name;
+    let mut seen = BTreeSet::new();
+    let mut add = |name: String| match seen.replace(name) {
+        Some(name) => Err(WriteError::Duplicate(name)),
+        None => Ok(()),
+    };
+    for snapshot in &dataset.snapshots {
+        check_snapshot(name, &snapshot.name)?;
+        add(format!("{name}@{}", snapshot.name))?;
+        for tag in &snapshot.holds {
+            check_hold(tag)?;
+            // No other name has a blank in front of an `@`.
+            add(format!("{tag} @{}", snapshot.name))?;
+        }
+    }
+    for bookmark in &dataset.bookmarks {
+        check_bookmark(name, &bookmark.name)?;
+        add(format!("{name}#{}", bookmark.name))?;
+    }
+    Ok(())
+}
+
+/// The bookmarks of a dataset with the places of their snapshots.
+fn bookmarks(dataset: &DatasetSpec) -> Result<Vec<(&str, usize)>, WriteError> {
+    let place = |name: &str| dataset.snapshots.iter().position(|snapshot| snapshot.name == name);
+    let found = dataset.bookmarks.iter().map(|bookmark| {
+        let snapshot = place(&bookmark.snapshot).ok_or_else(|| WriteError::NoSnapshot {
+            what: format!("{}#{}", dataset.name, bookmark.name),
+            snapshot: format!("{}@{}", dataset.name, bookmark.snapshot),
+        })?;
+        Ok((bookmark.name.as_str(), snapshot))
+    });
+    found.collect()
+}
+
+/// The distinct contents of a dataset, oldest first, and which of them each snapshot and the head has. A clone for which
+/// nothing is given has what its origin holds.
+pub(crate) fn states<'a>(
+    dataset: &'a DatasetSpec,
+    origin: Option<&'a Content>,
+) -> (Vec<&'a Content>, Vec<usize>) {
+    let given = |content: &'a Content| match (content, origin) {
+        (Content::Empty, Some(origin)) => origin,
+        _ => content,
+    };
+    let mut newer = given(&dataset.content);
     let mut contents = vec![newer];
     for snapshot in dataset.snapshots.iter().rev() {
-        newer = snapshot.content.as_ref().unwrap_or(newer);
+        newer = snapshot.content.as_ref().map_or(newer, given);
         contents.push(newer);
     }
     let mut versions: Vec<&Content> = Vec::new();
@@ -123,11 +185,12 @@ fn states(dataset: &DatasetSpec) -> (Vec<&Content>, Vec<usize>) {
     (versions, states)
 }
 
-/// Fails when a dataset is not possible by itself, or not with the features of the pool.
-fn check(dataset: &Planned, features: &FeatureSet) -> Result<(), WriteError> {
+/// Fails when a dataset is not possible by itself, with its origin or with the features of the pool.
+fn check(dataset: &Planned, origin: Option<&Content>, features: &FeatureSet) -> Result<(), WriteError> {
     const OLD_MAX_BLOCK: u64 = 128 << 10;
     let name = || dataset.name.to_string();
-    let volumes = dataset.versions.iter().filter_map(|version| match version {
+    let contents = || origin.into_iter().chain(dataset.versions.iter().copied());
+    let volumes = contents().filter_map(|version| match version {
         Content::Volume(volume) => Some(volume),
         Content::Empty | Content::Files(_) => None,
     });
@@ -146,7 +209,7 @@ fn check(dataset: &Planned, features: &FeatureSet) -> Result<(), WriteError> {
         }
         block_sizes.push(volume.block_size);
     }
-    if !block_sizes.is_empty() && block_sizes.len() < dataset.versions.len() {
+    if !block_sizes.is_empty() && block_sizes.len() < contents().count() {
         return Err(WriteError::BadVolume { dataset: name() });
     }
     if dataset.is_volume() {
@@ -183,6 +246,7 @@ fn check(dataset: &Planned, features: &FeatureSet) -> Result<(), WriteError> {
         (block_size.is_none() && record_size > OLD_MAX_BLOCK, "recordsize", Feature::LargeBlocks),
         (block_size.is_some_and(|size| size > OLD_MAX_BLOCK), "volblocksize", Feature::LargeBlocks),
         (block_size.is_none() && large_dnodes, "dnodesize", Feature::LargeDnode),
+        (!dataset.bookmarks.is_empty(), "bookmarks", Feature::Bookmarks),
     ] {
         if is_needed && !features.has(feature) {
             return Err(WriteError::FeatureDisabled {
@@ -199,6 +263,7 @@ fn check(dataset: &Planned, features: &FeatureSet) -> Result<(), WriteError> {
 mod tests {
     use super::*;
     use crate::codec::Compression;
+    use crate::spec::BookmarkSpec;
 
     fn spec(names: &[&str]) -> PoolSpec {
         let mut spec = PoolSpec::new("p".parse().unwrap(), 1 << 30, [0; 32]);
@@ -231,5 +296,19 @@ mod tests {
         let mut bootfs = spec(&["p/a"]);
         bootfs.bootfs = Some("p/b".parse().unwrap());
         assert_eq!(error(&bootfs), "the dataset to boot from, `p/b`, is not given");
+        let mut marked = spec(&["p/a"]);
+        marked.datasets[0].bookmarks = vec![BookmarkSpec { name: "m".to_owned(), snapshot: "s".to_owned() }];
+        assert_eq!(error(&marked), "`p/a#m` needs the snapshot `p/a@s`, which is not given");
+        marked.datasets[0].snapshots = vec!["s".into()];
+        assert!(plan(&marked).is_ok());
+        marked.properties.set("compatibility", "grub2-2.06").unwrap();
+        assert_eq!(
+            error(&marked),
+            "`bookmarks` of `p/a` needs feature `bookmarks`, which is not in the pool's `compatibility`"
+        );
+        let mut held = spec(&["p/a"]);
+        held.datasets[0].snapshots = vec!["s".into()];
+        held.datasets[0].snapshots[0].holds = vec!["x".to_owned(), "x".to_owned()];
+        assert_eq!(error(&held), "`x @s` is given twice");
     }
 }

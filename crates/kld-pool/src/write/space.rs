@@ -111,6 +111,17 @@ impl std::ops::Add for Space {
     }
 }
 
+impl std::ops::Sub for Space {
+    type Output = Space;
+    fn sub(self, other: Space) -> Space {
+        Space {
+            referenced: self.referenced - other.referenced,
+            compressed: self.compressed - other.compressed,
+            uncompressed: self.uncompressed - other.uncompressed,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -21,10 +21,12 @@ pub(crate) struct Totals {
     pub(crate) head_reserved: u64,
 }
 
-/// What a dataset takes with its snapshots.
+/// What a dataset takes with its snapshots. What a clone has from its origin is charged to the origin's dataset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Own {
-    /// What its head refers to.
+    /// Bytes that its head refers to.
+    pub(crate) referenced: u64,
+    /// What its head has of its own.
     pub(crate) head: Space,
     /// What only snapshots still hold.
     pub(crate) snapshots: Space,
@@ -33,20 +35,27 @@ pub(crate) struct Own {
 }
 
 impl Own {
-    pub(crate) fn of(planned: &Planned, versions: &[Version]) -> Own {
-        let dead = versions.iter().flat_map(|version| &version.dead);
+    /// `origin` is what a clone descends from, and the transaction group of that snapshot.
+    pub(crate) fn of(planned: &Planned, versions: &[Version], origin: Option<(&Version, u64)>) -> Own {
+        let after = origin.map_or(0, |(_, txg)| txg);
+        let dead = || versions.iter().flat_map(|version| &version.dead);
         let head = planned.states.last().map_or(0, |state| *state);
         let space = versions[head].space;
         let is_head_alone = planned.states.iter().filter(|state| **state == head).count() == 1;
-        let born = match head.checked_sub(1) {
-            None => space.referenced,
-            Some(before) => {
-                space.referenced + total(&versions[head].dead).referenced - versions[before].space.referenced
-            }
+        let before = match head.checked_sub(1) {
+            Some(before) => Some(&versions[before]),
+            None => origin.map(|(version, _)| version),
         };
+        let born = space.referenced + total(&versions[head].dead).referenced
+            - before.map_or(0, |before| before.space.referenced);
+        // Of the origin's blocks the head has those that no version let go of.
+        let inherited = origin.map_or(Space::default(), |(version, _)| {
+            version.space - total(dead().filter(|pointer| pointer.birth() <= after))
+        });
         Own {
-            head: space,
-            snapshots: dead.map(Space::of).fold(Space::default(), |sum, space| sum + space),
+            referenced: space.referenced,
+            head: space - inherited,
+            snapshots: total(dead().filter(|pointer| pointer.birth() > after)),
             unique: if is_head_alone { born } else { 0 },
         }
     }
@@ -105,7 +114,7 @@ pub(crate) fn totals(plan: &[Planned], own: &[Own], mos: Space) -> Vec<Totals> {
 /// Fails when a dataset uses more than it may.
 pub(crate) fn check_quotas(plan: &[Planned], own: &[Own], totals: &[Totals]) -> Result<(), WriteError> {
     for ((planned, own), totals) in plan.iter().zip(own).zip(totals) {
-        for (property, used) in [("quota", totals.used), ("refquota", own.head.referenced)] {
+        for (property, used) in [("quota", totals.used), ("refquota", own.referenced)] {
             if let Some(limit) = planned.bytes(property)
                 && used > limit
             {
@@ -143,7 +152,7 @@ mod tests {
         let plan = plan(&spec).unwrap();
         let own = |referenced| {
             let head = Space { referenced, compressed: 1, uncompressed: 2 };
-            let mut own = [Own { head, unique: referenced, ..Own::default() }; 4];
+            let mut own = [Own { referenced, head, unique: referenced, ..Own::default() }; 4];
             own[3].unique = 0;
             own
         };

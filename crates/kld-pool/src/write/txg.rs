@@ -1,9 +1,11 @@
 //! Transaction groups: the pool is written as if one had done it all.
 
-/// Birth of every block.
+/// Birth of the oldest blocks.
 pub(crate) const BIRTH: u64 = 10;
-/// When the datasets were made.
-pub(crate) const CREATED: u64 = BIRTH - 2;
+/// How long before its oldest state a dataset was made.
+pub(crate) const CREATED_BEFORE: u64 = 2;
+/// How long after its origin was taken a clone has its oldest state.
+pub(crate) const CLONE_AFTER: u64 = CREATED_BEFORE + 1;
 /// When the vdev was added and the features were enabled.
 pub(crate) const POOL_CREATED: u64 = 4;
 /// The snapshot that every dataset descends from (`$ORIGIN@$ORIGIN`).
@@ -12,12 +14,7 @@ pub(crate) const ORIGIN: u64 = 1;
 /// groups (`TXG_DEFER_SIZE` and the ones in flight), which here would be the whole pool.
 const SETTLED: u64 = 6;
 
-/// When snapshot `index` (0 is the oldest) of a dataset was taken: not before the blocks it holds were born.
-pub(crate) fn snapshot(index: usize) -> u64 {
-    BIRTH + index as u64
-}
-
-/// The uberblock's group, for a pool whose longest chain has `snapshots` snapshots.
-pub(crate) fn uberblock(snapshots: usize) -> u64 {
-    snapshot(snapshots) + SETTLED
+/// The uberblock's group, for a pool whose youngest blocks were born in `newest`.
+pub(crate) fn uberblock(newest: u64) -> u64 {
+    newest + SETTLED
 }

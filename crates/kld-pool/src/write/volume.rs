@@ -21,6 +21,7 @@ const CONTENT: u64 = 1;
 const PROPERTIES: u64 = 2;
 
 /// A volume of which one version after the other is written.
+#[derive(Clone)]
 pub(crate) struct Writer<'a> {
     dataset: &'a str,
     seed: Seed,
@@ -32,6 +33,11 @@ pub(crate) struct Writer<'a> {
 impl<'a> Writer<'a> {
     pub(crate) fn new(dataset: &'a str, seed: Seed, settings: Settings) -> Writer<'a> {
         Writer { dataset, seed, settings, features: BTreeSet::new(), legacy: Legacy::default() }
+    }
+
+    /// A clone, whose next version follows the last one that was written here.
+    pub(crate) fn branch(&self, dataset: &'a str, settings: Settings) -> Writer<'a> {
+        Writer { dataset, settings, ..self.clone() }
     }
 
     /// Writes `volume`, whose sizes are checked, as the next version.

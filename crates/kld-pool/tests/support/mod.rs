@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use kld_pool::tree::{Data, Kind, Meta, Timestamp, Tree};
-use kld_pool::{Content, DatasetSpec, PoolSpec, Summary, VdevType, WriteAt, write_pool};
+use kld_pool::{Content, DatasetSpec, PoolSpec, SnapshotSpec, Summary, VdevType, WriteAt, write_pool};
 
 /// Deterministic pseudo-random numbers (splitmix64).
 pub(crate) struct Random(pub(crate) u64);
@@ -108,7 +108,7 @@ pub(crate) fn random_tree(random: &mut Random, count: usize) -> Tree {
 pub(crate) fn pool(mib: u64) -> PoolSpec {
     let mut spec = PoolSpec::new("fz".parse().unwrap(), mib << 20, [9; 32]);
     spec.vdev_type = VdevType::File;
-    spec.vdev_paths = vec!["/pool".to_owned()];
+    spec.vdevs[0].paths = vec!["/pool".to_owned()];
     spec.created = 1_700_000_000;
     spec.threads = 2;
     spec
@@ -124,6 +124,79 @@ pub(crate) fn dataset(name: &str, properties: &[(&str, &str)], tree: Option<Tree
 /// Seconds that zdb may take: it takes one or two, and may wait for ever for what it cannot read (then its status is 124).
 const ZDB_LIMIT: &str = "120";
 
+pub(crate) fn meta() -> Meta {
+    Meta::root(0o644, Timestamp { sec: 1_700_000_000, nsec: 0 })
+}
+
+/// A snapshot of `tree`.
+pub(crate) fn snapshot(name: &str, tree: &Tree) -> SnapshotSpec {
+    SnapshotSpec { content: Some(Content::Files(tree.clone())), ..name.into() }
+}
+
+/// The same content in memory of its own: known to be the same only by reading it.
+pub(crate) fn copy(tree: &Tree) -> Tree {
+    let mut copy = Tree::new();
+    let mut first: BTreeMap<_, Vec<u8>> = BTreeMap::new();
+    for (path, node) in tree.walk() {
+        if let Some(existing) = first.get(&node.id()) {
+            copy.link(existing, &path).unwrap();
+            continue;
+        }
+        let kind = match node.kind() {
+            Kind::File(data) => Kind::File(Data::bytes(data.read().unwrap())),
+            kind => kind.clone(),
+        };
+        copy.insert(&path, node.meta().clone(), kind).unwrap();
+        first.insert(node.id(), path);
+    }
+    copy
+}
+
+/// Some files of a state, read back.
+pub(crate) fn check_state(image: &Image, state: &str, tree: &Tree, random: &mut Random) {
+    let files: Vec<_> =
+        tree.walk().filter(|(_, node)| matches!(node.kind(), Kind::File(data) if !data.is_empty())).collect();
+    for _ in 0..4 {
+        let (path, _) = &files[random.below(files.len())];
+        let path = std::str::from_utf8(path).unwrap();
+        assert!(image.extract(state, path) == tree.read(path).unwrap(), "{state} {path}");
+    }
+}
+
+/// Changes, removes and adds files and attributes here and there.
+pub(crate) fn change(tree: &mut Tree, random: &mut Random) {
+    let paths: Vec<(Vec<u8>, bool)> =
+        tree.walk().skip(1).map(|(path, node)| (path, matches!(node.kind(), Kind::File(_)))).collect();
+    for (path, is_file) in paths {
+        if tree.get(&path).is_none() {
+            continue;
+        }
+        match random.below(20) {
+            0 => drop(tree.remove(&path)),
+            1 if is_file => {
+                let content = random.bytes(200_000);
+                tree.insert(&path, meta(), Kind::File(Data::bytes(content))).unwrap();
+            }
+            2 if is_file => {
+                let mut content = tree.read(&path).unwrap();
+                let middle = content.len() / 2;
+                content[middle..].fill(0);
+                tree.insert(&path, meta(), Kind::File(Data::bytes(content))).unwrap();
+            }
+            3 => tree.meta_mut(&path).unwrap().mtime.sec += 1,
+            4 => {
+                let value = random.bytes(2000);
+                tree.meta_mut(&path).unwrap().xattrs.insert(b"user.new".to_vec(), value);
+            }
+            5 => {
+                let new = [path.as_slice(), b".new"].concat();
+                tree.insert(&new, meta(), Kind::File(Data::bytes(random.bytes(70_000)))).unwrap();
+            }
+            _ => {}
+        }
+    }
+}
+
 /// A pool in a folder of its own.
 pub(crate) struct Image {
     pub(crate) dir: tempfile::TempDir,
@@ -133,11 +206,13 @@ pub(crate) struct Image {
 /// Writes a pool; its devices are `pool.img`, `pool1.img` and so on.
 pub(crate) fn write(spec: &PoolSpec) -> Image {
     let dir = tempfile::tempdir().unwrap();
-    let outs: Vec<File> = (0..spec.vdev_paths.len())
-        .map(|i| {
+    let sizes = spec.vdevs.iter().flat_map(|vdev| vdev.paths.iter().map(|_| vdev.size));
+    let outs: Vec<File> = sizes
+        .enumerate()
+        .map(|(i, size)| {
             let name = if i == 0 { "pool.img".to_owned() } else { format!("pool{i}.img") };
             let out = File::create(dir.path().join(name)).unwrap();
-            out.set_len(spec.size).unwrap();
+            out.set_len(size).unwrap();
             out
         })
         .collect();

@@ -174,7 +174,5 @@ pub(crate) fn copy_of(image: &Path, name: &str) -> PathBuf {
 
 /// A machine on such a copy.
 pub(crate) fn machine_on(disk: &Path) -> Vm {
-    small()
-        .disk(Disk::new(disk, DiskFormat::Qcow2).volatile())
-        .nic(Nic::isolated(Mac::numbered(1)))
+    small().disk(Disk::new(disk, DiskFormat::Qcow2).volatile()).nic(Nic::isolated(Mac::numbered(1)))
 }

@@ -67,7 +67,7 @@ fn write_tank(dir: &Path) -> PathBuf {
     let mut spec = PoolSpec::new("tank".parse().expect("a name"), SIZE, [11; 32]);
     spec.properties.set("compatibility", "openzfs-2.3-linux").expect("a property");
     let dataset = |name: &str| DatasetSpec::new(format!("tank/{name}").parse().expect("a name"));
-    let snapshot = |name: &str, content| SnapshotSpec { name: name.to_owned(), content: Some(content) };
+    let snapshot = |name: &str, content| SnapshotSpec { content: Some(content), ..name.into() };
     for (name, properties, _) in FORMATS {
         let mut format = dataset(name);
         for (property, value) in properties {

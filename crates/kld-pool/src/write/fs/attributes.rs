@@ -120,7 +120,7 @@ pub(crate) struct XattrsTooLarge {
 }
 
 /// The layouts in use.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Layouts {
     numbers: BTreeMap<Vec<u16>, u16>,
 }
