@@ -47,7 +47,7 @@ fn main() -> anyhow::Result<()> {
     spec.threads = args.threads;
     if args.file {
         spec.vdev_type = VdevType::File;
-        spec.vdev_paths = vec![std::path::absolute(&args.output)?.to_string_lossy().into_owned()];
+        spec.vdevs[0].paths = vec![std::path::absolute(&args.output)?.to_string_lossy().into_owned()];
     }
     let mut root = DatasetSpec::new(spec.name.root_dataset());
     root.properties.set("mountpoint", "none")?;
@@ -76,7 +76,7 @@ fn main() -> anyhow::Result<()> {
     }
     let scanned = start.elapsed();
     let out = std::fs::File::create(&args.output)?;
-    out.set_len(spec.size)?;
+    out.set_len(args.size << 20)?;
     let summary = write_pool(&spec, &[&out], &())?;
     let total = start.elapsed();
     let mut stdout = std::io::stdout().lock();

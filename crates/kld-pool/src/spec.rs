@@ -121,14 +121,31 @@ pub enum VdevType {
     File,
 }
 
-/// A pool on one device, or on a mirror of several.
+/// A top-level vdev: one device, or a mirror of several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vdev {
+    /// Size in bytes of each of its devices. It fixes the size of its metaslabs for the life of the pool: give the size of the
+    /// disk the pool will live on, where that is known.
+    pub size: u64,
+    /// Where the importing machine first looks for its devices; it also finds them elsewhere by their labels. Several are
+    /// a mirror.
+    pub paths: Vec<String>,
+}
+
+impl Vdev {
+    /// A vdev of one device.
+    pub fn disk(size: u64, path: impl Into<String>) -> Vdev {
+        Vdev { size, paths: vec![path.into()] }
+    }
+}
+
+/// A pool on one or several top-level vdevs.
 #[derive(Clone, Debug)]
 pub struct PoolSpec {
     /// Its name.
     pub name: PoolName,
-    /// Size of the vdev in bytes: that of the partition, of each of a mirror. It fixes the size of metaslabs for the life of the pool: give the
-    /// size of the disk the pool will live on, where that is known.
-    pub size: u64,
+    /// Its top-level vdevs, at least one. Blocks are spread over them, copies of a block lie on different ones.
+    pub vdevs: Vec<Vdev>,
     /// log2 of the smallest write, 9 to 16; 12 is right for nearly all disks.
     pub ashift: u8,
     /// GUIDs and hash salts derive from it: pools with equal seeds must never meet on one machine.
@@ -142,9 +159,6 @@ pub struct PoolSpec {
     pub bootfs: Option<DatasetName>,
     /// Pool properties.
     pub properties: PoolProperties,
-    /// Where the importing machine first looks for the devices; it also finds them elsewhere by their labels. Several are
-    /// a mirror.
-    pub vdev_paths: Vec<String>,
     /// What the devices are.
     pub vdev_type: VdevType,
     /// Threads that read and compress; 0 is one per core. The bytes written do not depend on it.
@@ -152,13 +166,12 @@ pub struct PoolSpec {
 }
 
 impl PoolSpec {
-    /// An empty pool with 4 KiB sectors on a partition labelled like the pool.
+    /// An empty pool with 4 KiB sectors on a partition of `size` bytes that is labelled like the pool.
     pub fn new(name: PoolName, size: u64, seed: [u8; 32]) -> PoolSpec {
         const ASHIFT_4K: u8 = 12;
         PoolSpec {
-            vdev_paths: vec![format!("/dev/disk/by-partlabel/{name}")],
+            vdevs: vec![Vdev::disk(size, format!("/dev/disk/by-partlabel/{name}"))],
             name,
-            size,
             ashift: ASHIFT_4K,
             seed,
             created: 0,

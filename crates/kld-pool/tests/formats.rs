@@ -97,7 +97,7 @@ fn records_of_sixteen_mebibytes() {
 fn a_mirror_is_whole_with_each_of_its_devices() {
     let (tree, files) = samples(14);
     let mut spec = pool(128);
-    spec.vdev_paths = vec!["/a".to_owned(), "/b".to_owned(), "/c".to_owned()];
+    spec.vdevs[0].paths = vec!["/a".to_owned(), "/b".to_owned(), "/c".to_owned()];
     spec.datasets = vec![dataset("fz/root", &[], Some(tree))];
     let image = write(&spec);
     image.check();

@@ -47,7 +47,7 @@ fn what_does_not_fit_says_how_much_would() {
     assert_eq!(size, 64 << 20);
     assert!((91 << 20..160 << 20).contains(&needed), "{needed}");
     assert!(out.metadata().unwrap().len() <= 64 << 20, "nothing is written past the end");
-    spec.size = needed;
+    spec.vdevs[0].size = needed;
     write_pool(&spec, &[&tempfile::tempfile().unwrap()], &()).unwrap();
 }
 
@@ -83,12 +83,12 @@ fn impossible_pools_are_refused() {
         })
     };
     assert_eq!(
-        error(&|spec| spec.size = 1 << 20),
+        error(&|spec| spec.vdevs[0].size = 1 << 20),
         "cannot make a pool of 1048576 bytes: the least is 67108864"
     );
     assert_eq!(error(&|spec| spec.ashift = 8), "cannot make a pool with ashift `8`: it must be from 9 to 16");
     assert_eq!(
-        error(&|spec| spec.vdev_paths.push("/other".to_owned())),
+        error(&|spec| spec.vdevs[0].paths.push("/other".to_owned())),
         "a pool on 2 devices cannot be written to 1 outputs"
     );
     assert!(with("quota", "1M").starts_with("`quota` of `fz/root` is 1048576 bytes, less than"));

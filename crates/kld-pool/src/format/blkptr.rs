@@ -1,7 +1,7 @@
 //! Block pointers (`blkptr_t`): 128 bytes that say where a block lies, how large it is and what it must hash to.
 //!
 //! Three forms are written: holes (all zero: never born), embedded (the compressed block itself, at most 112
-//! bytes, sits in the pointer) and ordinary ones with one to three copies on vdev 0.
+//! bytes, sits in the pointer) and ordinary ones with one to three copies.
 
 use super::SECTOR;
 use super::checksum::Checksum;
@@ -20,6 +20,39 @@ const LITTLE_ENDIAN_BIT: u64 = 1 << 63;
 /// A block pointer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct BlockPointer([u64; 16]);
+
+/// Where a copy of a block lies: a top-level vdev and a byte in its space. As one number, so that what follows on a vdev
+/// follows in numbers, too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Address(u64);
+
+impl Address {
+    /// Bits of a byte offset: more than the largest vdev needs.
+    const OFFSET_BITS: u32 = 56;
+    /// Most top-level vdevs that can be told apart.
+    pub(crate) const MAX_VDEVS: usize = 1 << (u64::BITS - Address::OFFSET_BITS);
+
+    pub(crate) fn new(vdev: usize, offset: u64) -> Address {
+        debug_assert!(vdev < Address::MAX_VDEVS && offset >> Address::OFFSET_BITS == 0);
+        Address((vdev as u64) << Address::OFFSET_BITS | offset)
+    }
+
+    pub(crate) fn vdev(self) -> usize {
+        (self.0 >> Address::OFFSET_BITS) as usize
+    }
+
+    pub(crate) fn offset(self) -> u64 {
+        self.0 & ((1 << Address::OFFSET_BITS) - 1)
+    }
+
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn of_number(number: u64) -> Address {
+        Address(number)
+    }
+}
 
 /// What the properties word says about a block besides sizes and compression.
 #[derive(Clone, Copy, Debug)]
@@ -50,18 +83,19 @@ impl BlockPointer {
     /// A block that was never written and reads as zeros.
     pub(crate) const HOLE: BlockPointer = BlockPointer([0; 16]);
 
-    /// A block at `offsets` (1 to 3 byte offsets into the vdev's allocatable space), born in `birth`.
+    /// A block at 1 to 3 addresses, born in `birth`.
     pub(crate) fn stored(
         extent: &Extent,
-        offsets: &[u64],
+        addresses: &[Address],
         role: Role,
         birth: u64,
         fill: u64,
     ) -> BlockPointer {
         let mut words = [0; 16];
-        for (copy, offset) in offsets.iter().enumerate() {
-            words[copy * 2] = extent.asize / SECTOR as u64;
-            words[copy * 2 + 1] = offset / SECTOR as u64;
+        const VDEV_SHIFT: u32 = 32;
+        for (copy, address) in addresses.iter().enumerate() {
+            words[copy * 2] = (extent.asize / SECTOR as u64) | (address.vdev() as u64) << VDEV_SHIFT;
+            words[copy * 2 + 1] = address.offset() / SECTOR as u64;
         }
         words[WORD_PROPERTIES] = (extent.lsize / SECTOR as u64 - 1)
             | (extent.psize / SECTOR as u64 - 1) << 16
@@ -224,8 +258,9 @@ mod tests {
             algorithm: 7,
             checksum: [1, 2, 3, 4],
         };
-        let bp = BlockPointer::stored(&extent, &[4096, 12_288], Role { object_type: 19, level: 0 }, 10, 1);
-        assert_eq!(bp.words()[..4], [16, 8, 16, 24]);
+        let addresses = [Address::new(0, 4096), Address::new(3, 12_288)];
+        let bp = BlockPointer::stored(&extent, &addresses, Role { object_type: 19, level: 0 }, 10, 1);
+        assert_eq!(bp.words()[..4], [16, 8, 16 | 3 << 32, 24]);
         assert_eq!(bp.words()[6], 255 | 15 << 16 | 15 << 32 | 7 << 40 | 19 << 48 | 1 << 63);
         assert_eq!(bp.words()[10..], [10, 1, 1, 2, 3, 4]);
         assert_eq!(bp.fill(), 1);

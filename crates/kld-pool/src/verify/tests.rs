@@ -27,7 +27,7 @@ fn image() -> Vec<u8> {
     let mut spec = PoolSpec::new("fz".parse().unwrap(), SIZE as u64, [1; 32]);
     spec.datasets = vec![root];
     let file = tempfile::NamedTempFile::new().unwrap();
-    file.as_file().set_len(spec.size).unwrap();
+    file.as_file().set_len(SIZE as u64).unwrap();
     write_pool(&spec, &[file.as_file()], &()).unwrap();
     std::fs::read(file.path()).unwrap()
 }

@@ -25,7 +25,7 @@ pub enum WriteError {
     /// The content does not fit. All of it was read and compressed to find out how much is needed.
     #[error("the content does not fit into {size} bytes: at least {needed} bytes are needed")]
     TooSmall {
-        /// The size of the vdev.
+        /// The size of all vdevs together.
         size: u64,
         /// A size on which the content fits.
         needed: u64,
@@ -58,7 +58,10 @@ pub enum WriteError {
     /// A dataset descends from a snapshot of itself, perhaps through other clones.
     #[error("`{0}` is a clone of itself")]
     CircularOrigin(String),
-    /// There are as many outputs as there are paths of devices, at least one.
+    /// A pool has 1 to 256 top-level vdevs, each with at least one device.
+    #[error("a pool needs 1 to 256 vdevs, each with a device")]
+    BadVdevs,
+    /// There are as many outputs as there are paths of devices.
     #[error("a pool on {paths} devices cannot be written to {outputs} outputs")]
     Outputs {
         /// Paths of devices in the specification.

@@ -290,8 +290,8 @@ mod tests {
     fn with_media<T>(run: impl FnOnce(&mut Media) -> T) -> T {
         let file = tempfile::tempfile().unwrap();
         let outs: [&dyn WriteAt; 1] = [&file];
-        let allocator = Allocator::new(Geometry::of(64 << 20), 12);
-        run(&mut Media::new(&outs, allocator, 12, Rules::plain(2)).unwrap())
+        let allocator = Allocator::new(&[Geometry::of(64 << 20)], 12);
+        run(&mut Media::new(vec![&outs], allocator, 12, Rules::plain(2)).unwrap())
     }
 
     fn data_pointer(media: &mut Media) -> BlockPointer {

@@ -28,19 +28,26 @@ const RING_LEN: usize = 128 << 10;
 pub(crate) struct Config<'a> {
     pub(crate) name: &'a str,
     pub(crate) guid: u64,
-    /// GUID of the mirror; of the device when there is only one.
-    pub(crate) top_guid: u64,
-    /// The devices.
-    pub(crate) leaves: Vec<Leaf<'a>>,
+    /// The top-level vdevs.
+    pub(crate) tops: Vec<Top<'a>>,
     pub(crate) vdev_type: VdevType,
     pub(crate) ashift: u8,
-    pub(crate) geometry: Geometry,
-    /// Object that lists the space maps.
-    pub(crate) metaslab_array: u64,
     pub(crate) properties: &'a PoolProperties,
     /// Transaction group of the uberblock.
     pub(crate) txg: u64,
     pub(crate) created: u64,
+}
+
+/// A top-level vdev.
+#[derive(Debug)]
+pub(crate) struct Top<'a> {
+    /// Of the mirror; of the device when there is only one.
+    pub(crate) guid: u64,
+    /// The devices.
+    pub(crate) leaves: Vec<Leaf<'a>>,
+    pub(crate) geometry: Geometry,
+    /// Object that lists the space maps.
+    pub(crate) metaslab_array: u64,
 }
 
 /// A device.
@@ -62,21 +69,21 @@ impl Config<'_> {
         self.properties.configuration().fold(list, |list, (name, value)| list.text(name, value))
     }
 
-    fn vdev(&self) -> NvList {
-        let (list, children) = match self.leaves.as_slice() {
-            [leaf] => (self.leaf(0, leaf), None),
+    fn vdev(&self, id: u64, top: &Top) -> NvList {
+        let (list, children) = match top.leaves.as_slice() {
+            [leaf] => (self.leaf(id, leaf), None),
             leaves => {
-                let list = NvList::new().text("type", "mirror").u64("id", 0).u64("guid", self.top_guid);
+                let list = NvList::new().text("type", "mirror").u64("id", id).u64("guid", top.guid);
                 let create_txg = |list: NvList| list.u64("create_txg", txg::POOL_CREATED);
                 let children = (0..).zip(leaves).map(|(id, leaf)| create_txg(self.leaf(id, leaf)));
                 (list, Some(children.collect()))
             }
         };
         let list = list
-            .u64("metaslab_array", self.metaslab_array)
-            .u64("metaslab_shift", u64::from(self.geometry.metaslab_shift))
+            .u64("metaslab_array", top.metaslab_array)
+            .u64("metaslab_shift", u64::from(top.geometry.metaslab_shift))
             .u64("ashift", u64::from(self.ashift))
-            .u64("asize", self.geometry.allocatable)
+            .u64("asize", top.geometry.allocatable)
             .u64("is_log", 0)
             .u64("create_txg", txg::POOL_CREATED);
         children.into_iter().fold(list, |list, children| list.with("children", Value::Lists(children)))
@@ -106,28 +113,32 @@ impl Config<'_> {
             .u64("id", 0)
             .u64("guid", self.guid)
             .u64("create_txg", txg::POOL_CREATED)
-            .with("children", Value::Lists(vec![self.vdev()]));
+            .with(
+                "children",
+                Value::Lists((0..).zip(&self.tops).map(|(id, top)| self.vdev(id, top)).collect()),
+            );
         self.pool()
-            .u64("vdev_children", 1)
+            .u64("vdev_children", self.tops.len() as u64)
             .with("vdev_tree", Value::List(root))
             .with("features_for_read", self.features())
             .pack()
     }
 
-    fn pack_for_label(&self, leaf: &Leaf) -> Vec<u8> {
+    fn pack_for_label(&self, id: usize, leaf: &Leaf) -> Vec<u8> {
+        let top = &self.tops[id];
         self.pool()
-            .u64("top_guid", self.top_guid)
+            .u64("top_guid", top.guid)
             .u64("guid", leaf.guid)
-            .u64("vdev_children", 1)
-            .with("vdev_tree", Value::List(self.vdev()))
+            .u64("vdev_children", self.tops.len() as u64)
+            .with("vdev_tree", Value::List(self.vdev(id as u64, top)))
             .with("features_for_read", self.features())
             .pack()
     }
 
-    /// The four labels of the device at `index` with their places on it.
-    pub(crate) fn labels(&self, index: usize, root: &BlockPointer) -> Vec<(u64, Vec<u8>)> {
-        let end = self.geometry.device;
-        let packed = self.pack_for_label(&self.leaves[index]);
+    /// The four labels of a device of a top-level vdev with their places on it.
+    pub(crate) fn labels(&self, top: usize, device: usize, root: &BlockPointer) -> Vec<(u64, Vec<u8>)> {
+        let end = self.tops[top].geometry.device;
+        let packed = self.pack_for_label(top, &self.tops[top].leaves[device]);
         [0, LABEL, end - 2 * LABEL, end - LABEL].map(|at| (at, self.label(&packed, root, at))).into()
     }
 
@@ -150,9 +161,11 @@ impl Config<'_> {
     fn fill_uberblock(&self, uberblock: &mut [u8], root: &BlockPointer) {
         const MAGIC: u64 = 0x00ba_b10c;
         const MMP_MAGIC: u64 = 0xa11c_ea11;
-        let mirrored = if let [_] = self.leaves.as_slice() { 0 } else { self.top_guid };
-        let leaves = self.leaves.iter().map(|leaf| leaf.guid);
-        let guid_sum = leaves.fold(self.guid.wrapping_add(mirrored), u64::wrapping_add);
+        let guids = self.tops.iter().flat_map(|top| {
+            let mirror = if let [_] = top.leaves.as_slice() { 0 } else { top.guid };
+            top.leaves.iter().map(|leaf| leaf.guid).chain([mirror])
+        });
+        let guid_sum = guids.fold(self.guid, u64::wrapping_add);
         let head = [MAGIC, VERSION, self.txg, guid_sum, self.created];
         let tail = [VERSION, MMP_MAGIC];
         for (i, word) in head.iter().chain(root.words()).chain(&tail).enumerate() {
@@ -173,17 +186,19 @@ mod tests {
         let config = Config {
             name: "tank",
             guid: 1,
-            top_guid: 2,
-            leaves: vec![Leaf { guid: 2, path: "/dev/x" }],
+            tops: vec![Top {
+                guid: 2,
+                leaves: vec![Leaf { guid: 2, path: "/dev/x" }],
+                geometry: Geometry::of(64 << 20),
+                metaslab_array: 3,
+            }],
             vdev_type: VdevType::Disk,
             ashift: 12,
-            geometry: Geometry::of(64 << 20),
-            metaslab_array: 3,
             properties: &properties,
             txg: 16,
             created: 5,
         };
-        let labels = config.labels(0, &BlockPointer::HOLE);
+        let labels = config.labels(0, 0, &BlockPointer::HOLE);
         let places: Vec<u64> = labels.iter().map(|(at, _)| *at >> 10).collect();
         assert_eq!(places, [0, 256, 65024, 65280]);
         for (at, label) in labels {

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::codec::{Allow, Block, Compression, Encoder, Form};
 use crate::device::WriteAt;
-use crate::format::blkptr::{BlockPointer, Role};
+use crate::format::blkptr::{Address, BlockPointer, Role};
 use crate::format::dnode::object_type;
 use crate::format::hasher::{Algorithm, Hasher};
 use crate::write::allocator::{Allocator, Class, MAX_COPIES};
@@ -46,9 +46,9 @@ impl Rules {
     }
 }
 
-/// The output, one or several devices with the same content, and its allocator.
+/// The output, for each top-level vdev one or several devices with the same content, and its allocator.
 pub(crate) struct Media<'a> {
-    outs: &'a [&'a dyn WriteAt],
+    vdevs: Vec<&'a [&'a dyn WriteAt]>,
     pub(crate) allocator: Allocator,
     metadata: Encoder,
     buffer: Vec<u8>,
@@ -64,14 +64,14 @@ impl std::fmt::Debug for Media<'_> {
 
 impl<'a> Media<'a> {
     pub(crate) fn new(
-        outs: &'a [&'a dyn WriteAt],
+        vdevs: Vec<&'a [&'a dyn WriteAt]>,
         allocator: Allocator,
         ashift: u8,
         rules: Rules,
     ) -> Result<Media<'a>, WriteError> {
         let metadata = Encoder::new(Compression::Lz4, rules.hasher.for_metadata(), ashift)
             .map_err(|source| WriteError::Compress { source })?;
-        Ok(Media { outs, allocator, metadata, buffer: Vec::new(), written: 0, rules })
+        Ok(Media { vdevs, allocator, metadata, buffer: Vec::new(), written: 0, rules })
     }
 
     /// Changes how the blocks to come are written.
@@ -80,16 +80,21 @@ impl<'a> Media<'a> {
         self.rules = rules;
     }
 
-    /// Bytes written so far to each device.
+    /// Bytes written so far, once for all devices of a vdev.
     pub(crate) fn written(&self) -> u64 {
         self.written
     }
 
     pub(crate) fn sync(&self) -> Result<(), WriteError> {
-        self.outs.iter().try_for_each(|out| out.sync()).map_err(|source| WriteError::Sync { source })
+        self.vdevs
+            .iter()
+            .copied()
+            .flatten()
+            .try_for_each(|out| out.sync())
+            .map_err(|source| WriteError::Sync { source })
     }
 
-    /// Gives a block its place. The offsets say where the caller must write its bytes.
+    /// Gives a block its place. The numbers of addresses say where the caller must write its bytes.
     pub(crate) fn place(&mut self, block: &Block, role: Role, fill: u64) -> (BlockPointer, Vec<u64>) {
         let birth = self.rules.birth;
         match &block.form {
@@ -99,8 +104,9 @@ impl<'a> Media<'a> {
             }
             Form::Stored(extent) => {
                 let class = if role.is_metadata() { Class::Metadata } else { Class::Content };
-                let offsets = self.allocator.allocate(class, extent.asize, self.rules.copies(role));
-                (BlockPointer::stored(extent, &offsets, role, birth, fill), offsets)
+                let addresses = self.allocator.allocate(class, extent.asize, self.rules.copies(role));
+                let pointer = BlockPointer::stored(extent, &addresses, role, birth, fill);
+                (pointer, addresses.into_iter().map(Address::number).collect())
             }
         }
     }
@@ -139,54 +145,57 @@ impl<'a> Media<'a> {
         fill: u64,
         buffer: Vec<u8>,
     ) -> Result<BlockPointer, WriteError> {
-        let (pointer, offsets) = self.place(block, role, fill);
-        for offset in offsets {
-            self.write(&buffer, offset)?;
+        let (pointer, addresses) = self.place(block, role, fill);
+        for address in addresses {
+            self.write(&buffer, address)?;
         }
         self.buffer = buffer;
         Ok(pointer)
     }
 
-    /// Encodes `data` uncompressed at `offsets` that were allocated before.
+    /// Encodes `data` uncompressed at `addresses` that were allocated before.
     pub(crate) fn store_at(
         &mut self,
         data: &[u8],
-        offsets: &[u64],
+        addresses: &[Address],
         role: Role,
         fill: u64,
     ) -> Result<BlockPointer, WriteError> {
         let mut buffer = Vec::new();
         let block = self.metadata.store_plain(data, &mut buffer);
-        for offset in offsets {
-            self.write(&buffer, *offset)?;
+        for address in addresses {
+            self.write(&buffer, address.number())?;
         }
         match &block.form {
-            Form::Stored(extent) => Ok(BlockPointer::stored(extent, offsets, role, self.rules.birth, fill)),
+            Form::Stored(extent) => Ok(BlockPointer::stored(extent, addresses, role, self.rules.birth, fill)),
             Form::Hole | Form::Embedded { .. } => unreachable!("plain blocks are stored"),
         }
     }
 
-    /// Writes at an offset of the allocatable space. Once something did not fit nothing more is written: the run is then
-    /// only about how much space would have been needed.
-    pub(crate) fn write(&mut self, bytes: &[u8], offset: u64) -> Result<(), WriteError> {
-        if self.allocator.fits() {
-            self.write_device(bytes, DATA_START + offset)?;
+    /// Writes at an address, given as a number, on every device of its vdev. Once something did not fit nothing more is
+    /// written: the run is then only about how much space would have been needed.
+    pub(crate) fn write(&mut self, bytes: &[u8], address: u64) -> Result<(), WriteError> {
+        if !self.allocator.fits() {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    /// Writes at an offset of every device.
-    pub(crate) fn write_device(&mut self, bytes: &[u8], offset: u64) -> Result<(), WriteError> {
         self.written += bytes.len() as u64;
-        self.outs.iter().try_for_each(|out| write_to(*out, bytes, offset))
+        let address = Address::of_number(address);
+        let at = DATA_START + address.offset();
+        self.vdevs[address.vdev()].iter().try_for_each(|out| write_to(*out, bytes, at))
     }
 
-    /// Writes at an offset of the device at `index`.
-    pub(crate) fn write_one(&mut self, index: usize, bytes: &[u8], offset: u64) -> Result<(), WriteError> {
-        if index == 0 {
+    /// Writes at an offset of one device of a vdev.
+    pub(crate) fn write_one(
+        &mut self,
+        vdev: usize,
+        device: usize,
+        bytes: &[u8],
+        offset: u64,
+    ) -> Result<(), WriteError> {
+        if device == 0 {
             self.written += bytes.len() as u64;
         }
-        write_to(self.outs[index], bytes, offset)
+        write_to(self.vdevs[vdev][device], bytes, offset)
     }
 }
 

@@ -5,18 +5,18 @@
 
 use crate::device::{Progress, WriteAt};
 use crate::features;
-use crate::format::blkptr::{BlockPointer, Role};
+use crate::format::blkptr::{Address, BlockPointer, Role};
 use crate::format::dnode::{self, Dnode, POINTERS_PER_INDIRECT, SLOT, object_type};
 use crate::format::hasher::Algorithm;
 use crate::format::zap::Zap;
 use crate::format::{SECTOR, put_u64};
-use crate::spec::PoolSpec;
-use crate::write::allocator::{Allocator, Class};
+use crate::spec::{PoolSpec, Vdev};
+use crate::write::allocator::{Allocator, Class, Touched};
 use crate::write::contents::{salt, write_contents};
 use crate::write::dsl::{self, Dsl};
 use crate::write::error::WriteError;
 use crate::write::fs::Version;
-use crate::write::label::{Config, Leaf};
+use crate::write::label::{Config, Leaf, Top};
 use crate::write::media::{Media, POOL_COPIES, Rules};
 use crate::write::objset::{OBJSET_LEN, ObjectSet, TYPE_AT};
 use crate::write::origins::base;
@@ -40,7 +40,7 @@ const SPACE_MAP_HEADER: usize = 320;
 pub struct Summary {
     /// The pool's GUID.
     pub guid: u64,
-    /// Bytes allocated on the vdev, all copies of metadata included.
+    /// Bytes allocated on the vdevs, all copies of metadata included.
     pub allocated: u64,
     /// Bytes that can be allocated at all.
     pub capacity: u64,
@@ -66,8 +66,8 @@ pub struct DatasetSummary {
     pub referenced: u64,
 }
 
-/// Writes the pool that `spec` describes to `outs`, one for each of its devices: each reads as zeros and is at least as
-/// large as the vdev.
+/// Writes the pool that `spec` describes to `outs`, one for each of its devices, those of the first vdev first: each reads
+/// as zeros and is at least as large as its vdev.
 ///
 /// The bytes depend on `spec` and on the content it refers to, and on nothing else. When this fails, `outs` hold no pool:
 /// the labels are written last.
@@ -77,33 +77,55 @@ pub fn write_pool(
     progress: &dyn Progress,
 ) -> Result<Summary, WriteError> {
     const ASHIFTS: std::ops::RangeInclusive<u8> = 9..=16;
-    if spec.size < MIN_DEVICE {
-        return Err(WriteError::BelowMinimum { size: spec.size });
+    let sizes = || spec.vdevs.iter().map(|vdev| vdev.size);
+    if let Some(size) = sizes().find(|size| *size < MIN_DEVICE) {
+        return Err(WriteError::BelowMinimum { size });
     }
-    if spec.size > MAX_DEVICE {
-        return Err(WriteError::AboveMaximum { size: spec.size });
+    if let Some(size) = sizes().find(|size| *size > MAX_DEVICE) {
+        return Err(WriteError::AboveMaximum { size });
     }
     if !ASHIFTS.contains(&spec.ashift) {
         return Err(WriteError::BadAshift(spec.ashift));
     }
-    if outs.is_empty() || outs.len() != spec.vdev_paths.len() {
-        return Err(WriteError::Outputs { paths: spec.vdev_paths.len(), outputs: outs.len() });
-    }
+    let vdevs = devices_of(spec, outs)?;
     let plan = plan(spec)?;
-    let geometry = Geometry::of(spec.size);
-    let allocator = Allocator::new(geometry, spec.ashift);
-    let mut media = Media::new(outs, allocator, spec.ashift, Rules::plain(POOL_COPIES))?;
+    let geometries: Vec<Geometry> = sizes().map(Geometry::of).collect();
+    let allocator = Allocator::new(&geometries, spec.ashift);
+    let mut media = Media::new(vdevs, allocator, spec.ashift, Rules::plain(POOL_COPIES))?;
     let seed = Seed::new(spec.seed);
 
     let contents = write_contents(spec, &plan, seed, &mut media, progress)?;
     media.set_rules(Rules::plain(POOL_COPIES));
-    let mut pool = Pool { spec, geometry, seed: seed.part("$MOS"), media, objects: ObjectSet::new() };
+    let mut pool = Pool { spec, geometries, seed: seed.part("$MOS"), media, objects: ObjectSet::new() };
     pool.write(&plan, &contents)
+}
+
+/// The outputs of each top-level vdev.
+fn devices_of<'a>(
+    spec: &PoolSpec,
+    outs: &'a [&'a dyn WriteAt],
+) -> Result<Vec<&'a [&'a dyn WriteAt]>, WriteError> {
+    let paths = spec.vdevs.iter().map(|vdev| vdev.paths.len()).sum();
+    let has_devices = spec.vdevs.iter().all(|vdev| !vdev.paths.is_empty());
+    if !has_devices || !(1..=Address::MAX_VDEVS).contains(&spec.vdevs.len()) {
+        return Err(WriteError::BadVdevs);
+    }
+    if paths != outs.len() {
+        return Err(WriteError::Outputs { paths, outputs: outs.len() });
+    }
+    let mut rest = outs;
+    let vdevs = spec.vdevs.iter().map(|vdev| {
+        let (own, others) = rest.split_at(vdev.paths.len());
+        rest = others;
+        own
+    });
+    Ok(vdevs.collect())
 }
 
 struct Pool<'a> {
     spec: &'a PoolSpec,
-    geometry: Geometry,
+    /// Of each top-level vdev.
+    geometries: Vec<Geometry>,
     seed: Seed,
     media: Media<'a>,
     objects: ObjectSet,
@@ -113,7 +135,8 @@ struct Pool<'a> {
 struct Fixtures {
     directory: u64,
     config: u64,
-    metaslab_array: u64,
+    /// One for each top-level vdev.
+    metaslab_arrays: Vec<u64>,
     features_for_read: u64,
     features_for_write: u64,
     feature_descriptions: u64,
@@ -124,13 +147,14 @@ struct Fixtures {
 }
 
 /// Where one block goes: its copies.
-type Copies = Vec<u64>;
+type Copies = Vec<Address>;
 
 /// Space for what describes the allocation.
 struct Reservation {
     features: Copies,
     space_maps: Vec<Copies>,
-    array: Copies,
+    /// For each top-level vdev.
+    arrays: Vec<Copies>,
     dnodes: Vec<Copies>,
     /// Indirect blocks over the dnodes, by level, the lowest first; the last level is one block.
     indirects: Vec<Vec<Copies>>,
@@ -142,12 +166,13 @@ struct Reservation {
 /// Sizes of what is reserved.
 struct Sizes {
     features: usize,
-    array: usize,
+    /// For each top-level vdev.
+    arrays: Vec<usize>,
     dnode_blocks: u64,
 }
 
 impl Fixtures {
-    fn reserve(objects: &mut ObjectSet) -> Fixtures {
+    fn reserve(objects: &mut ObjectSet, vdevs: usize) -> Fixtures {
         let mut add = |dnode| objects.add(dnode);
         let zap = || Dnode::new(object_type::ZAP_METADATA);
         let config =
@@ -156,7 +181,7 @@ impl Fixtures {
             // Readers look for it at number 1.
             directory: add(Dnode::new(object_type::OBJECT_DIRECTORY)),
             config: add(config()),
-            metaslab_array: add(Dnode::new(object_type::OBJECT_ARRAY)),
+            metaslab_arrays: (0..vdevs).map(|_| add(Dnode::new(object_type::OBJECT_ARRAY))).collect(),
             features_for_read: add(zap()),
             features_for_write: add(zap()),
             feature_descriptions: add(zap()),
@@ -180,7 +205,7 @@ impl Reservation {
         };
         let features = take(sizes.features);
         let maps = (0..space_maps).map(|_| take(SPACE_MAP)).collect();
-        let array = take(sizes.array);
+        let arrays = sizes.arrays.iter().map(|size| take(*size)).collect();
         let dnodes = (0..sizes.dnode_blocks).map(|_| take(dnode::BLOCK)).collect();
         let mut indirects: Vec<Vec<Copies>> = Vec::new();
         let mut below = sizes.dnode_blocks;
@@ -189,13 +214,13 @@ impl Reservation {
             indirects.push((0..below).map(|_| take(POINTERS_PER_INDIRECT * 128)).collect());
         }
         let objset = take(OBJSET_LEN);
-        Reservation { features, space_maps: maps, array, dnodes, indirects, objset, space }
+        Reservation { features, space_maps: maps, arrays, dnodes, indirects, objset, space }
     }
 }
 
-impl Pool<'_> {
+impl<'a> Pool<'a> {
     fn write(&mut self, plan: &[Planned], contents: &[Vec<Version>]) -> Result<Summary, WriteError> {
-        let fixtures = Fixtures::reserve(&mut self.objects);
+        let fixtures = Fixtures::reserve(&mut self.objects, self.geometries.len());
         let created = self.spec.created;
         let enabled = self.spec.properties.features();
         let dsl =
@@ -206,21 +231,12 @@ impl Pool<'_> {
         self.write_directory(&fixtures, &dsl, salted)?;
         let guid = self.seed.number("pool guid", 0);
         let newest = plan.iter().map(|planned| planned.state_txg(planned.snapshots.len())).max();
-        let paths = self.spec.vdev_paths.iter();
-        let leaves: Vec<Leaf> =
-            (0..).zip(paths).map(|(i, path)| Leaf { guid: self.seed.number("vdev guid", i), path }).collect();
         let config = Config {
             name: self.spec.name.as_str(),
             guid,
-            top_guid: match leaves.as_slice() {
-                [leaf] => leaf.guid,
-                _ => self.seed.number("mirror guid", 0),
-            },
-            leaves,
+            tops: self.tops(&fixtures),
             vdev_type: self.spec.vdev_type,
             ashift: self.spec.ashift,
-            geometry: self.geometry,
-            metaslab_array: fixtures.metaslab_array,
             properties: &self.spec.properties,
             txg: txg::uberblock(newest.unwrap_or(txg::BIRTH)),
             created,
@@ -250,9 +266,12 @@ impl Pool<'_> {
             "and none twice, unless somebody reserves more"
         );
         let needed = allocator.allocated().max(totals.first().map_or(0, |root| root.used));
-        if !allocator.fits() || needed > self.geometry.capacity() {
-            let needed = device_size_for(needed, allocator.largest());
-            return Err(WriteError::TooSmall { size: self.spec.size, needed });
+        let capacity = self.geometries.iter().map(Geometry::capacity).sum();
+        if !allocator.fits() || needed > capacity {
+            let vdevs = self.spec.vdevs.len() as u64;
+            let needed = vdevs * device_size_for(needed.div_ceil(vdevs), allocator.largest());
+            let size = self.spec.vdevs.iter().map(|vdev| vdev.size).sum();
+            return Err(WriteError::TooSmall { size, needed });
         }
         let own_space = self.objects.space;
         dsl.settle(&mut self.objects, plan, &totals, own_space);
@@ -261,16 +280,18 @@ impl Pool<'_> {
         let root = self.store_objset(&reservation)?;
 
         self.media.sync()?;
-        for index in 0..config.leaves.len() {
-            for (at, label) in config.labels(index, &root) {
-                self.media.write_one(index, &label, at)?;
+        for (vdev, top) in config.tops.iter().enumerate() {
+            for device in 0..top.leaves.len() {
+                for (at, label) in config.labels(vdev, device, &root) {
+                    self.media.write_one(vdev, device, &label, at)?;
+                }
             }
         }
         self.media.sync()?;
         Ok(Summary {
             guid,
             allocated: self.media.allocator.allocated(),
-            capacity: self.geometry.capacity(),
+            capacity,
             written: self.media.written(),
             datasets: plan
                 .iter()
@@ -278,6 +299,24 @@ impl Pool<'_> {
                 .filter_map(|(planned, versions)| summary(planned, versions))
                 .collect(),
         })
+    }
+
+    /// The top-level vdevs as labels describe them.
+    fn tops(&self, fixtures: &Fixtures) -> Vec<Top<'a>> {
+        let spec = self.spec;
+        let mut leaf_guids = (0..).map(|i| self.seed.number("vdev guid", i));
+        let places = spec.vdevs.iter().zip(&self.geometries).zip(&fixtures.metaslab_arrays);
+        let top = |(i, ((vdev, geometry), array)): (u64, ((&'a Vdev, &Geometry), &u64))| {
+            let paths = vdev.paths.iter();
+            let leaves: Vec<Leaf> =
+                paths.zip(&mut leaf_guids).map(|(path, guid)| Leaf { guid, path }).collect();
+            let guid = match leaves.as_slice() {
+                [leaf] => leaf.guid,
+                _ => self.seed.number("mirror guid", i),
+            };
+            Top { guid, leaves, geometry: *geometry, metaslab_array: *array }
+        };
+        (0..).zip(places).map(top).collect()
     }
 
     fn zap(&self, object: u64) -> Zap {
@@ -355,10 +394,11 @@ impl Pool<'_> {
 
     /// Reserves space for what describes the allocation; gives the space maps' objects, one for each metaslab touched.
     fn reserve(&mut self, features: usize) -> Result<(Vec<u64>, Reservation), WriteError> {
-        let array = (self.geometry.metaslabs as usize * 8).next_multiple_of(SECTOR);
+        let arrays: Vec<usize> = self.geometries.iter().map(array_size).collect();
         let mut count = self.media.allocator.touched().count() as u64;
         loop {
-            let sizes = Sizes { features, array, dnode_blocks: self.objects.dnode_block_count(count) };
+            let arrays = arrays.clone();
+            let sizes = Sizes { features, arrays, dnode_blocks: self.objects.dnode_block_count(count) };
             let mut trial = self.media.allocator.clone();
             let reservation = Reservation::take(&mut trial, &sizes, count);
             let touched = trial.touched().count() as u64;
@@ -418,15 +458,22 @@ impl Pool<'_> {
         maps: &[u64],
         reservation: &Reservation,
     ) -> Result<(), WriteError> {
-        let mut array = vec![0; (self.geometry.metaslabs as usize * 8).next_multiple_of(SECTOR)];
-        let touched: Vec<(usize, u64)> = self.media.allocator.touched().collect();
-        for (((index, used), map), copies) in touched.into_iter().zip(maps).zip(&reservation.space_maps) {
-            put_u64(&mut array, index * 8, *map);
-            let (header, run) = space_map(*map, used, self.geometry.metaslab_size(), self.spec.ashift);
+        let mut arrays: Vec<Vec<u8>> =
+            self.geometries.iter().map(|geometry| vec![0; array_size(geometry)]).collect();
+        let touched: Vec<Touched> = self.media.allocator.touched().collect();
+        for ((touched, map), copies) in touched.into_iter().zip(maps).zip(&reservation.space_maps) {
+            let Touched { vdev, metaslab, used } = touched;
+            put_u64(&mut arrays[vdev], metaslab * 8, *map);
+            let size = self.geometries[vdev].metaslab_size();
+            let (header, run) = space_map(*map, used, size, self.spec.ashift);
             self.store_single(*map, &run, copies)?;
             self.objects.get_mut(*map).bonus = header;
         }
-        self.store_single(fixtures.metaslab_array, &array, &reservation.array)
+        for ((object, array), copies) in fixtures.metaslab_arrays.iter().zip(&arrays).zip(&reservation.arrays)
+        {
+            self.store_single(*object, array, copies)?;
+        }
+        Ok(())
     }
 
     /// Stores the dnode array, the indirect blocks over it and the header; gives the pointer the uberblock needs.
@@ -462,6 +509,11 @@ impl Pool<'_> {
         let role = Role { object_type: object_type::OBJSET, level: 0 };
         self.media.store_at(&header, &reservation.objset, role, meta_dnode.pointer.fill())
     }
+}
+
+/// Bytes of the list of a vdev's space maps.
+fn array_size(geometry: &Geometry) -> usize {
+    (geometry.metaslabs as usize * 8).next_multiple_of(SECTOR)
 }
 
 /// What the head of a dataset holds.

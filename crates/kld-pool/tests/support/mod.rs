@@ -108,7 +108,7 @@ pub(crate) fn random_tree(random: &mut Random, count: usize) -> Tree {
 pub(crate) fn pool(mib: u64) -> PoolSpec {
     let mut spec = PoolSpec::new("fz".parse().unwrap(), mib << 20, [9; 32]);
     spec.vdev_type = VdevType::File;
-    spec.vdev_paths = vec!["/pool".to_owned()];
+    spec.vdevs[0].paths = vec!["/pool".to_owned()];
     spec.created = 1_700_000_000;
     spec.threads = 2;
     spec
@@ -203,11 +203,13 @@ pub(crate) struct Image {
 /// Writes a pool; its devices are `pool.img`, `pool1.img` and so on.
 pub(crate) fn write(spec: &PoolSpec) -> Image {
     let dir = tempfile::tempdir().unwrap();
-    let outs: Vec<File> = (0..spec.vdev_paths.len())
-        .map(|i| {
+    let sizes = spec.vdevs.iter().flat_map(|vdev| vdev.paths.iter().map(|_| vdev.size));
+    let outs: Vec<File> = sizes
+        .enumerate()
+        .map(|(i, size)| {
             let name = if i == 0 { "pool.img".to_owned() } else { format!("pool{i}.img") };
             let out = File::create(dir.path().join(name)).unwrap();
-            out.set_len(spec.size).unwrap();
+            out.set_len(size).unwrap();
             out
         })
         .collect();

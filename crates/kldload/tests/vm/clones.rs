@@ -59,7 +59,7 @@ fn write_image(dir: &Path) -> PathBuf {
     let mut root = DatasetSpec::new("tank".parse().expect("a name"));
     root.properties.set("mountpoint", "legacy").expect("a property");
     let mut spec = PoolSpec::new("tank".parse().expect("a name"), SIZE, [17; 32]);
-    spec.vdev_paths = vec!["/dev/vdb".to_owned()];
+    spec.vdevs[0].paths = vec!["/dev/vdb".to_owned()];
     spec.bootfs = Some(new.name.clone());
     spec.datasets = vec![root, new, old, spare];
     let path = dir.join("tank.img");

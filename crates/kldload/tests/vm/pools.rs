@@ -69,7 +69,7 @@ fn write_mirror(dir: &Path) -> [PathBuf; 2] {
     make_states(dir);
     let tree = |state: &str| Content::Files(Tree::from_dir(dir.join(state)).expect("readable"));
     let mut spec = PoolSpec::new("tank".parse().expect("a name"), SIZE, [9; 32]);
-    spec.vdev_paths = vec!["/dev/vdb".to_owned(), "/dev/vdc".to_owned()];
+    spec.vdevs[0].paths = vec!["/dev/vdb".to_owned(), "/dev/vdc".to_owned()];
     spec.properties.set("compatibility", "openzfs-2.3-linux").expect("a property");
     let dataset = |name: &str| DatasetSpec::new(format!("tank/{name}").parse().expect("a name"));
 

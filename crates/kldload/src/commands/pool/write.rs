@@ -77,7 +77,7 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     let mut files: Vec<AtomicFile> =
         args.output.iter().map(|path| AtomicFile::create(path, 0o600)).collect::<Result<_, _>>()?;
     for file in &mut files {
-        file.file().set_len(spec.size).context("cannot size the image")?;
+        file.file().set_len(spec.vdevs[0].size).context("cannot size the image")?;
     }
     let summary = {
         let outs: Vec<&dyn WriteAt> = files.iter_mut().map(|file| &*file.file() as &dyn WriteAt).collect();
@@ -126,9 +126,9 @@ fn spec(args: &Args) -> anyhow::Result<PoolSpec> {
     if args.file {
         spec.vdev_type = VdevType::File;
         let path = |path: &PathBuf| Ok(std::path::absolute(path)?.to_string_lossy().into_owned());
-        spec.vdev_paths = args.output.iter().map(path).collect::<std::io::Result<_>>()?;
+        spec.vdevs[0].paths = args.output.iter().map(path).collect::<std::io::Result<_>>()?;
     } else if args.output.len() > 1 {
-        spec.vdev_paths =
+        spec.vdevs[0].paths =
             (1..=args.output.len()).map(|n| format!("/dev/disk/by-partlabel/{}-{n}", args.name)).collect();
     }
     let mut root = DatasetSpec::new(spec.name.root_dataset());
