@@ -60,8 +60,9 @@ pub(crate) fn a_container_answers_peers_and_nobody_else(guest: &Guest) {
     let ask = "curl -sS --retry 20 --retry-all-errors --retry-delay 2 --max-time 20 http://10.8.0.1:8080/";
     let answer = guest.run_for(&format!("ip netns exec peer {ask}"), BOOT).expect("it answers");
     assert!(answer.is_ok(), "{}\n{}", answer.error_text(), log());
+    // 32 bytes are 44 letters of base64.
     let (answer, rights) = (answer.text(), "CapEff:\t0000000000000000");
-    assert_eq!(answer, format!("good morning\ntoken of 32 bytes\nvisits 1\n{rights}"));
+    assert_eq!(answer, format!("good morning\ntoken of 44 bytes\nvisits 1\n{rights}"));
     assert_eq!(guest.run_ok("cat /srv/greeter/visits").expect("on its dataset"), "x");
     // It is published on the plane's address alone.
     let elsewhere = guest.run("curl -sS --max-time 5 http://127.0.0.1:8080/").expect("asked");

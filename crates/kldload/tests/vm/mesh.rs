@@ -37,10 +37,10 @@ fn stranger(server: &Guest) -> Guest {
 }
 
 /// Tries to connect to every TCP port from `$2` to `$3`, thousands at a time, and prints the ones that answer in any
-/// way: 0 is an open port, another number is why it was refused. Silence for four seconds is no answer.
+/// way: 0 is an open port, another number is why it was refused. Silence for three seconds is no answer.
 const SCAN: &str = r#"
 import errno, resource, selectors, socket, sys, time
-host, low, high, batch, answers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), 4096, []
+host, low, high, batch, answers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), 8192, []
 resource.setrlimit(resource.RLIMIT_NOFILE, (batch + 64, batch + 64))
 for first in range(low, high + 1, batch):
     sel, waiting = selectors.DefaultSelector(), 0
@@ -49,7 +49,7 @@ for first in range(low, high + 1, batch):
         started = s.connect_ex((host, port))
         if started != errno.EINPROGRESS: sys.exit(f"cannot try port {port}: {errno.errorcode.get(started, started)}")
         sel.register(s, selectors.EVENT_WRITE, port); waiting += 1
-    end = time.monotonic() + 4
+    end = time.monotonic() + 3
     while waiting and time.monotonic() < end:
         for key, _ in sel.select(timeout=max(0, end - time.monotonic())):
             error = key.fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
