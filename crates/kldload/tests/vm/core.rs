@@ -2,12 +2,13 @@
 
 use kld_host::Cmd;
 
+use crate::channel;
 use crate::fixture::{BOOT, core_image, kldload, machine, scratch};
 
 #[test]
 fn a_core_image_is_the_stock_distribution_on_zfs() {
     let image = core_image();
-    let guest = machine(image, 3).start().expect("QEMU starts");
+    let guest = machine(image, 3).credential(channel::credential()).start().expect("QEMU starts");
     guest.wait_control(BOOT, |_| ()).expect("it boots");
     assert_eq!(guest.wait_system(BOOT, |_| ()).expect("the units settle").trim(), "running");
     assert_eq!(
@@ -20,6 +21,8 @@ fn a_core_image_is_the_stock_distribution_on_zfs() {
     assert_eq!(ours.trim(), "", "nothing of kldload is in a core image");
     let health = guest.run_ok("zpool status -x rpool; dpkg --verify zfsutils-linux").expect("asked");
     assert_eq!(health.trim(), "pool 'rpool' is healthy");
+    channel::obeys(&guest);
+    channel::last_words(&guest);
     drop(guest);
 
     // The same in QEMU's format.
