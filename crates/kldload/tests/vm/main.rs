@@ -13,4 +13,5 @@ mod pools;
 mod readme;
 mod tools;
 mod vault;
+mod vdevs;
 mod webapp;
