@@ -20,7 +20,7 @@
 //! # }
 //! ```
 //!
-//! What is written is an exported pool on devices and mirrors (pool version 5000 with the feature flags of OpenZFS 2.0
+//! What is written is an exported pool on devices, mirrors and raidz (pool version 5000 with the feature flags of OpenZFS 2.0
 //! and later), which any later OpenZFS imports without force. Each state of a dataset, its snapshots and then its head, is
 //! born in one transaction group: there is no intent log, nothing is freed, and every metaslab in use is filled from its
 //! front.
@@ -45,10 +45,11 @@
 //!
 //! [`send`] makes streams for `zfs receive` of a pool that is open, and checks such streams.
 //!
-//! Limits of reading: disks, files and mirrors (no raidz, draid, removed vdevs); little-endian pools; no skein and edonr
+//! Limits of reading: disks, files, mirrors and raidz (no draid, no expanded raidz, no removed vdevs); little-endian
+//! pools; no skein and edonr
 //! checksums; encrypted datasets are listed and their checksums verified, their content is not read.
 //!
-//! Limits of writing: no raidz; no encryption, no dedup.
+//! Limits of writing: no encryption, no dedup.
 
 mod codec;
 mod device;
@@ -69,6 +70,8 @@ pub use device::{Progress, ReadAt, Region, WriteAt};
 pub use name::{DatasetName, NameError, PoolName, SnapshotName};
 pub use pool_properties::PoolProperties;
 pub use properties::{Properties, PropertyError};
-pub use spec::{BookmarkSpec, Content, DatasetSpec, PoolSpec, SnapshotSpec, Vdev, VdevType, Volume};
+pub use spec::{
+    BookmarkSpec, Content, DatasetSpec, Parity, PoolSpec, Redundancy, SnapshotSpec, Vdev, VdevType, Volume,
+};
 pub use write::error::WriteError;
 pub use write::pool::{DatasetSummary, Summary, write_pool};

@@ -3,7 +3,7 @@
 //! It decodes everything on its own, from bytes that it does not trust: a damaged or hostile image gives an error, not a
 //! panic, an endless loop or more memory than the image is worth. Nothing here knows how the writer works.
 //!
-//! [`pool`] opens a pool; [`block`] reads blocks and heals what it can, below it [`checksum`] and [`decompress`];
+//! [`pool`] opens a pool; [`block`] reads blocks and heals what it can, below it [`raidz`], [`checksum`] and [`decompress`];
 //! [`objset`] and [`zap`] are objects and tables; [`dataset`] is what there is, [`marks`] what snapshots are marked
 //! with, [`fs`] what is in them.
 
@@ -24,6 +24,7 @@ pub(crate) mod objset;
 pub(crate) mod pointer;
 pub(crate) mod pool;
 pub(crate) mod property;
+pub(crate) mod raidz;
 pub(crate) mod sa;
 pub(crate) mod vdev;
 pub(crate) mod volume;

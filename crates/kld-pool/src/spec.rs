@@ -121,21 +121,53 @@ pub enum VdevType {
     File,
 }
 
-/// A top-level vdev: one device, or a mirror of several.
+/// How the devices of a vdev make up for one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redundancy {
+    /// Each holds everything; of a single one there is nothing else.
+    Mirror,
+    /// Blocks lie in rows over all of them, with parity.
+    Raidz(Parity),
+}
+
+/// How many devices of a raidz vdev may be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Parity {
+    /// raidz1.
+    Single,
+    /// raidz2.
+    Double,
+    /// raidz3.
+    Triple,
+}
+
+impl Parity {
+    /// Columns of parity in a row.
+    pub(crate) fn columns(self) -> u64 {
+        match self {
+            Parity::Single => 1,
+            Parity::Double => 2,
+            Parity::Triple => 3,
+        }
+    }
+}
+
+/// A top-level vdev: one device, a mirror of several, or a raidz.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vdev {
     /// Size in bytes of each of its devices. It fixes the size of its metaslabs for the life of the pool: give the size of the
     /// disk the pool will live on, where that is known.
     pub size: u64,
-    /// Where the importing machine first looks for its devices; it also finds them elsewhere by their labels. Several are
-    /// a mirror.
+    /// Where the importing machine first looks for its devices; it also finds them elsewhere by their labels.
     pub paths: Vec<String>,
+    /// What its devices are to one another.
+    pub redundancy: Redundancy,
 }
 
 impl Vdev {
     /// A vdev of one device.
     pub fn disk(size: u64, path: impl Into<String>) -> Vdev {
-        Vdev { size, paths: vec![path.into()] }
+        Vdev { size, paths: vec![path.into()], redundancy: Redundancy::Mirror }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Pools on several top-level vdevs, judged by zdb and by our own verifier.
+//! Pools on several top-level vdevs and on raidz, judged by zdb and by our own verifier.
 
 mod support;
 
@@ -7,12 +7,18 @@ use std::io::Read;
 
 use kld_pool::read::Pool;
 use kld_pool::tree::{Data, Kind, Meta, Timestamp, Tree};
-use kld_pool::verify::verify;
-use kld_pool::{PoolSpec, ReadAt, Vdev, WriteError, write_pool};
+use kld_pool::verify::{FindingKind, verify};
+use kld_pool::{Parity, PoolSpec, ReadAt, Redundancy, Vdev, WriteError, write_pool};
 use support::{Image, Random, check_state, dataset, pool, random_tree, write};
 
 fn vdev(mib: u64, paths: &[&str]) -> Vdev {
-    Vdev { size: mib << 20, paths: paths.iter().map(|path| (*path).to_owned()).collect() }
+    let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+    Vdev { size: mib << 20, paths, redundancy: Redundancy::Mirror }
+}
+
+fn raidz(mib: u64, devices: usize, parity: Parity) -> Vdev {
+    let paths = (0..devices).map(|i| format!("/z{i}")).collect();
+    Vdev { size: mib << 20, paths, redundancy: Redundancy::Raidz(parity) }
 }
 
 /// A device, a mirror, and a larger device.
@@ -127,6 +133,149 @@ fn a_vdev_without_device_is_refused() {
     for vdevs in [vec![], vec![vdev(64, &["/a"]), vdev(64, &[])]] {
         assert_eq!(error(vdevs), "a pool needs 1 to 256 vdevs, each with a device");
     }
+    let narrow = error(vec![raidz(64, 2, Parity::Double)]);
+    assert_eq!(narrow, "a raidz on 2 devices is not possible: it takes 3 to 255");
     let two = vec![vdev(64, &["/a"]), vdev(64, &["/b"])];
     assert_eq!(error(two), "a pool on 2 devices cannot be written to 1 outputs");
+}
+
+/// A tree with files of all sizes, and one that touches all rows and both halves of a swap.
+fn raidz_spec(seed: u64, vdevs: Vec<Vdev>, ashift: u8, properties: &[(&str, &str)]) -> (PoolSpec, Tree) {
+    let mut tree = random_tree(&mut Random(seed), 150);
+    let meta = Meta::root(0o644, Timestamp::default());
+    tree.insert("large", meta, Kind::File(Data::bytes(Random(seed).bytes(5 << 20)))).unwrap();
+    let mut spec = pool(0);
+    spec.ashift = ashift;
+    spec.vdevs = vdevs;
+    let mut root = dataset("fz/root", properties, Some(tree.clone()));
+    root.snapshots = vec![support::snapshot("a", &random_tree(&mut Random(seed), 100)), "b".into()];
+    spec.datasets = vec![root, dataset("fz/kept", &[("refreservation", "20M")], None)];
+    (spec, tree)
+}
+
+#[test]
+fn raidz_of_every_parity() {
+    for (seed, devices, parity, ashift, properties) in [
+        (101, 3, Parity::Single, 12, &[][..]),
+        (102, 2, Parity::Single, 9, &[("recordsize", "16k")]),
+        (103, 6, Parity::Double, 12, &[("recordsize", "1M"), ("compression", "zstd-1")]),
+        (104, 5, Parity::Triple, 9, &[("copies", "2"), ("checksum", "sha256")]),
+        (105, 11, Parity::Triple, 12, &[("compression", "off")]),
+    ] {
+        let (spec, tree) = raidz_spec(seed, vec![raidz(120, devices, parity)], ashift, properties);
+        let image = write(&spec);
+        image.check();
+        check_state(&image, "fz/root", &tree, &mut Random(seed));
+        let files = devices_of(&image, &spec);
+        let outs: Vec<&dyn ReadAt> = files.iter().map(|file| file as &dyn ReadAt).collect();
+        let report = verify(&Pool::open(&outs).unwrap(), &());
+        assert!(report.is_clean() && report.not_checked.is_empty(), "seed {seed}: {report:#?}");
+        assert_eq!(report.used, [image.summary.allocated]);
+    }
+}
+
+#[test]
+fn several_raidz_in_one_pool() {
+    let vdevs = vec![raidz(80, 3, Parity::Single), raidz(100, 4, Parity::Double)];
+    let (spec, tree) = raidz_spec(106, vdevs, 12, &[]);
+    let image = write(&spec);
+    image.check();
+    check_state(&image, "fz/root", &tree, &mut Random(106));
+    let files = devices_of(&image, &spec);
+    let outs: Vec<&dyn ReadAt> = files.iter().map(|file| file as &dyn ReadAt).collect();
+    let report = verify(&Pool::open(&outs).unwrap(), &());
+    assert!(report.is_clean() && report.used.iter().all(|used| *used > 1 << 20), "{report:#?}");
+}
+
+fn devices_of(image: &Image, spec: &PoolSpec) -> Vec<File> {
+    devices(image, spec.vdevs.iter().map(|vdev| vdev.paths.len()).sum())
+}
+
+/// The content of every file, or how many of them cannot be read.
+fn read_all(pool: &Pool, tree: &Tree) -> Result<(), usize> {
+    let filesystem = pool.filesystem("fz/root").unwrap();
+    let mut unreadable = 0;
+    for entry in filesystem.walk() {
+        let entry = entry.unwrap();
+        if let Kind::File(data) = tree.get(&entry.path).unwrap().kind() {
+            let mut content = Vec::new();
+            match filesystem.content(&entry.node).read_to_end(&mut content) {
+                Ok(_) => assert!(content == data.read().unwrap(), "{:?}", entry.path),
+                Err(_) => unreadable += 1,
+            }
+        }
+    }
+    if unreadable == 0 { Ok(()) } else { Err(unreadable) }
+}
+
+#[test]
+fn raidz_makes_up_for_devices_that_are_missing_or_wrong() {
+    let (spec, tree) = raidz_spec(107, vec![raidz(120, 5, Parity::Double)], 12, &[]);
+    let image = write(&spec);
+    let whole: Vec<Vec<u8>> = devices_of(&image, &spec)
+        .iter_mut()
+        .map(|file| {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).unwrap();
+            bytes
+        })
+        .collect();
+    let mut garbage = whole.clone();
+    for bytes in &mut garbage {
+        bytes[4 << 20..100 << 20].iter_mut().for_each(|byte| *byte ^= 0x5a);
+    }
+    for (missing, wrong) in [(&[0, 3][..], &[][..]), (&[4], &[1]), (&[], &[2, 4])] {
+        let outs: Vec<&dyn ReadAt> = (0..5)
+            .filter(|i| !missing.contains(i))
+            .map(|i| if wrong.contains(&i) { &garbage[i] as &dyn ReadAt } else { &whole[i] })
+            .collect();
+        let pool = Pool::open(&outs).unwrap();
+        assert_eq!(pool.missing_devices(), missing.len());
+        assert_eq!(read_all(&pool, &tree), Ok(()), "{missing:?} {wrong:?}");
+        assert_eq!(pool.healed() > 0, !wrong.is_empty());
+        let report = verify(&pool, &());
+        assert!(report.findings.iter().all(|finding| finding.kind == FindingKind::Copy));
+        assert_eq!(report.is_clean(), wrong.is_empty());
+        // Each wrong device is named.
+        for child in wrong {
+            let named = format!("on child {child}");
+            assert!(report.findings.iter().any(|finding| finding.problem.contains(&named)), "{named}");
+        }
+    }
+    // zdb reads what is left of it, too.
+    for gone in ["pool1.img", "pool3.img"] {
+        std::fs::remove_file(image.dir.path().join(gone)).unwrap();
+    }
+    let output = image.zdb(&["-bcc", "fz"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_wrong_byte_of_any_column_is_found() {
+    let (spec, _) = raidz_spec(108, vec![raidz(120, 4, Parity::Single)], 12, &[]);
+    let image = write(&spec);
+    let mut bytes: Vec<Vec<u8>> = devices_of(&image, &spec)
+        .iter_mut()
+        .map(|file| {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).unwrap();
+            bytes
+        })
+        .collect();
+    let mut random = Random(109);
+    for _ in 0..12 {
+        // What was never written is no part of a block.
+        let (device, at) = loop {
+            let (device, at) = (random.below(4), (4 << 20) + random.below(1 << 20));
+            if bytes[device][at] != 0 {
+                break (device, at);
+            }
+        };
+        bytes[device][at] ^= 4;
+        let outs: Vec<&dyn ReadAt> = bytes.iter().map(|bytes| bytes as &dyn ReadAt).collect();
+        let report = verify(&Pool::open(&outs).unwrap(), &());
+        let kinds: Vec<_> = report.findings.iter().map(|finding| finding.kind).collect();
+        assert!(!kinds.is_empty() && kinds.iter().all(|kind| *kind == FindingKind::Copy), "{report:#?}");
+        bytes[device][at] ^= 4;
+    }
 }

@@ -54,6 +54,14 @@ impl Address {
     }
 }
 
+/// One copy of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Dva {
+    pub(crate) address: Address,
+    /// Allocated bytes.
+    pub(crate) asize: u64,
+}
+
 /// What the properties word says about a block besides sizes and compression.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Role {
@@ -70,7 +78,7 @@ pub(crate) struct Extent {
     pub(crate) lsize: u64,
     /// Size after compression in bytes, a multiple of 512.
     pub(crate) psize: u64,
-    /// Allocated size of each copy in bytes.
+    /// Bytes on a device that takes it as it is: the size after compression, rounded up to whole sectors.
     pub(crate) asize: u64,
     /// `enum zio_compress` code.
     pub(crate) compression: u8,
@@ -83,18 +91,12 @@ impl BlockPointer {
     /// A block that was never written and reads as zeros.
     pub(crate) const HOLE: BlockPointer = BlockPointer([0; 16]);
 
-    /// A block at 1 to 3 addresses, born in `birth`.
-    pub(crate) fn stored(
-        extent: &Extent,
-        addresses: &[Address],
-        role: Role,
-        birth: u64,
-        fill: u64,
-    ) -> BlockPointer {
+    /// A block of 1 to 3 copies, born in `birth`.
+    pub(crate) fn stored(extent: &Extent, copies: &[Dva], role: Role, birth: u64, fill: u64) -> BlockPointer {
         let mut words = [0; 16];
         const VDEV_SHIFT: u32 = 32;
-        for (copy, address) in addresses.iter().enumerate() {
-            words[copy * 2] = (extent.asize / SECTOR as u64) | (address.vdev() as u64) << VDEV_SHIFT;
+        for (copy, Dva { address, asize }) in copies.iter().enumerate() {
+            words[copy * 2] = (asize / SECTOR as u64) | (address.vdev() as u64) << VDEV_SHIFT;
             words[copy * 2 + 1] = address.offset() / SECTOR as u64;
         }
         words[WORD_PROPERTIES] = (extent.lsize / SECTOR as u64 - 1)
@@ -165,13 +167,13 @@ impl BlockPointer {
         role.is_metadata()
     }
 
-    /// Allocated bytes of all copies.
-    pub(crate) fn asize(&self) -> u64 {
+    /// The vdev of each copy, and what it takes there.
+    pub(crate) fn copies(&self) -> impl Iterator<Item = (usize, u64)> {
         const ASIZE: u64 = (1 << 24) - 1;
-        if self.is_embedded() {
-            return 0;
-        }
-        [0, 2, 4].iter().map(|word| (self.0[*word] & ASIZE) * SECTOR as u64).sum()
+        const VDEV_SHIFT: u32 = 32;
+        let words = if self.is_embedded() { [0; 3] } else { [self.0[0], self.0[2], self.0[4]] };
+        let copies = words.map(|word| ((word >> VDEV_SHIFT) as usize, (word & ASIZE) * SECTOR as u64));
+        copies.into_iter().filter(|(_, asize)| *asize > 0)
     }
 
     /// Bytes after compression; 0 for a hole.
@@ -258,13 +260,15 @@ mod tests {
             algorithm: 7,
             checksum: [1, 2, 3, 4],
         };
-        let addresses = [Address::new(0, 4096), Address::new(3, 12_288)];
-        let bp = BlockPointer::stored(&extent, &addresses, Role { object_type: 19, level: 0 }, 10, 1);
-        assert_eq!(bp.words()[..4], [16, 8, 16 | 3 << 32, 24]);
+        let copies = [(0, 4096, 8192), (3, 12_288, 12_288)]
+            .map(|(vdev, offset, asize)| Dva { address: Address::new(vdev, offset), asize });
+        let bp = BlockPointer::stored(&extent, &copies, Role { object_type: 19, level: 0 }, 10, 1);
+        assert_eq!(bp.words()[..4], [16, 8, 24 | 3 << 32, 24]);
         assert_eq!(bp.words()[6], 255 | 15 << 16 | 15 << 32 | 7 << 40 | 19 << 48 | 1 << 63);
         assert_eq!(bp.words()[10..], [10, 1, 1, 2, 3, 4]);
         assert_eq!(bp.fill(), 1);
-        assert_eq!((bp.asize(), bp.psize(), bp.lsize(), bp.birth()), (16_384, 8192, 131_072, 10));
+        assert_eq!(bp.copies().collect::<Vec<_>>(), [(0, 8192), (3, 12_288)]);
+        assert_eq!((bp.psize(), bp.lsize(), bp.birth()), (8192, 131_072, 10));
         assert!(!bp.is_metadata() && !bp.is_hole());
         assert_eq!(bp.without_content().words()[10..], [10, 0, 0, 0, 0, 0]);
     }
@@ -273,7 +277,7 @@ mod tests {
     fn a_freed_block_is_a_hole_with_a_birth() {
         let bp = BlockPointer::freed(131_072, Role { object_type: 19, level: 1 }, 11);
         assert!(bp.is_hole() && bp.is_metadata());
-        assert_eq!((bp.birth(), bp.fill(), bp.asize(), bp.psize()), (11, 0, 0, 0));
+        assert_eq!((bp.birth(), bp.fill(), bp.copies().count(), bp.psize()), (11, 0, 0, 0));
         assert_eq!(bp.words()[6], 255 | 19 << 48 | 1 << 56);
     }
 
@@ -286,7 +290,7 @@ mod tests {
         assert_eq!(bytes[56..80], payload[48..72]);
         assert_eq!(bytes[88..], payload[72..]);
         assert_eq!(bp.words()[6] & 0x1ff_ffff, 131_071);
-        assert_eq!((bp.asize(), bp.psize(), bp.lsize()), (0, 112, 131_072));
+        assert_eq!((bp.copies().count(), bp.psize(), bp.lsize()), (0, 112, 131_072));
         assert_eq!(bp.fill(), 1);
         assert_eq!(BlockPointer::HOLE.fill(), 0);
     }

@@ -1,4 +1,7 @@
-//! Reading blocks: every copy on every device is tried until one has the right checksum.
+//! Reading blocks: every copy on every device is tried until one has the right checksum; on raidz, every way to put the block
+//! together from what is left of it.
+
+mod columns;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -205,30 +208,57 @@ impl<'a> Blocks<'a> {
         })
     }
 
-    /// Copies of what lies at `dva`: one per child of a mirror; at least 1, so that what is wrong is said.
+    /// Copies of what lies at `dva`: one per child of a mirror, one on all of a raidz; at least 1, so that what is wrong is
+    /// said.
     pub(crate) fn children(&self, dva: &Dva) -> usize {
-        match self.top(dva) {
-            Ok(children) => children.len().max(1),
-            Err(_) => 1,
+        match self.form(dva) {
+            Ok(Form::Copies(children)) => children.len().max(1),
+            Ok(_) | Err(_) => 1,
         }
     }
 
-    fn top(&self, dva: &Dva) -> Result<&[Option<usize>], CopyProblem> {
-        let top = self.tops().get(dva.vdev as usize).and_then(Option::as_ref);
-        match top.map(|top| &top.form) {
+    fn top(&self, vdev: u32) -> Option<&Top> {
+        self.tops().get(vdev as usize).and_then(Option::as_ref)
+    }
+
+    fn form(&self, dva: &Dva) -> Result<&Form, CopyProblem> {
+        match self.top(dva.vdev).map(|top| &top.form) {
             None | Some(Form::Absent) => Err(CopyProblem::NoVdev),
             Some(Form::NotSupported(kind)) => Err(CopyProblem::Vdev(kind.clone())),
-            Some(Form::Copies(children)) => Ok(children),
+            Some(form) => Ok(form),
         }
     }
 
-    /// `len` bytes at `dva` of one child.
-    pub(crate) fn read_device(&self, dva: &Dva, child: usize, len: usize) -> Result<Vec<u8>, CopyProblem> {
-        let children = self.top(dva)?;
-        let index = children.get(child).copied().flatten().ok_or(CopyProblem::Missing)?;
-        let device = self.devices.get(index).ok_or(CopyProblem::Missing)?;
-        let at = dva
-            .offset
+    /// What datasets are charged for all copies of a block.
+    pub(crate) fn charge(&self, pointer: &BlockPointer) -> u64 {
+        let Body::Stored(stored) = &pointer.body else { return 0 };
+        let charge = |dva: Dva| self.top(dva.vdev).map_or(dva.asize, |top| top.charge(dva.asize));
+        stored.dvas().map(charge).fold(0, u64::saturating_add)
+    }
+
+    /// `len` bytes at `dva` of one child that `accept` finds to be right.
+    pub(crate) fn read_device(
+        &self,
+        dva: &Dva,
+        child: usize,
+        len: usize,
+        accept: &dyn Fn(&[u8]) -> Result<(), CopyProblem>,
+    ) -> Result<Vec<u8>, CopyProblem> {
+        match self.form(dva)? {
+            Form::Raidz(raidz, children) => self.read_raidz(raidz, children, dva, len, accept),
+            Form::Copies(children) => {
+                let raw = self.read_child(children.get(child).copied().flatten(), dva.offset, len)?;
+                accept(&raw)?;
+                Ok(raw)
+            }
+            Form::NotSupported(_) | Form::Absent => Err(CopyProblem::NoVdev),
+        }
+    }
+
+    /// `len` bytes at `offset` of the space of one device.
+    fn read_child(&self, device: Option<usize>, offset: u64, len: usize) -> Result<Vec<u8>, CopyProblem> {
+        let device = device.and_then(|index| self.devices.get(index)).ok_or(CopyProblem::Missing)?;
+        let at = offset
             .checked_add(DATA_START)
             .filter(|at| at.checked_add(len as u64).is_some_and(|end| end <= device.size))
             .ok_or_else(|| CopyProblem::Io("it lies past the end of its device".to_owned()))?;
@@ -263,9 +293,7 @@ impl<'a> Blocks<'a> {
             let parts = self.read_gang(stored, dva, child, birth)?;
             return self.assemble(stored, &parts, depth + 1);
         }
-        let raw = self.read_device(dva, child, stored.psize)?;
-        self.check(stored, &raw)?;
-        Ok(raw)
+        self.read_device(dva, child, stored.psize, &|raw| self.check(stored, raw))
     }
 
     fn check(&self, stored: &Stored, raw: &[u8]) -> Result<(), CopyProblem> {
@@ -285,7 +313,7 @@ impl<'a> Blocks<'a> {
         child: usize,
         birth: u64,
     ) -> Result<Vec<BlockPointer>, CopyProblem> {
-        let ashift = self.tops().get(dva.vdev as usize).and_then(Option::as_ref).map_or(9, |top| top.ashift);
+        let ashift = self.top(dva.vdev).map_or(9, |top| top.ashift);
         // All copies of the list are marked with the place of the first one.
         let first = stored.dvas().next().unwrap_or(*dva);
         let verifier = [u64::from(first.vdev), first.offset, birth, 0];
@@ -293,8 +321,15 @@ impl<'a> Blocks<'a> {
         let mut sizes = vec![1usize << ashift, GANG_MIN];
         sizes.dedup();
         for size in sizes {
-            let header = self.read_device(dva, child, size)?;
-            if check_gang(&header, verifier, stored.authenticated) {
+            let accept = |header: &[u8]| match check_gang(header, verifier, stored.authenticated) {
+                true => Ok(()),
+                false => Err(CopyProblem::Checksum),
+            };
+            let header = match self.read_device(dva, child, size, &accept) {
+                Err(CopyProblem::Checksum) => None,
+                read => Some(read?),
+            };
+            if let Some(header) = header {
                 let count = (size - super::checksum::TRAILER) / POINTER;
                 return header
                     .chunks_exact(POINTER)

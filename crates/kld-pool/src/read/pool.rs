@@ -157,9 +157,10 @@ impl<'a> Pool<'a> {
 
     /// Devices of the pool that were not given.
     pub fn missing_devices(&self) -> usize {
-        let children = self.blocks.tops().iter().flatten().filter_map(|top| match &top.form {
-            Form::Copies(children) => Some(children),
-            Form::NotSupported(_) | Form::Absent => None,
+        let children = self.blocks.tops().iter().flatten().flat_map(|top| match &top.form {
+            Form::Copies(children) => vec![children],
+            Form::Raidz(_, children) => children.iter().collect(),
+            Form::NotSupported(_) | Form::Absent => Vec::new(),
         });
         children.flatten().filter(|child| child.is_none()).count()
     }

@@ -2,6 +2,7 @@
 
 use super::label::Label;
 use super::nvlist::NvList;
+use super::raidz::Raidz;
 use crate::device::ReadAt;
 
 /// Front labels and boot area: where the space of a device starts.
@@ -23,7 +24,7 @@ impl std::fmt::Debug for Device<'_> {
     }
 }
 
-/// A top-level vdev: a device or a mirror of several.
+/// A top-level vdev: a device, a mirror of several, or a raidz.
 #[derive(Clone, Debug)]
 pub(crate) struct Top {
     pub(crate) form: Form,
@@ -42,6 +43,8 @@ pub(crate) struct Top {
 pub(crate) enum Form {
     /// Every child holds everything. A child that is not among the devices given is `None`.
     Copies(Vec<Option<usize>>),
+    /// Rows with parity over children, each of which is one device, or several while it is being replaced.
+    Raidz(Raidz, Vec<Vec<Option<usize>>>),
     /// A kind that cannot be read, by its name.
     NotSupported(String),
     /// Not there (any more): a removed log device leaves such a hole.
@@ -52,8 +55,12 @@ impl Top {
     /// A top-level vdev as a configuration describes it; `find` gives the index of the device with a GUID.
     pub(crate) fn of(tree: &NvList, find: &dyn Fn(u64) -> Option<usize>) -> Option<Top> {
         let kind = tree.text("type")?;
+        let number = |name| tree.number(name).unwrap_or(0);
+        // Shifts that no vdev has would make later arithmetic wrong; such a vdev has no space.
+        let ashift = u32::try_from(number("ashift")).ok().filter(|shift| *shift <= 16).unwrap_or(9);
         let form = match kind.as_str() {
             "hole" | "missing" => Form::Absent,
+            "raidz" => raidz_of(tree, ashift, find).unwrap_or_else(Form::NotSupported),
             _ => {
                 let mut leaves = Vec::new();
                 match leaves_of(tree, find, 0, &mut leaves) {
@@ -62,11 +69,9 @@ impl Top {
                 }
             }
         };
-        let number = |name| tree.number(name).unwrap_or(0);
         Some(Top {
             form,
-            // Shifts that no vdev has would make later arithmetic wrong; such a vdev has no space.
-            ashift: u32::try_from(number("ashift")).ok().filter(|shift| *shift <= 16).unwrap_or(9),
+            ashift,
             asize: number("asize"),
             metaslab_shift: u32::try_from(number("metaslab_shift"))
                 .ok()
@@ -77,10 +82,45 @@ impl Top {
         })
     }
 
+    /// Bytes that a block of `size` bytes takes.
+    pub(crate) fn asize_of(&self, size: u64) -> u64 {
+        match &self.form {
+            Form::Raidz(raidz, _) => raidz.asize(size),
+            _ => size.next_multiple_of(1 << self.ashift),
+        }
+    }
+
+    /// What datasets are charged for `asize` allocated bytes: all of it but on raidz, where it is what a block of 128 KiB has
+    /// of data (`vdev_deflate_ratio`).
+    pub(crate) fn charge(&self, asize: u64) -> u64 {
+        const TYPICAL: u64 = 128 << 10;
+        const SECTOR: u64 = 512;
+        (asize / SECTOR).saturating_mul(TYPICAL / (self.asize_of(TYPICAL) / SECTOR))
+    }
+
     /// Number of metaslabs.
     pub(crate) fn metaslabs(&self) -> u64 {
         if self.metaslab_shift == 0 { 0 } else { self.asize >> self.metaslab_shift }
     }
+}
+
+/// A raidz as a configuration describes it; fails with what it is called when it cannot be read.
+fn raidz_of(tree: &NvList, ashift: u32, find: &dyn Fn(u64) -> Option<usize>) -> Result<Form, String> {
+    let changed = ["raidz_expanding", "raidz_expand_txgs"];
+    if tree.iter().any(|(name, _)| changed.iter().any(|changed| changed.as_bytes() == name)) {
+        return Err("raidz that was expanded".to_owned());
+    }
+    let children = tree.lists("children");
+    let parity = tree.number("nparity").and_then(|parity| usize::try_from(parity).ok()).unwrap_or(1);
+    if !(1..=3).contains(&parity) || children.len() <= parity {
+        return Err("raidz of an impossible shape".to_owned());
+    }
+    let devices = children.iter().map(|child| {
+        let mut leaves = Vec::new();
+        leaves_of(child, find, 1, &mut leaves).map(|()| leaves)
+    });
+    let shape = Raidz { devices: children.len(), parity, ashift };
+    Ok(Form::Raidz(shape, devices.collect::<Result<_, _>>()?))
 }
 
 /// Collects the devices that each hold everything; fails with the name of a kind for which that is not so.

@@ -125,6 +125,11 @@ impl Checked {
                     Ok(raw) => {
                         self.copies += 1;
                         self.bytes += raw.len() as u64;
+                        for (child, problem) in blocks.bad_columns(&dva, &raw) {
+                            let place = place(&dva);
+                            let problem = format!("the column at {place} on child {child}: {problem}");
+                            self.fault(job, FindingKind::Copy, problem);
+                        }
                         // Once is enough: all good copies have the same bytes.
                         if good == 0
                             && !stored.encrypted

@@ -138,7 +138,7 @@ fn add_list(
     problems: &mut Vec<String>,
 ) -> Result<(), ReadError> {
     let pointers = lists::pointers(pool, object)?;
-    let bytes: u64 = pointers.iter().map(|pointer| pointer.asize()).sum();
+    let bytes: u64 = pointers.iter().map(|pointer| pool.blocks.charge(pointer)).sum();
     if bytes != header.bytes {
         problems.push(format!("list {object} of its deadlist says {} bytes, but has {bytes}", header.bytes));
     }
@@ -146,7 +146,7 @@ fn add_list(
         problems.push(format!("list {object} of its deadlist has blocks that are too old for it"));
     }
     deadlist.bytes += bytes;
-    deadlist.blocks.extend(pointers.iter().map(|pointer| (pointer.birth, pointer.asize())));
+    deadlist.blocks.extend(pointers.iter().map(|pointer| (pointer.birth, pool.blocks.charge(pointer))));
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use super::check::Spot;
 use super::lists;
 use super::walk::Walker;
+use crate::read::block::CopyProblem;
 use crate::read::checksum::{check_log_block, kind};
 use crate::read::objset::ObjectSet;
 use crate::read::pointer::{BlockPointer, Body};
@@ -23,8 +24,11 @@ impl<'a> Walker<'_, 'a> {
             }
             self.add_segments(spot, stored, pointer.physical_birth, stored.dedup, 0);
             let block = (0..self.pool.blocks.children(&dva)).find_map(|child| {
-                let raw = self.pool.blocks.read_device(&dva, child, stored.psize).ok()?;
-                check_log_block(&raw, &stored.checksum).then_some(raw)
+                let accept = |raw: &[u8]| match check_log_block(raw, &stored.checksum) {
+                    true => Ok(()),
+                    false => Err(CopyProblem::Checksum),
+                };
+                self.pool.blocks.read_device(&dva, child, stored.psize, &accept).ok()
             });
             let Some(block) = block else { return };
             if opened.log_claimed != 0 {

@@ -190,7 +190,7 @@ impl<'a> Walker<'_, 'a> {
                 // The address says what the parts take with it; the list of them is one sector.
                 let tops = self.pool.blocks.tops();
                 let top = tops.get(dva.vdev as usize).and_then(Option::as_ref);
-                len = 1 << top.map_or(9, |top| top.ashift);
+                len = top.map_or(512, |top| top.asize_of(1 << top.ashift));
                 is_gang = true;
                 let read = |child| self.pool.blocks.read_gang(stored, &dva, child, birth).ok();
                 parts = parts.or_else(|| (0..self.pool.blocks.children(&dva)).find_map(read));
@@ -234,7 +234,7 @@ impl<'a> Walker<'_, 'a> {
             Ok(None) => return,
             Err(error) => return self.unreadable(spot, error.to_string()),
         };
-        let mut born = root.asize();
+        let mut born = self.pool.blocks.charge(&root);
         let mut objects = Sum::default();
         let meta = Visit { set: index, object: None, dnode: &opened.meta, after };
         let sum = self.walk_tree(meta, root.birth, &mut |walker, number, pointer| {
@@ -306,7 +306,7 @@ impl<'a> Walker<'_, 'a> {
                 Ok(spill) if spill.birth <= after => sum.pruned = true,
                 Ok(spill) => {
                     self.visit(spot, &spill);
-                    sum.bytes += spill.asize();
+                    sum.bytes += self.pool.blocks.charge(&spill);
                 }
                 Err(bad) => {
                     sum.broken = true;
@@ -382,7 +382,7 @@ impl<'a> Walker<'_, 'a> {
             return pointer.fill;
         }
         self.visit(spot, &pointer);
-        sum.bytes += pointer.asize();
+        sum.bytes += self.pool.blocks.charge(&pointer);
         if level == 0 {
             if number > visit.dnode.last_block {
                 self.fault(spot, FindingKind::Structure, "the block lies behind the end of its object");

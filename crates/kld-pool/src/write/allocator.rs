@@ -8,8 +8,8 @@
 //! take all of them. Filling from the front gives one used run per metaslab, which makes a space map one entry, and only as
 //! many metaslabs are touched as there are lanes. When every metaslab has been taken, lanes use what is left in others'.
 
-use crate::format::blkptr::Address;
-use crate::write::space::Geometry;
+use crate::format::blkptr::{Address, Dva};
+use crate::write::shape::Shape;
 
 /// Most copies of a block.
 pub(crate) const MAX_COPIES: usize = 3;
@@ -37,7 +37,7 @@ const TURN: u64 = 1 << 20;
 /// One top-level vdev.
 #[derive(Clone, Debug)]
 struct Vdev {
-    geometry: Geometry,
+    shape: Shape,
     /// The lanes of content, then those of metadata, by copy.
     lanes: [Lane; 2 * MAX_COPIES],
     /// For each metaslab, the used bytes at its start.
@@ -61,7 +61,6 @@ struct Turn {
 #[derive(Clone, Debug)]
 pub(crate) struct Allocator {
     vdevs: Vec<Vdev>,
-    unit: u64,
     /// For content and for metadata.
     turns: [Turn; 2],
     allocated: u64,
@@ -79,11 +78,10 @@ pub(crate) struct Touched {
 }
 
 impl Allocator {
-    /// Space on top-level vdevs, at least one, that are divided like this.
-    pub(crate) fn new(geometries: &[Geometry], ashift: u8) -> Allocator {
+    /// Space on top-level vdevs, at least one.
+    pub(crate) fn new(shapes: &[Shape]) -> Allocator {
         Allocator {
-            vdevs: geometries.iter().map(|geometry| Vdev::new(*geometry)).collect(),
-            unit: 1 << ashift,
+            vdevs: shapes.iter().map(|shape| Vdev::new(*shape)).collect(),
             turns: [Turn::default(); 2],
             allocated: 0,
             largest: 0,
@@ -91,27 +89,33 @@ impl Allocator {
         }
     }
 
-    /// Space for `copies` (1 to 3) times `size` bytes (at most a metaslab, which is at least 16 MiB), rounded up to the
-    /// allocation unit and never across the end of a metaslab.
-    pub(crate) fn allocate(&mut self, class: Class, size: u64, copies: usize) -> Vec<Address> {
-        let size = size.next_multiple_of(self.unit);
-        self.largest = self.largest.max(size);
+    /// Space for `copies` (1 to 3) times `size` bytes (whose space is at most a metaslab, which is at least 16 MiB), never
+    /// across the end of a metaslab.
+    pub(crate) fn allocate(&mut self, class: Class, size: u64, copies: usize) -> Vec<Dva> {
         let first = self.turn(class, size);
-        let mut addresses: Vec<Address> = Vec::with_capacity(copies);
+        let mut dvas: Vec<Dva> = Vec::with_capacity(copies);
         for copy in 0..copies {
-            self.allocated += size;
             let lane = copy + if class == Class::Content { 0 } else { MAX_COPIES };
             let count = self.vdevs.len();
             let placed = (0..count).map(|i| (first + copy + i) % count).find_map(|vdev| {
-                let others = addresses.iter().filter(|other| other.vdev() == vdev);
-                let others: Vec<u64> = others.map(|other| other.offset()).collect();
-                let offset = self.vdevs[vdev].allocate(lane, size, &others)?;
-                Some(Address::new(vdev, offset))
+                let others = dvas.iter().filter(|other| other.address.vdev() == vdev);
+                let others: Vec<u64> = others.map(|other| other.address.offset()).collect();
+                let asize = self.vdevs[vdev].shape.asize(size);
+                let offset = self.vdevs[vdev].allocate(lane, asize, &others)?;
+                Some(Dva { address: Address::new(vdev, offset), asize })
             });
             self.overflowed |= placed.is_none();
-            addresses.push(placed.unwrap_or_default());
+            let placed = placed.unwrap_or_else(|| {
+                let vdev = &mut self.vdevs[first];
+                let asize = vdev.shape.asize(size);
+                vdev.allocated += asize;
+                Dva { address: Address::new(first, 0), asize }
+            });
+            self.allocated += placed.asize;
+            self.largest = self.largest.max(placed.asize);
+            dvas.push(placed);
         }
-        addresses
+        dvas
     }
 
     /// The vdev for the first copy of a block.
@@ -119,17 +123,13 @@ impl Allocator {
         let turn = &mut self.turns[usize::from(class == Class::Metadata)];
         if turn.got >= TURN {
             let fullness = |vdev: &Vdev| {
-                (u128::from(vdev.allocated) << 32) / u128::from(vdev.geometry.capacity().max(1))
+                (u128::from(vdev.allocated) << 32) / u128::from(vdev.shape.geometry.capacity().max(1))
             };
             let emptiest = (0..self.vdevs.len()).min_by_key(|vdev| fullness(&self.vdevs[*vdev]));
             *turn = Turn { vdev: emptiest.unwrap_or(0), got: 0 };
         }
         turn.got += size;
         turn.vdev
-    }
-
-    pub(crate) fn unit(&self) -> u64 {
-        self.unit
     }
 
     /// Whether everything allocated so far lies on the vdevs.
@@ -140,6 +140,11 @@ impl Allocator {
     /// Bytes allocated so far, all copies included.
     pub(crate) fn allocated(&self) -> u64 {
         self.allocated
+    }
+
+    /// Bytes allocated so far on each vdev, or that would have been if they fitted.
+    pub(crate) fn by_vdev(&self) -> impl Iterator<Item = u64> {
+        self.vdevs.iter().map(|vdev| vdev.allocated)
     }
 
     /// The largest block allocated so far, in bytes.
@@ -158,8 +163,8 @@ impl Allocator {
 }
 
 impl Vdev {
-    fn new(geometry: Geometry) -> Vdev {
-        let count = geometry.metaslabs;
+    fn new(shape: Shape) -> Vdev {
+        let count = shape.geometry.metaslabs;
         let copies = MAX_COPIES as u64;
         let lanes = std::array::from_fn(|lane| {
             let third = (lane as u64 % copies) * count / copies;
@@ -167,13 +172,7 @@ impl Vdev {
             // Content stands behind metadata, which takes the first metaslab of each third.
             Lane { start: (third + u64::from(is_content)) % count.max(1), current: None }
         });
-        Vdev {
-            geometry,
-            lanes,
-            used: vec![0; count as usize],
-            taken: vec![false; count as usize],
-            allocated: 0,
-        }
+        Vdev { shape, lanes, used: vec![0; count as usize], taken: vec![false; count as usize], allocated: 0 }
     }
 
     /// Space in a lane, apart from `others` if that is possible; none when the vdev is full.
@@ -182,7 +181,7 @@ impl Vdev {
         self.lanes[lane].current = Some(metaslab);
         self.taken[metaslab as usize] = true;
         let used = &mut self.used[metaslab as usize];
-        let offset = (metaslab << self.geometry.metaslab_shift) + *used;
+        let offset = (metaslab << self.shape.geometry.metaslab_shift) + *used;
         *used += size;
         self.allocated += size;
         Some(offset)
@@ -192,10 +191,11 @@ impl Vdev {
     /// one that already holds another copy of the block only when there is no other.
     fn choose(&self, lane: usize, size: u64, others: &[u64]) -> Option<u64> {
         let Lane { start, current } = self.lanes[lane];
-        let count = self.geometry.metaslabs;
-        let has_room = |metaslab: &u64| self.used[*metaslab as usize] + size <= self.geometry.metaslab_size();
+        let geometry = self.shape.geometry;
+        let count = geometry.metaslabs;
+        let has_room = |metaslab: &u64| self.used[*metaslab as usize] + size <= geometry.metaslab_size();
         let is_apart =
-            |metaslab: &u64| others.iter().all(|offset| offset >> self.geometry.metaslab_shift != *metaslab);
+            |metaslab: &u64| others.iter().all(|offset| offset >> geometry.metaslab_shift != *metaslab);
         let from_start = || (0..count).map(|i| (start + i) % count);
         current
             .filter(|metaslab| has_room(metaslab) && is_apart(metaslab))
@@ -212,6 +212,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::spec;
+
+    fn shape(size: u64) -> Shape {
+        Shape::of(&spec::Vdev::disk(size, "/a"), 12)
+    }
 
     proptest! {
         #[test]
@@ -219,13 +224,15 @@ mod tests {
             blocks in proptest::collection::vec((1u64..1_500_000, 1usize..=3, any::<bool>()), 1..200),
             vdevs in 1usize..4,
         ) {
-            let geometry = Geometry::of(96 << 20);
+            let shape = shape(96 << 20);
+            let geometry = shape.geometry;
             let size_of = geometry.metaslab_size();
-            let mut allocator = Allocator::new(&vec![geometry; vdevs], 12);
+            let mut allocator = Allocator::new(&vec![shape; vdevs]);
             let mut extents = Vec::new();
             for (size, copies, is_content) in blocks {
                 let class = if is_content { Class::Content } else { Class::Metadata };
-                let addresses = allocator.allocate(class, size, copies);
+                let addresses: Vec<Address> =
+                    allocator.allocate(class, size, copies).into_iter().map(|dva| dva.address).collect();
                 if !allocator.fits() {
                     break;
                 }
@@ -254,13 +261,12 @@ mod tests {
 
     #[test]
     fn copies_lie_a_third_of_the_vdev_apart() {
-        let geometry = Geometry::of(10 << 30);
-        let mut allocator = Allocator::new(&[geometry], 12);
+        let mut allocator = Allocator::new(&[shape(10 << 30)]);
         for _ in 0..3000 {
             allocator.allocate(Class::Content, 1 << 20, 1);
             let offsets = allocator.allocate(Class::Metadata, 4096, 3);
             assert!(
-                offsets.windows(2).all(|pair| pair[1].offset() - pair[0].offset() >= 3 << 30),
+                offsets.windows(2).all(|pair| pair[1].address.offset() - pair[0].address.offset() >= 3 << 30),
                 "{offsets:?}"
             );
         }
@@ -270,9 +276,9 @@ mod tests {
 
     #[test]
     fn a_vdev_can_be_filled() {
-        let geometry = Geometry::of(64 << 20);
-        let mut allocator = Allocator::new(&[geometry], 12);
-        for _ in 0..geometry.capacity() >> 20 {
+        let shape = shape(64 << 20);
+        let mut allocator = Allocator::new(&[shape]);
+        for _ in 0..shape.geometry.capacity() >> 20 {
             allocator.allocate(Class::Content, 1 << 20, 1);
         }
         assert!(allocator.fits());

@@ -92,13 +92,12 @@ struct Dataset<'a> {
 
 /// An object that lists no block pointers.
 pub(crate) fn empty_bpobj() -> Dnode {
-    bpobj(&[])
+    bpobj(0, Space::default())
 }
 
 /// An object that lists block pointers, without its blocks.
-fn bpobj(listed: &[BlockPointer]) -> Dnode {
-    let space = total(listed);
-    let mut header = words(&[listed.len() as u64, space.referenced, space.compressed, space.uncompressed]);
+fn bpobj(count: usize, space: Space) -> Dnode {
+    let mut header = words(&[count as u64, space.referenced, space.compressed, space.uncompressed]);
     header.resize(BPOBJ_HEADER, 0);
     let mut dnode = Dnode::with_bonus(object_type::BPOBJ, object_type::BPOBJ_HEADER, header);
     dnode.block_size = BPOBJ_BLOCK;
@@ -264,7 +263,7 @@ impl Builder<'_, '_> {
     /// The blocks that the snapshot before has and this dataset does not: a list for each transaction group in `keys`
     /// (ascending) of those born after it and not after the next.
     fn add_deadlist(&mut self, keys: &[u64], dead: &[BlockPointer]) -> Result<u64, WriteError> {
-        let space = total(dead);
+        let space = total(dead, self.media.deflation());
         let mut header = words(&[space.referenced, space.compressed, space.uncompressed]);
         header.resize(DEADLIST_HEADER, 0);
         let object =
@@ -285,7 +284,8 @@ impl Builder<'_, '_> {
 
     fn add_bpobj(&mut self, listed: &[BlockPointer]) -> Result<u64, WriteError> {
         const PER_BLOCK: usize = BPOBJ_BLOCK as usize / 128;
-        let object = self.objects.add(bpobj(listed));
+        let space = total(listed, self.media.deflation());
+        let object = self.objects.add(bpobj(listed.len(), space));
         if !listed.is_empty() {
             let blocks: Vec<Vec<u8>> = listed
                 .chunks(PER_BLOCK)
@@ -380,10 +380,11 @@ impl Builder<'_, '_> {
             let deadlist = self.add_deadlist(&deadlist_keys(plan, planned, i), dead(i))?;
             let created_txg = if is_head { planned.created_txg() } else { planned.state_txg(i) };
             let unique = if is_head {
-                Own::of(planned, versions, base(plan, contents, planned)).unique
+                Own::of(planned, versions, base(plan, contents, planned), self.media.deflation()).unique
             } else {
                 // Nobody else has what is neither in the snapshot before nor in the next one; clones do not count.
-                total(dead(i + 1).iter().filter(|pointer| pointer.birth() > previous_txg)).referenced
+                let freed = dead(i + 1).iter().filter(|pointer| pointer.birth() > previous_txg);
+                total(freed, self.media.deflation()).referenced
             };
             let holds = match planned.snapshots.get(i) {
                 Some(snapshot) => self.add_holds(&snapshot.holds)?,

@@ -61,6 +61,14 @@ pub enum WriteError {
     /// A pool has 1 to 256 top-level vdevs, each with at least one device.
     #[error("a pool needs 1 to 256 vdevs, each with a device")]
     BadVdevs,
+    /// A raidz has more devices than columns of parity, and at most 255.
+    #[error("a raidz on {devices} devices is not possible: it takes {least} to 255")]
+    BadRaidz {
+        /// Devices given.
+        devices: usize,
+        /// The fewest that its parity takes.
+        least: u64,
+    },
     /// There are as many outputs as there are paths of devices.
     #[error("a pool on {paths} devices cannot be written to {outputs} outputs")]
     Outputs {

@@ -174,7 +174,7 @@ impl IndirectTree {
             recorded.levels.resize(self.open.len().max(recorded.levels.len()), Vec::new());
             recorded.levels[level].push(Recorded { index, pointer, digest });
         }
-        self.space += Space::of(&pointer);
+        self.space += Space::of(&pointer, media.deflation());
         self.open[level].push(pointer);
         self.counts[level] += 1;
         Ok(())
@@ -283,15 +283,15 @@ mod tests {
     use crate::codec::{Block, Form};
     use crate::device::WriteAt;
     use crate::format::blkptr::Extent;
-    use crate::write::allocator::Allocator;
+    use crate::spec::Vdev;
     use crate::write::media::Rules;
-    use crate::write::space::Geometry;
+    use crate::write::shape::Shape;
 
     fn with_media<T>(run: impl FnOnce(&mut Media) -> T) -> T {
         let file = tempfile::tempfile().unwrap();
         let outs: [&dyn WriteAt; 1] = [&file];
-        let allocator = Allocator::new(&[Geometry::of(64 << 20)], 12);
-        run(&mut Media::new(vec![&outs], allocator, 12, Rules::plain(2)).unwrap())
+        let shapes = [Shape::of(&Vdev::disk(64 << 20, "/a"), 12)];
+        run(&mut Media::new(vec![&outs], shapes.to_vec(), 12, Rules::plain(2)).unwrap())
     }
 
     fn data_pointer(media: &mut Media) -> BlockPointer {

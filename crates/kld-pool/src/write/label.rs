@@ -9,7 +9,7 @@ use crate::format::checksum::seal_area;
 use crate::format::nvlist::{NvList, Value};
 use crate::format::put_u64;
 use crate::pool_properties::PoolProperties;
-use crate::spec::VdevType;
+use crate::spec::{Parity, VdevType};
 use crate::write::space::{Geometry, LABEL};
 use crate::write::txg;
 
@@ -41,8 +41,10 @@ pub(crate) struct Config<'a> {
 /// A top-level vdev.
 #[derive(Debug)]
 pub(crate) struct Top<'a> {
-    /// Of the mirror; of the device when there is only one.
+    /// Of the mirror or raidz; of the device when there is only one.
     pub(crate) guid: u64,
+    /// Of a raidz.
+    pub(crate) parity: Option<Parity>,
     /// The devices.
     pub(crate) leaves: Vec<Leaf<'a>>,
     pub(crate) geometry: Geometry,
@@ -70,10 +72,13 @@ impl Config<'_> {
     }
 
     fn vdev(&self, id: u64, top: &Top) -> NvList {
-        let (list, children) = match top.leaves.as_slice() {
-            [leaf] => (self.leaf(id, leaf), None),
-            leaves => {
-                let list = NvList::new().text("type", "mirror").u64("id", id).u64("guid", top.guid);
+        let (list, children) = match (top.leaves.as_slice(), top.parity) {
+            ([leaf], None) => (self.leaf(id, leaf), None),
+            (leaves, parity) => {
+                let kind = if parity.is_some() { "raidz" } else { "mirror" };
+                let list = NvList::new().text("type", kind).u64("id", id).u64("guid", top.guid);
+                let list =
+                    parity.into_iter().fold(list, |list, parity| list.u64("nparity", parity.columns()));
                 let create_txg = |list: NvList| list.u64("create_txg", txg::POOL_CREATED);
                 let children = (0..).zip(leaves).map(|(id, leaf)| create_txg(self.leaf(id, leaf)));
                 (list, Some(children.collect()))
@@ -188,6 +193,7 @@ mod tests {
             guid: 1,
             tops: vec![Top {
                 guid: 2,
+                parity: None,
                 leaves: vec![Leaf { guid: 2, path: "/dev/x" }],
                 geometry: Geometry::of(64 << 20),
                 metaslab_array: 3,

@@ -4,12 +4,13 @@ use std::io;
 
 use crate::codec::{Allow, Block, Compression, Encoder, Form};
 use crate::device::WriteAt;
-use crate::format::blkptr::{Address, BlockPointer, Role};
+use crate::format::blkptr::{Address, BlockPointer, Dva, Role};
 use crate::format::dnode::object_type;
 use crate::format::hasher::{Algorithm, Hasher};
 use crate::write::allocator::{Allocator, Class, MAX_COPIES};
 use crate::write::error::WriteError;
-use crate::write::space::DATA_START;
+use crate::write::shape::Shape;
+use crate::write::space::{DATA_START, Deflation};
 use crate::write::txg;
 
 /// Copies of the pool's own blocks.
@@ -46,9 +47,11 @@ impl Rules {
     }
 }
 
-/// The output, for each top-level vdev one or several devices with the same content, and its allocator.
+/// The output, one or several devices for each top-level vdev, and its allocator.
 pub(crate) struct Media<'a> {
     vdevs: Vec<&'a [&'a dyn WriteAt]>,
+    shapes: Vec<Shape>,
+    deflation: Deflation,
     pub(crate) allocator: Allocator,
     metadata: Encoder,
     buffer: Vec<u8>,
@@ -65,19 +68,29 @@ impl std::fmt::Debug for Media<'_> {
 impl<'a> Media<'a> {
     pub(crate) fn new(
         vdevs: Vec<&'a [&'a dyn WriteAt]>,
-        allocator: Allocator,
+        shapes: Vec<Shape>,
         ashift: u8,
         rules: Rules,
     ) -> Result<Media<'a>, WriteError> {
         let metadata = Encoder::new(Compression::Lz4, rules.hasher.for_metadata(), ashift)
             .map_err(|source| WriteError::Compress { source })?;
-        Ok(Media { vdevs, allocator, metadata, buffer: Vec::new(), written: 0, rules })
+        let (allocator, deflation) = (Allocator::new(&shapes), Deflation::of(&shapes));
+        Ok(Media { vdevs, shapes, deflation, allocator, metadata, buffer: Vec::new(), written: 0, rules })
     }
 
     /// Changes how the blocks to come are written.
     pub(crate) fn set_rules(&mut self, rules: Rules) {
         self.metadata.set_hasher(rules.hasher.for_metadata());
         self.rules = rules;
+    }
+
+    pub(crate) fn deflation(&self) -> &Deflation {
+        &self.deflation
+    }
+
+    /// What is charged for copies.
+    pub(crate) fn charge(&self, copies: &[Dva]) -> u64 {
+        copies.iter().map(|copy| self.deflation.charge(copy.address.vdev(), copy.asize)).sum()
     }
 
     /// Bytes written so far, once for all devices of a vdev.
@@ -104,9 +117,9 @@ impl<'a> Media<'a> {
             }
             Form::Stored(extent) => {
                 let class = if role.is_metadata() { Class::Metadata } else { Class::Content };
-                let addresses = self.allocator.allocate(class, extent.asize, self.rules.copies(role));
-                let pointer = BlockPointer::stored(extent, &addresses, role, birth, fill);
-                (pointer, addresses.into_iter().map(Address::number).collect())
+                let copies = self.allocator.allocate(class, extent.asize, self.rules.copies(role));
+                let pointer = BlockPointer::stored(extent, &copies, role, birth, fill);
+                (pointer, copies.iter().map(|copy| copy.address.number()).collect())
             }
         }
     }
@@ -153,26 +166,27 @@ impl<'a> Media<'a> {
         Ok(pointer)
     }
 
-    /// Encodes `data` uncompressed at `addresses` that were allocated before.
+    /// Encodes `data` uncompressed in `copies` that were allocated before.
     pub(crate) fn store_at(
         &mut self,
         data: &[u8],
-        addresses: &[Address],
+        copies: &[Dva],
         role: Role,
         fill: u64,
     ) -> Result<BlockPointer, WriteError> {
         let mut buffer = Vec::new();
         let block = self.metadata.store_plain(data, &mut buffer);
-        for address in addresses {
-            self.write(&buffer, address.number())?;
+        for copy in copies {
+            self.write(&buffer, copy.address.number())?;
         }
         match &block.form {
-            Form::Stored(extent) => Ok(BlockPointer::stored(extent, addresses, role, self.rules.birth, fill)),
+            Form::Stored(extent) => Ok(BlockPointer::stored(extent, copies, role, self.rules.birth, fill)),
             Form::Hole | Form::Embedded { .. } => unreachable!("plain blocks are stored"),
         }
     }
 
-    /// Writes at an address, given as a number, on every device of its vdev. Once something did not fit nothing more is
+    /// Writes the sectors of one block, or of a mirror also of blocks that follow one another, at an address, given as a
+    /// number. Once something did not fit nothing more is
     /// written: the run is then only about how much space would have been needed.
     pub(crate) fn write(&mut self, bytes: &[u8], address: u64) -> Result<(), WriteError> {
         if !self.allocator.fits() {
@@ -181,7 +195,13 @@ impl<'a> Media<'a> {
         self.written += bytes.len() as u64;
         let address = Address::of_number(address);
         let at = DATA_START + address.offset();
-        self.vdevs[address.vdev()].iter().try_for_each(|out| write_to(*out, bytes, at))
+        let outs = self.vdevs[address.vdev()];
+        match &self.shapes[address.vdev()].raidz {
+            None => outs.iter().try_for_each(|out| write_to(*out, bytes, at)),
+            Some(raidz) => raidz.columns(address.offset(), bytes).iter().try_for_each(|column| {
+                write_to(outs[column.device], &column.bytes, DATA_START + column.offset)
+            }),
+        }
     }
 
     /// Writes at an offset of one device of a vdev.

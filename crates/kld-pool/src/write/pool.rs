@@ -5,12 +5,12 @@
 
 use crate::device::{Progress, WriteAt};
 use crate::features;
-use crate::format::blkptr::{Address, BlockPointer, Role};
+use crate::format::blkptr::{Address, BlockPointer, Dva, Role};
 use crate::format::dnode::{self, Dnode, POINTERS_PER_INDIRECT, SLOT, object_type};
 use crate::format::hasher::Algorithm;
 use crate::format::zap::Zap;
 use crate::format::{SECTOR, put_u64};
-use crate::spec::{PoolSpec, Vdev};
+use crate::spec::{PoolSpec, Redundancy, Vdev};
 use crate::write::allocator::{Allocator, Class, Touched};
 use crate::write::contents::{salt, write_contents};
 use crate::write::dsl::{self, Dsl};
@@ -22,7 +22,8 @@ use crate::write::objset::{OBJSET_LEN, ObjectSet, TYPE_AT};
 use crate::write::origins::base;
 use crate::write::plan::{Planned, plan};
 use crate::write::seed::Seed;
-use crate::write::space::{Geometry, MAX_DEVICE, MIN_DEVICE, Space, device_size_for};
+use crate::write::shape::Shape;
+use crate::write::space::{MAX_DEVICE, MIN_DEVICE, Space, device_size_for};
 use crate::write::totals::{self, Own};
 use crate::write::txg;
 
@@ -77,11 +78,15 @@ pub fn write_pool(
     progress: &dyn Progress,
 ) -> Result<Summary, WriteError> {
     const ASHIFTS: std::ops::RangeInclusive<u8> = 9..=16;
-    let sizes = || spec.vdevs.iter().map(|vdev| vdev.size);
-    if let Some(size) = sizes().find(|size| *size < MIN_DEVICE) {
+    if let Some(size) = spec.vdevs.iter().map(|vdev| vdev.size).find(|size| *size < MIN_DEVICE) {
         return Err(WriteError::BelowMinimum { size });
     }
-    if let Some(size) = sizes().find(|size| *size > MAX_DEVICE) {
+    // The space of a raidz is that of all its devices.
+    let space = |vdev: &Vdev| match vdev.redundancy {
+        Redundancy::Mirror => vdev.size,
+        Redundancy::Raidz(_) => vdev.size.saturating_mul(vdev.paths.len() as u64),
+    };
+    if let Some(size) = spec.vdevs.iter().map(space).find(|size| *size > MAX_DEVICE) {
         return Err(WriteError::AboveMaximum { size });
     }
     if !ASHIFTS.contains(&spec.ashift) {
@@ -89,14 +94,13 @@ pub fn write_pool(
     }
     let vdevs = devices_of(spec, outs)?;
     let plan = plan(spec)?;
-    let geometries: Vec<Geometry> = sizes().map(Geometry::of).collect();
-    let allocator = Allocator::new(&geometries, spec.ashift);
-    let mut media = Media::new(vdevs, allocator, spec.ashift, Rules::plain(POOL_COPIES))?;
+    let shapes: Vec<Shape> = spec.vdevs.iter().map(|vdev| Shape::of(vdev, spec.ashift)).collect();
+    let mut media = Media::new(vdevs, shapes.clone(), spec.ashift, Rules::plain(POOL_COPIES))?;
     let seed = Seed::new(spec.seed);
 
     let contents = write_contents(spec, &plan, seed, &mut media, progress)?;
     media.set_rules(Rules::plain(POOL_COPIES));
-    let mut pool = Pool { spec, geometries, seed: seed.part("$MOS"), media, objects: ObjectSet::new() };
+    let mut pool = Pool { spec, shapes, seed: seed.part("$MOS"), media, objects: ObjectSet::new() };
     pool.write(&plan, &contents)
 }
 
@@ -105,10 +109,20 @@ fn devices_of<'a>(
     spec: &PoolSpec,
     outs: &'a [&'a dyn WriteAt],
 ) -> Result<Vec<&'a [&'a dyn WriteAt]>, WriteError> {
+    /// Most devices of a raidz that are allowed here: nobody wants more to depend on one another.
+    const MAX_RAIDZ: u64 = 255;
     let paths = spec.vdevs.iter().map(|vdev| vdev.paths.len()).sum();
     let has_devices = spec.vdevs.iter().all(|vdev| !vdev.paths.is_empty());
     if !has_devices || !(1..=Address::MAX_VDEVS).contains(&spec.vdevs.len()) {
         return Err(WriteError::BadVdevs);
+    }
+    for vdev in &spec.vdevs {
+        if let Redundancy::Raidz(parity) = vdev.redundancy {
+            let (devices, least) = (vdev.paths.len(), parity.columns() + 1);
+            if !(least..=MAX_RAIDZ).contains(&(devices as u64)) {
+                return Err(WriteError::BadRaidz { devices, least });
+            }
+        }
     }
     if paths != outs.len() {
         return Err(WriteError::Outputs { paths, outputs: outs.len() });
@@ -125,7 +139,7 @@ fn devices_of<'a>(
 struct Pool<'a> {
     spec: &'a PoolSpec,
     /// Of each top-level vdev.
-    geometries: Vec<Geometry>,
+    shapes: Vec<Shape>,
     seed: Seed,
     media: Media<'a>,
     objects: ObjectSet,
@@ -147,7 +161,7 @@ struct Fixtures {
 }
 
 /// Where one block goes: its copies.
-type Copies = Vec<Address>;
+type Copies = Vec<Dva>;
 
 /// Space for what describes the allocation.
 struct Reservation {
@@ -194,14 +208,15 @@ impl Fixtures {
 }
 
 impl Reservation {
-    fn take(allocator: &mut Allocator, sizes: &Sizes, space_maps: u64) -> Reservation {
+    fn take(media: &Media, allocator: &mut Allocator, sizes: &Sizes, space_maps: u64) -> Reservation {
         let mut space = Space::default();
         let mut take = |size: usize| {
             let size = size as u64;
-            space.referenced += size.next_multiple_of(allocator.unit()) * POOL_COPIES as u64;
+            let copies = allocator.allocate(Class::Metadata, size, POOL_COPIES);
+            space.referenced += media.charge(&copies);
             space.compressed += size;
             space.uncompressed += size;
-            allocator.allocate(Class::Metadata, size, POOL_COPIES)
+            copies
         };
         let features = take(sizes.features);
         let maps = (0..space_maps).map(|_| take(SPACE_MAP)).collect();
@@ -220,7 +235,7 @@ impl Reservation {
 
 impl<'a> Pool<'a> {
     fn write(&mut self, plan: &[Planned], contents: &[Vec<Version>]) -> Result<Summary, WriteError> {
-        let fixtures = Fixtures::reserve(&mut self.objects, self.geometries.len());
+        let fixtures = Fixtures::reserve(&mut self.objects, self.shapes.len());
         let created = self.spec.created;
         let enabled = self.spec.properties.features();
         let dsl =
@@ -249,29 +264,35 @@ impl<'a> Pool<'a> {
         let own: Vec<Own> = plan
             .iter()
             .zip(contents)
-            .map(|(planned, versions)| Own::of(planned, versions, base(plan, contents, planned)))
+            .map(|(planned, versions)| {
+                Own::of(planned, versions, base(plan, contents, planned), self.media.deflation())
+            })
             .collect();
         let totals = totals::totals(plan, &own, self.objects.space);
         totals::check_quotas(plan, &own, &totals)?;
         let allocator = &self.media.allocator;
+        let deflation = self.media.deflation();
+        let charged = deflation.charge_all(allocator.by_vdev());
         debug_assert!(
-            totals.first().is_none_or(|root| root.used >= allocator.allocated()),
+            totals.first().is_none_or(|root| root.used >= charged),
             "every allocated byte is charged to somebody"
         );
         debug_assert!(
             plan.iter().any(|planned| planned
                 .properties
                 .is_some_and(|set| set.get("reservation").is_some() || set.get("refreservation").is_some()))
-                || totals.first().is_none_or(|root| root.used == allocator.allocated()),
+                || totals.first().is_none_or(|root| root.used == charged),
             "and none twice, unless somebody reserves more"
         );
-        let needed = allocator.allocated().max(totals.first().map_or(0, |root| root.used));
-        let capacity = self.geometries.iter().map(Geometry::capacity).sum();
-        if !allocator.fits() || needed > capacity {
-            let vdevs = self.spec.vdevs.len() as u64;
-            let needed = vdevs * device_size_for(needed.div_ceil(vdevs), allocator.largest());
-            let size = self.spec.vdevs.iter().map(|vdev| vdev.size).sum();
-            return Err(WriteError::TooSmall { size, needed });
+        let capacities = || self.shapes.iter().map(|shape| shape.geometry.capacity());
+        let capacity = capacities().sum();
+        let used = totals.first().map_or(0, |root| root.used);
+        let all = deflation.charge_all(capacities());
+        if !allocator.fits() || used > all {
+            // What is charged is less than what it takes by the same share as all that could be charged.
+            let reserved = u128::from(used) * u128::from(capacity) / u128::from(all.max(1));
+            let needed = allocator.allocated().max(u64::try_from(reserved).unwrap_or(u64::MAX));
+            return Err(self.too_small(needed, allocator.largest()));
         }
         let own_space = self.objects.space;
         dsl.settle(&mut self.objects, plan, &totals, own_space);
@@ -301,20 +322,38 @@ impl<'a> Pool<'a> {
         })
     }
 
+    /// That `needed` bytes are needed, in blocks of at most `largest`, spread evenly.
+    fn too_small(&self, needed: u64, largest: u64) -> WriteError {
+        let vdevs = self.spec.vdevs.len() as u64;
+        let each = |shape: &Shape| device_size_for(needed.div_ceil(vdevs), largest, shape.width());
+        WriteError::TooSmall {
+            size: self
+                .spec
+                .vdevs
+                .iter()
+                .zip(&self.shapes)
+                .map(|(vdev, shape)| vdev.size * shape.width())
+                .sum(),
+            needed: self.shapes.iter().map(|shape| each(shape) * shape.width()).sum(),
+        }
+    }
+
     /// The top-level vdevs as labels describe them.
     fn tops(&self, fixtures: &Fixtures) -> Vec<Top<'a>> {
         let spec = self.spec;
         let mut leaf_guids = (0..).map(|i| self.seed.number("vdev guid", i));
-        let places = spec.vdevs.iter().zip(&self.geometries).zip(&fixtures.metaslab_arrays);
-        let top = |(i, ((vdev, geometry), array)): (u64, ((&'a Vdev, &Geometry), &u64))| {
+        let places = spec.vdevs.iter().zip(&self.shapes).zip(&fixtures.metaslab_arrays);
+        let top = |(i, ((vdev, shape), array)): (u64, ((&'a Vdev, &Shape), &u64))| {
             let paths = vdev.paths.iter();
             let leaves: Vec<Leaf> =
                 paths.zip(&mut leaf_guids).map(|(path, guid)| Leaf { guid, path }).collect();
-            let guid = match leaves.as_slice() {
-                [leaf] => leaf.guid,
-                _ => self.seed.number("mirror guid", i),
+            let parity = shape.raidz.map(|raidz| raidz.parity);
+            let guid = match (leaves.as_slice(), parity) {
+                ([leaf], None) => leaf.guid,
+                (_, None) => self.seed.number("mirror guid", i),
+                (_, Some(_)) => self.seed.number("raidz guid", i),
             };
-            Top { guid, leaves, geometry: *geometry, metaslab_array: *array }
+            Top { guid, parity, leaves, geometry: shape.geometry, metaslab_array: *array }
         };
         (0..).zip(places).map(top).collect()
     }
@@ -394,13 +433,13 @@ impl<'a> Pool<'a> {
 
     /// Reserves space for what describes the allocation; gives the space maps' objects, one for each metaslab touched.
     fn reserve(&mut self, features: usize) -> Result<(Vec<u64>, Reservation), WriteError> {
-        let arrays: Vec<usize> = self.geometries.iter().map(array_size).collect();
+        let arrays: Vec<usize> = self.shapes.iter().map(array_size).collect();
         let mut count = self.media.allocator.touched().count() as u64;
         loop {
             let arrays = arrays.clone();
             let sizes = Sizes { features, arrays, dnode_blocks: self.objects.dnode_block_count(count) };
             let mut trial = self.media.allocator.clone();
-            let reservation = Reservation::take(&mut trial, &sizes, count);
+            let reservation = Reservation::take(&self.media, &mut trial, &sizes, count);
             let touched = trial.touched().count() as u64;
             if touched > count {
                 count = touched;
@@ -418,13 +457,13 @@ impl<'a> Pool<'a> {
 
     /// Stores a reserved block of an object that has only this one.
     fn store_single(&mut self, object: u64, block: &[u8], copies: &Copies) -> Result<(), WriteError> {
-        let unit = self.media.allocator.unit();
         let role = Role { object_type: self.objects.get(object).object_type, level: 0 };
         let pointer = self.media.store_at(block, copies, role, 1)?;
+        let used = self.media.charge(copies);
         let dnode = self.objects.get_mut(object);
         dnode.block_size = block.len() as u32;
         dnode.pointer = pointer;
-        dnode.used = (block.len() as u64).next_multiple_of(unit) * POOL_COPIES as u64;
+        dnode.used = used;
         Ok(())
     }
 
@@ -458,13 +497,12 @@ impl<'a> Pool<'a> {
         maps: &[u64],
         reservation: &Reservation,
     ) -> Result<(), WriteError> {
-        let mut arrays: Vec<Vec<u8>> =
-            self.geometries.iter().map(|geometry| vec![0; array_size(geometry)]).collect();
+        let mut arrays: Vec<Vec<u8>> = self.shapes.iter().map(|shape| vec![0; array_size(shape)]).collect();
         let touched: Vec<Touched> = self.media.allocator.touched().collect();
         for ((touched, map), copies) in touched.into_iter().zip(maps).zip(&reservation.space_maps) {
             let Touched { vdev, metaslab, used } = touched;
             put_u64(&mut arrays[vdev], metaslab * 8, *map);
-            let size = self.geometries[vdev].metaslab_size();
+            let size = self.shapes[vdev].geometry.metaslab_size();
             let (header, run) = space_map(*map, used, size, self.spec.ashift);
             self.store_single(*map, &run, copies)?;
             self.objects.get_mut(*map).bonus = header;
@@ -479,13 +517,12 @@ impl<'a> Pool<'a> {
     /// Stores the dnode array, the indirect blocks over it and the header; gives the pointer the uberblock needs.
     fn store_objset(&mut self, reservation: &Reservation) -> Result<BlockPointer, WriteError> {
         const INDIRECT: usize = POINTERS_PER_INDIRECT * 128;
-        let unit = self.media.allocator.unit();
         let mut role = Role { object_type: object_type::DNODE, level: 0 };
         let mut meta_dnode = Dnode::new(object_type::DNODE);
         let mut pointers = Vec::new();
         for (block, copies) in self.objects.dnode_blocks().zip(&reservation.dnodes) {
             pointers.push(self.media.store_at(&block.bytes, copies, role, block.fill)?);
-            meta_dnode.used += (dnode::BLOCK as u64).next_multiple_of(unit) * POOL_COPIES as u64;
+            meta_dnode.used += self.media.charge(copies);
         }
         meta_dnode.last_block = pointers.len() as u64 - 1;
         for level in &reservation.indirects {
@@ -496,7 +533,7 @@ impl<'a> Pool<'a> {
                 block.resize(INDIRECT, 0);
                 let fill = chunk.iter().map(BlockPointer::fill).sum();
                 above.push(self.media.store_at(&block, copies, role, fill)?);
-                meta_dnode.used += (INDIRECT as u64).next_multiple_of(unit) * POOL_COPIES as u64;
+                meta_dnode.used += self.media.charge(copies);
             }
             pointers = above;
         }
@@ -512,8 +549,8 @@ impl<'a> Pool<'a> {
 }
 
 /// Bytes of the list of a vdev's space maps.
-fn array_size(geometry: &Geometry) -> usize {
-    (geometry.metaslabs as usize * 8).next_multiple_of(SECTOR)
+fn array_size(shape: &Shape) -> usize {
+    (shape.geometry.metaslabs as usize * 8).next_multiple_of(SECTOR)
 }
 
 /// What the head of a dataset holds.

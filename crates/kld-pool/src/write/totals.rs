@@ -4,7 +4,7 @@ use crate::format::blkptr::BlockPointer;
 use crate::write::error::WriteError;
 use crate::write::fs::Version;
 use crate::write::plan::Planned;
-use crate::write::space::Space;
+use crate::write::space::{Deflation, Space};
 
 /// Space of a directory and everything below it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,7 +36,12 @@ pub(crate) struct Own {
 
 impl Own {
     /// `origin` is what a clone descends from, and the transaction group of that snapshot.
-    pub(crate) fn of(planned: &Planned, versions: &[Version], origin: Option<(&Version, u64)>) -> Own {
+    pub(crate) fn of(
+        planned: &Planned,
+        versions: &[Version],
+        origin: Option<(&Version, u64)>,
+        deflation: &Deflation,
+    ) -> Own {
         let after = origin.map_or(0, |(_, txg)| txg);
         let dead = || versions.iter().flat_map(|version| &version.dead);
         let head = planned.states.last().map_or(0, |state| *state);
@@ -46,24 +51,30 @@ impl Own {
             Some(before) => Some(&versions[before]),
             None => origin.map(|(version, _)| version),
         };
-        let born = space.referenced + total(&versions[head].dead).referenced
+        let born = space.referenced + total(&versions[head].dead, deflation).referenced
             - before.map_or(0, |before| before.space.referenced);
         // Of the origin's blocks the head has those that no version let go of.
         let inherited = origin.map_or(Space::default(), |(version, _)| {
-            version.space - total(dead().filter(|pointer| pointer.birth() <= after))
+            version.space - total(dead().filter(|pointer| pointer.birth() <= after), deflation)
         });
         Own {
             referenced: space.referenced,
             head: space - inherited,
-            snapshots: total(dead().filter(|pointer| pointer.birth() > after)),
+            snapshots: total(dead().filter(|pointer| pointer.birth() > after), deflation),
             unique: if is_head_alone { born } else { 0 },
         }
     }
 }
 
 /// What the blocks behind pointers take together.
-pub(crate) fn total<'p>(pointers: impl IntoIterator<Item = &'p BlockPointer>) -> Space {
-    pointers.into_iter().map(Space::of).fold(Space::default(), |sum, space| sum + space)
+pub(crate) fn total<'p>(
+    pointers: impl IntoIterator<Item = &'p BlockPointer>,
+    deflation: &Deflation,
+) -> Space {
+    pointers
+        .into_iter()
+        .map(|pointer| Space::of(pointer, deflation))
+        .fold(Space::default(), |sum, space| sum + space)
 }
 
 /// Space of each dataset of the plan with everything below it. The pool's own objects, `mos`, count as a child of the root.

@@ -16,4 +16,5 @@ mod readme;
 mod streams;
 mod tools;
 mod vault;
+mod vdevs;
 mod webapp;

@@ -44,7 +44,8 @@ impl Builder<'_, '_> {
             let mut words =
                 vec![seed.number("guid", *snapshot as u64), planned.state_txg(*snapshot), self.created];
             if with_space {
-                let (held, freed) = (states[*snapshot].space, total(dead(snapshot + 1)));
+                let (held, freed) =
+                    (states[*snapshot].space, total(dead(snapshot + 1), self.media.deflation()));
                 let (redaction, encryption) = (0, 0);
                 words.extend([redaction, FLAG_FREED | FLAG_SNAPSHOT]);
                 words.extend([held.referenced, held.compressed, held.uncompressed]);
