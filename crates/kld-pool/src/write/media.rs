@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::codec::{Allow, Block, Compression, Encoder, Form};
+use crate::codec::{Allow, Block, Compression, Encoder, Form, Output};
 use crate::device::WriteAt;
 use crate::format::blkptr::{BlockPointer, Role};
 use crate::format::dnode::object_type;
@@ -11,6 +11,9 @@ use crate::write::allocator::{Allocator, Class, MAX_COPIES};
 use crate::write::error::WriteError;
 use crate::write::space::DATA_START;
 use crate::write::txg;
+
+/// Blocks of metadata that follow one another are written together, up to about this many bytes.
+const RUN: usize = 1 << 20;
 
 /// Copies of the pool's own blocks.
 pub(crate) const POOL_COPIES: usize = MAX_COPIES;
@@ -51,9 +54,18 @@ pub(crate) struct Media<'a> {
     outs: &'a [&'a dyn WriteAt],
     pub(crate) allocator: Allocator,
     metadata: Encoder,
-    buffer: Vec<u8>,
+    buffer: Output,
+    /// Metadata that is not written yet, by copy: each has a lane of its own.
+    runs: [Run; MAX_COPIES],
     written: u64,
     pub(crate) rules: Rules,
+}
+
+/// Bytes that go to one place.
+#[derive(Debug, Default)]
+struct Run {
+    offset: u64,
+    bytes: Vec<u8>,
 }
 
 impl std::fmt::Debug for Media<'_> {
@@ -71,7 +83,8 @@ impl<'a> Media<'a> {
     ) -> Result<Media<'a>, WriteError> {
         let metadata = Encoder::new(Compression::Lz4, rules.hasher.for_metadata(), ashift)
             .map_err(|source| WriteError::Compress { source })?;
-        Ok(Media { outs, allocator, metadata, buffer: Vec::new(), written: 0, rules })
+        let (buffer, runs) = Default::default();
+        Ok(Media { outs, allocator, metadata, buffer, runs, written: 0, rules })
     }
 
     /// Changes how the blocks to come are written.
@@ -85,7 +98,9 @@ impl<'a> Media<'a> {
         self.written
     }
 
-    pub(crate) fn sync(&self) -> Result<(), WriteError> {
+    /// Writes what is still to be written, and makes everything durable.
+    pub(crate) fn sync(&mut self) -> Result<(), WriteError> {
+        (0..self.runs.len()).try_for_each(|copy| self.flush(copy))?;
         self.outs.iter().try_for_each(|out| out.sync()).map_err(|source| WriteError::Sync { source })
     }
 
@@ -137,12 +152,10 @@ impl<'a> Media<'a> {
         block: &Block,
         role: Role,
         fill: u64,
-        buffer: Vec<u8>,
+        buffer: Output,
     ) -> Result<BlockPointer, WriteError> {
         let (pointer, offsets) = self.place(block, role, fill);
-        for offset in offsets {
-            self.write(&buffer, offset)?;
-        }
+        self.append(buffer.bytes(), &offsets)?;
         self.buffer = buffer;
         Ok(pointer)
     }
@@ -155,30 +168,58 @@ impl<'a> Media<'a> {
         role: Role,
         fill: u64,
     ) -> Result<BlockPointer, WriteError> {
-        let mut buffer = Vec::new();
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
         let block = self.metadata.store_plain(data, &mut buffer);
-        for offset in offsets {
-            self.write(&buffer, *offset)?;
-        }
+        self.append(buffer.bytes(), offsets)?;
+        self.buffer = buffer;
         match &block.form {
             Form::Stored(extent) => Ok(BlockPointer::stored(extent, offsets, role, self.rules.birth, fill)),
             Form::Hole | Form::Embedded { .. } => unreachable!("plain blocks are stored"),
         }
     }
 
-    /// Writes at an offset of the allocatable space. Once something did not fit nothing more is written: the run is then
-    /// only about how much space would have been needed.
-    pub(crate) fn write(&mut self, bytes: &[u8], offset: u64) -> Result<(), WriteError> {
-        if self.allocator.fits() {
-            self.write_device(bytes, DATA_START + offset)?;
+    /// Writes the copies of a block of metadata, each together with what lies before and behind it.
+    fn append(&mut self, bytes: &[u8], offsets: &[u64]) -> Result<(), WriteError> {
+        if !self.writes() {
+            return Ok(());
+        }
+        for (copy, offset) in offsets.iter().enumerate() {
+            let run = &self.runs[copy];
+            if run.offset + run.bytes.len() as u64 != *offset || run.bytes.len() >= RUN {
+                self.flush(copy)?;
+                self.runs[copy].offset = *offset;
+            }
+            self.runs[copy].bytes.extend_from_slice(bytes);
         }
         Ok(())
     }
 
-    /// Writes at an offset of every device.
-    pub(crate) fn write_device(&mut self, bytes: &[u8], offset: u64) -> Result<(), WriteError> {
-        self.written += bytes.len() as u64;
-        self.outs.iter().try_for_each(|out| write_to(*out, bytes, offset))
+    fn flush(&mut self, copy: usize) -> Result<(), WriteError> {
+        let mut run = std::mem::take(&mut self.runs[copy]);
+        if !run.bytes.is_empty() {
+            self.count(run.bytes.len());
+            write_blocks(self.outs, &run.bytes, run.offset)?;
+        }
+        run.bytes.clear();
+        self.runs[copy] = run;
+        Ok(())
+    }
+
+    /// Whether blocks are written. Once something did not fit nothing more is: the run is then only about how much space
+    /// would have been needed.
+    pub(crate) fn writes(&self) -> bool {
+        self.allocator.fits()
+    }
+
+    /// For threads that write content: where the caller then says that something was written.
+    pub(crate) fn outs(&self) -> &'a [&'a dyn WriteAt] {
+        self.outs
+    }
+
+    /// Counts bytes that were, or will be, written by somebody else.
+    pub(crate) fn count(&mut self, bytes: usize) {
+        self.written += bytes as u64;
     }
 
     /// Writes at an offset of the device at `index`.
@@ -188,6 +229,11 @@ impl<'a> Media<'a> {
         }
         write_to(self.outs[index], bytes, offset)
     }
+}
+
+/// Writes at an offset of the allocatable space of every device.
+pub(crate) fn write_blocks(outs: &[&dyn WriteAt], bytes: &[u8], offset: u64) -> Result<(), WriteError> {
+    outs.iter().try_for_each(|out| write_to(*out, bytes, DATA_START + offset))
 }
 
 fn write_to(out: &dyn WriteAt, bytes: &[u8], offset: u64) -> Result<(), WriteError> {
