@@ -48,6 +48,8 @@
 //!
 //! Limits of writing: one top-level vdev, no raidz; no encryption, no dedup, no clones.
 
+#[doc(hidden)]
+pub mod ceiling;
 mod codec;
 mod device;
 mod features;
