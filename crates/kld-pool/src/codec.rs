@@ -5,12 +5,15 @@
 //! are bare.
 
 mod lzjb;
+mod output;
 mod zle;
 
 use std::io;
 
 use crate::format::blkptr::{EMBEDDED_MAX, Extent};
 use crate::format::hasher::Hasher;
+
+pub(crate) use output::Output;
 
 /// `enum zio_compress` codes.
 const CODE_OFF: u8 = 2;
@@ -23,6 +26,8 @@ pub(crate) const CODE_ZSTD: u8 = 16;
 /// The zstd version OpenZFS 2.x names in each block it compresses (1.4.5); readers only use it for statistics.
 const ZSTD_VERSION: u32 = 10405;
 const ZSTD_MAGIC_LEN: usize = 4;
+/// The length before a raw LZ4 block.
+const LZ4_HEADER: usize = 4;
 
 /// How blocks are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,23 +149,21 @@ impl Encoder {
     }
 
     /// Encodes `data` (a multiple of 512 bytes); stored sectors, padded to the allocation unit, are appended to `out`.
-    pub(crate) fn encode(&mut self, data: &[u8], allow: Allow, out: &mut Vec<u8>) -> io::Result<Block> {
+    pub(crate) fn encode(&mut self, data: &[u8], allow: Allow, out: &mut Output) -> io::Result<Block> {
         let lsize = data.len() as u64;
         if allow.holes && self.compression != Compression::Off && is_zero(data) {
             return Ok(Block { lsize, form: Form::Hole });
         }
-        if let Some(code) = self.compress(data)? {
-            if allow.embedded && self.scratch.len() <= EMBEDDED_MAX {
-                let payload = self.scratch.clone();
+        if let Some((code, len)) = self.compress(data, out)? {
+            if allow.embedded && len <= EMBEDDED_MAX {
+                let payload = out.room(len).to_vec();
                 return Ok(Block { lsize, form: Form::Embedded { payload, compression: code } });
             }
             // Worth it only with a gain of an eighth, and when whole allocation units are saved.
-            let psize = (self.scratch.len() as u64).next_multiple_of(self.unit);
-            if psize < lsize && self.scratch.len() as u64 <= lsize - lsize / 8 {
-                let start = out.len();
-                out.extend_from_slice(&self.scratch);
-                out.resize(start + psize as usize, 0);
-                let extent = self.extent(lsize, psize, code, &out[start..]);
+            let psize = (len as u64).next_multiple_of(self.unit);
+            if psize < lsize && len as u64 <= lsize - lsize / 8 {
+                let stored = out.take(len, psize as usize);
+                let extent = self.extent(lsize, psize, code, stored);
                 return Ok(Block { lsize, form: Form::Stored(extent) });
             }
         }
@@ -168,12 +171,11 @@ impl Encoder {
     }
 
     /// Appends `data` as it is.
-    pub(crate) fn store_plain(&self, data: &[u8], out: &mut Vec<u8>) -> Block {
+    pub(crate) fn store_plain(&self, data: &[u8], out: &mut Output) -> Block {
         let lsize = data.len() as u64;
         let asize = lsize.next_multiple_of(self.unit);
-        let start = out.len();
-        out.extend_from_slice(data);
-        out.resize(start + asize as usize, 0);
+        out.room(data.len()).copy_from_slice(data);
+        out.take(data.len(), asize as usize);
         let extent = Extent { asize, ..self.extent(lsize, lsize, CODE_OFF, data) };
         Block { lsize, form: Form::Stored(extent) }
     }
@@ -183,18 +185,31 @@ impl Encoder {
         Extent { lsize, psize, asize: psize, compression, algorithm, checksum: self.hasher.sum(stored) }
     }
 
-    /// Leaves the compressed form with its header in `scratch`; gives its code, or none when not compressing.
-    fn compress(&mut self, data: &[u8]) -> io::Result<Option<u8>> {
+    /// Puts the compressed form with its header into the room of `out`; gives its code and length, or none when not
+    /// compressing.
+    fn compress(&mut self, data: &[u8], out: &mut Output) -> io::Result<Option<(u8, usize)>> {
         let scratch = &mut self.scratch;
+        scratch.clear();
         let code = match self.compression {
             Compression::Off => return Ok(None),
+            Compression::Lz4 => {
+                let room = out.room(LZ4_HEADER + lz4_flex::block::get_maximum_output_size(data.len()));
+                let len = lz4_flex::block::compress_into(data, &mut room[LZ4_HEADER..])
+                    .map_err(io::Error::other)?;
+                room[..LZ4_HEADER].copy_from_slice(&(len as u32).to_be_bytes());
+                return Ok(Some((CODE_LZ4, LZ4_HEADER + len)));
+            }
+            Compression::Zstd(_) | Compression::ZstdFast(_) => {
+                let (Some(zstd), Some((_, level))) = (&mut self.zstd, self.compression.zstd_level()) else {
+                    return Ok(None);
+                };
+                return Ok(Some((CODE_ZSTD, compress_zstd(zstd, level, data, out)?)));
+            }
             Compression::Lzjb => {
-                scratch.clear();
                 lzjb::compress(data, scratch);
                 CODE_LZJB
             }
             Compression::Zle => {
-                scratch.clear();
                 zle::compress(data, scratch);
                 CODE_ZLE
             }
@@ -202,43 +217,27 @@ impl Encoder {
                 *scratch = miniz_oxide::deflate::compress_to_vec_zlib(data, level);
                 CODE_GZIP + level - 1
             }
-            Compression::Lz4 => {
-                let most = lz4_flex::block::get_maximum_output_size(data.len());
-                scratch.resize(4 + most, 0);
-                let len =
-                    lz4_flex::block::compress_into(data, &mut scratch[4..]).map_err(io::Error::other)?;
-                scratch.truncate(4 + len);
-                scratch[..4].copy_from_slice(&(len as u32).to_be_bytes());
-                CODE_LZ4
-            }
-            Compression::Zstd(_) | Compression::ZstdFast(_) => {
-                let (Some(zstd), Some((_, level))) = (&mut self.zstd, self.compression.zstd_level()) else {
-                    return Ok(None);
-                };
-                compress_zstd(zstd, level, data, scratch)?;
-                CODE_ZSTD
-            }
         };
-        Ok(Some(code))
+        out.room(scratch.len()).copy_from_slice(scratch);
+        Ok(Some((code, scratch.len())))
     }
 }
 
+/// Gives the length of the compressed form in the room of `out`.
 fn compress_zstd(
     zstd: &mut zstd::bulk::Compressor,
     level: u8,
     data: &[u8],
-    out: &mut Vec<u8>,
-) -> io::Result<()> {
+    out: &mut Output,
+) -> io::Result<usize> {
     const HEADER: usize = 8;
     // The frame is compressed to end up right behind the header: its magic is overwritten by the header.
     let frame_at = HEADER - ZSTD_MAGIC_LEN;
-    let most = zstd::zstd_safe::compress_bound(data.len());
-    out.resize(frame_at + most, 0);
-    let len = zstd.compress_to_buffer(data, &mut out[frame_at..])?;
-    out.truncate(frame_at + len);
-    out[..4].copy_from_slice(&((len - ZSTD_MAGIC_LEN) as u32).to_be_bytes());
-    out[4..8].copy_from_slice(&(ZSTD_VERSION << 8 | u32::from(level)).to_be_bytes());
-    Ok(())
+    let room = out.room(frame_at + zstd::zstd_safe::compress_bound(data.len()));
+    let len = zstd.compress_to_buffer(data, &mut room[frame_at..])?;
+    room[..4].copy_from_slice(&((len - ZSTD_MAGIC_LEN) as u32).to_be_bytes());
+    room[4..8].copy_from_slice(&(ZSTD_VERSION << 8 | u32::from(level)).to_be_bytes());
+    Ok(frame_at + len)
 }
 
 /// Whether `data` is only zeros; stops at the first 64 bytes that are not.
@@ -297,15 +296,16 @@ mod tests {
                 Compression::Zle,
                 Compression::Lzjb,
             ][kind];
-            let mut out = vec![9; 7];
+            let mut out = Output::default();
+            encoder(Compression::Off, 9).store_plain(&[9; 512], &mut out);
             let block = encoder(compression, 12).encode(&data, ALLOW_ALL, &mut out).unwrap();
             match block.form {
                 Form::Hole => prop_assert!(is_zero(&data)),
                 Form::Embedded { payload, compression } => prop_assert_eq!(decode(compression, &payload, data.len()), data),
                 Form::Stored(extent) => {
-                    prop_assert_eq!(out.len() as u64 - 7, extent.asize);
+                    prop_assert_eq!(out.bytes().len() as u64 - 512, extent.asize);
                     prop_assert_eq!(extent.asize % 4096, 0);
-                    prop_assert_eq!(decode(extent.compression, &out[7..], data.len()), data);
+                    prop_assert_eq!(decode(extent.compression, &out.bytes()[512..], data.len()), data);
                 }
             }
         }
@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn forms_by_content() {
         let form = |compression, data: &[u8]| {
-            let mut out = Vec::new();
+            let mut out = Output::default();
             let block = encoder(compression, 12).encode(data, ALLOW_ALL, &mut out).unwrap();
             match block.form {
                 Form::Hole => "hole".to_owned(),
@@ -330,6 +330,43 @@ mod tests {
         let mixed: Vec<u8> =
             (0..32768u32).map(|i| if i < 8192 { ((i * i * 7) >> 5) as u8 } else { 1 }).collect();
         assert_eq!(form(Compression::Lz4, &mixed[..512]), "512 of 512");
+    }
+
+    /// Matches of all lengths and distances between literals, from a generator.
+    fn mixture(len: usize) -> Vec<u8> {
+        let mut state = 1u32;
+        let mut next = move || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state as usize
+        };
+        let mut data: Vec<u8> = vec![7; 64];
+        while data.len() < len {
+            let (at, run) = (next() % data.len(), 1 + next() % 40);
+            if next() % 3 == 0 {
+                data.extend((0..run).map(|_| next() as u8));
+            } else {
+                let from = data[at..data.len().min(at + run)].to_vec();
+                data.extend(from);
+            }
+        }
+        data.truncate(len);
+        data
+    }
+
+    /// With and without the features `safe-encode` and `overflow-checks`: images must not depend on how it was compiled.
+    #[test]
+    fn lz4_gives_the_bytes_it_always_gave() {
+        for (len, first_words) in [
+            (32 << 10, [0x70f_aa93_6e71, 0x51_5261_8656_dc80]),
+            (128 << 10, [0x27d4_f9ab_4953, 0x6ce_4f37_e2ea_384f]),
+        ] {
+            let mut out = Output::default();
+            let block = encoder(Compression::Lz4, 12).encode(&mixture(len), ALLOW_ALL, &mut out).unwrap();
+            let Form::Stored(extent) = block.form else { panic!("{len}: not stored") };
+            assert_eq!(extent.checksum[..2], first_words, "{len}");
+        }
     }
 
     #[test]

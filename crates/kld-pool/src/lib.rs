@@ -51,6 +51,8 @@
 //!
 //! Limits of writing: no encryption, no dedup.
 
+#[doc(hidden)]
+pub mod ceiling;
 mod codec;
 mod device;
 mod features;

@@ -15,6 +15,7 @@ pub(crate) mod label;
 pub(crate) mod media;
 pub(crate) mod objset;
 pub(crate) mod origins;
+pub(crate) mod outputs;
 pub(crate) mod pipeline;
 pub(crate) mod plan;
 pub(crate) mod pool;

@@ -15,7 +15,7 @@ pub(crate) type Checksum = [u64; 4];
 /// Fletcher-4 over little-endian 32-bit words.
 ///
 /// `data` is a whole number of 32-bit words, as every block is. Four independent lanes (word `i` goes to lane
-/// `i mod 4`) let the compiler vectorise the loop; the lanes are then combined into what the plain recurrence
+/// `i mod 4`) keep a processor's adders busy; the lanes are then combined into what the plain recurrence
 /// a += w, b += a, c += b, d += c gives. The coefficients are the binomials that count how often a lane's partial
 /// sum enters the serial one.
 pub(crate) fn fletcher4(data: &[u8]) -> Checksum {

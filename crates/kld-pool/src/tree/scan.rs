@@ -4,12 +4,13 @@
 //! file system is meant to carry: `user.`, `security.`, `trusted.` (without the ones of overlayfs) and POSIX ACLs.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
@@ -30,17 +31,37 @@ pub struct ScanError {
     pub source: io::Error,
 }
 
+/// Most threads that list directories; more wait for one another in the kernel.
+const MAX_THREADS: usize = 16;
+
 impl Tree {
     /// The content of the directory `root` of the host. File content is not read until the pool is written, and must not
-    /// change until then.
+    /// change until then. Directories are listed by several threads; what comes out does not depend on them.
     pub fn from_dir(root: impl AsRef<Path>) -> Result<Tree, ScanError> {
         let root = root.as_ref();
-        let mut scan = Scan { tree: Tree::new(), seen: BTreeMap::new() };
         let metadata =
             std::fs::metadata(root).map_err(|source| fail("read the metadata of", root, source))?;
-        scan.tree.slots[0].meta = scan.meta(root, &metadata)?;
-        scan.directory(root, NodeId::ROOT)?;
-        Ok(scan.tree)
+        let mut tree = Tree::new();
+        tree.slots[0].meta = meta(root, &metadata)?;
+        let scan = Scan {
+            state: Mutex::new(State {
+                open: vec![(0, root.to_owned())],
+                listings: vec![Vec::new()],
+                left: 1,
+                failed: None,
+            }),
+            changed: Condvar::new(),
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+        std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(|| scan.work()))));
+        let state = scan.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match state.failed {
+            Some(error) => Err(error),
+            None => {
+                assemble(&mut tree, state.listings);
+                Ok(tree)
+            }
+        }
     }
 }
 
@@ -48,77 +69,143 @@ fn fail(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Scan
     ScanError { action, path: path.to_owned(), source: source.into() }
 }
 
+/// An entry of a directory.
+struct Found {
+    name: Vec<u8>,
+    meta: Meta,
+    kind: Kind,
+    /// Device and inode, when it may have further names.
+    inode: Option<(u64, u64)>,
+    /// Of a directory: the number of its listing.
+    listing: usize,
+}
+
+/// What the threads share.
 struct Scan {
-    tree: Tree,
-    /// Files with several names, by device and inode.
-    seen: BTreeMap<(u64, u64), NodeId>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    /// Directories that nobody has taken, each with the number of its listing.
+    open: Vec<(usize, PathBuf)>,
+    listings: Vec<Vec<Found>>,
+    /// Directories that are not listed yet.
+    left: usize,
+    /// What went wrong at the least path: the same, whichever thread was first.
+    failed: Option<ScanError>,
 }
 
 impl Scan {
-    fn directory(&mut self, root: &Path, at: NodeId) -> Result<(), ScanError> {
-        let mut open = vec![(root.to_owned(), at)];
-        while let Some((path, parent)) = open.pop() {
-            let entries = std::fs::read_dir(&path).map_err(|source| fail("list", &path, source))?;
-            for entry in entries {
-                let entry = entry.map_err(|source| fail("list", &path, source))?;
-                let child = entry.path();
-                let id = self.node(&child)?;
-                self.tree.slot_mut(parent).entries.insert(entry.file_name().into_vec(), id);
-                if self.tree.is_dir(id) {
-                    open.push((child, id));
+    /// One thread: lists directories until none is left.
+    fn work(&self) {
+        let mut state = self.lock();
+        while state.left > 0 {
+            let Some((number, path)) = state.open.pop() else {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            drop(state);
+            let listed = list(&path);
+            state = self.lock();
+            match listed {
+                Ok(mut entries) => {
+                    for entry in entries.iter_mut().filter(|entry| matches!(entry.kind, Kind::Directory)) {
+                        entry.listing = state.listings.len();
+                        state.listings.push(Vec::new());
+                        let child = path.join(OsStr::from_bytes(&entry.name));
+                        state.open.push((entry.listing, child));
+                        state.left += 1;
+                    }
+                    state.listings[number] = entries;
                 }
+                Err(error) if state.failed.as_ref().is_none_or(|failed| error.path < failed.path) => {
+                    state.failed = Some(error);
+                }
+                Err(_) => {}
             }
+            state.left -= 1;
+            self.changed.notify_all();
         }
-        Ok(())
     }
 
-    fn node(&mut self, path: &Path) -> Result<NodeId, ScanError> {
-        let metadata =
-            std::fs::symlink_metadata(path).map_err(|source| fail("read the metadata of", path, source))?;
-        let inode = (metadata.dev(), metadata.ino());
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The entries of a directory, by name.
+fn list(path: &Path) -> Result<Vec<Found>, ScanError> {
+    let entries = std::fs::read_dir(path).map_err(|source| fail("list", path, source))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|source| fail("list", path, source))?;
+        let child = entry.path();
+        let metadata = entry.metadata().map_err(|source| fail("read the metadata of", &child, source))?;
         let may_have_names = metadata.nlink() > 1 && !metadata.is_dir();
-        if may_have_names && let Some(id) = self.seen.get(&inode) {
-            return Ok(*id);
-        }
-        let kind = self.kind(path, &metadata)?;
-        let meta = self.meta(path, &metadata)?;
-        let id = self.tree.add(meta, kind);
-        if may_have_names {
-            self.seen.insert(inode, id);
-        }
-        Ok(id)
+        found.push(Found {
+            meta: meta(&child, &metadata)?,
+            kind: kind(&child, &metadata)?,
+            inode: may_have_names.then(|| (metadata.dev(), metadata.ino())),
+            name: entry.file_name().into_vec(),
+            listing: 0,
+        });
     }
+    found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
 
-    fn kind(&self, path: &Path, metadata: &std::fs::Metadata) -> Result<Kind, ScanError> {
-        let file_type = metadata.file_type();
-        let (major, minor) = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
-        Ok(if file_type.is_dir() {
-            Kind::Directory
-        } else if file_type.is_symlink() {
-            let target = std::fs::read_link(path).map_err(|source| fail("read the link", path, source))?;
-            Kind::Symlink(target.into_os_string().into_vec())
-        } else if file_type.is_char_device() {
-            Kind::CharDevice { major, minor }
-        } else if file_type.is_block_device() {
-            Kind::BlockDevice { major, minor }
-        } else if file_type.is_fifo() {
-            Kind::Fifo
-        } else if file_type.is_socket() {
-            Kind::Socket
-        } else {
-            Kind::File(file_data(path, metadata)?)
-        })
+/// Makes nodes of the listings, the first of which is the root's.
+fn assemble(tree: &mut Tree, mut listings: Vec<Vec<Found>>) {
+    let mut seen: BTreeMap<(u64, u64), NodeId> = BTreeMap::new();
+    let mut open = vec![(0, NodeId::ROOT)];
+    while let Some((number, at)) = open.pop() {
+        let mut entries = Vec::new();
+        for Found { name, meta, kind, inode, listing } in std::mem::take(&mut listings[number]) {
+            let is_dir = matches!(kind, Kind::Directory);
+            let known = inode.and_then(|inode| seen.get(&inode).copied());
+            let id = known.unwrap_or_else(|| tree.add(meta, kind));
+            if let Some(inode) = inode {
+                seen.insert(inode, id);
+            }
+            if is_dir {
+                open.push((listing, id));
+            }
+            entries.push((name, id));
+        }
+        tree.slot_mut(at).entries = entries.into_iter().collect();
     }
+}
 
-    fn meta(&self, path: &Path, metadata: &std::fs::Metadata) -> Result<Meta, ScanError> {
-        Ok(Meta {
-            mode: metadata.mode() & 0o7777,
-            uid: metadata.uid(),
-            gid: metadata.gid(),
-            mtime: mtime_of(metadata),
-            xattrs: xattrs(path).map_err(|source| fail("read the extended attributes of", path, source))?,
-        })
-    }
+fn kind(path: &Path, metadata: &std::fs::Metadata) -> Result<Kind, ScanError> {
+    let file_type = metadata.file_type();
+    let (major, minor) = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
+    Ok(if file_type.is_dir() {
+        Kind::Directory
+    } else if file_type.is_symlink() {
+        let target = std::fs::read_link(path).map_err(|source| fail("read the link", path, source))?;
+        Kind::Symlink(target.into_os_string().into_vec())
+    } else if file_type.is_char_device() {
+        Kind::CharDevice { major, minor }
+    } else if file_type.is_block_device() {
+        Kind::BlockDevice { major, minor }
+    } else if file_type.is_fifo() {
+        Kind::Fifo
+    } else if file_type.is_socket() {
+        Kind::Socket
+    } else {
+        Kind::File(file_data(path, metadata)?)
+    })
+}
+
+fn meta(path: &Path, metadata: &std::fs::Metadata) -> Result<Meta, ScanError> {
+    Ok(Meta {
+        mode: metadata.mode() & 0o7777,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        mtime: mtime_of(metadata),
+        xattrs: xattrs(path).map_err(|source| fail("read the extended attributes of", path, source))?,
+    })
 }
 
 fn file_data(path: &Path, metadata: &std::fs::Metadata) -> Result<Data, ScanError> {

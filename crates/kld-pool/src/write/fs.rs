@@ -9,7 +9,7 @@ mod xattr_dirs;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use attributes::{Layouts, Limits, MAX_SLOTS, Place};
+use attributes::{Layouts, Limits, MAX_SLOTS, Place, XattrsTooLarge};
 
 use crate::features::Feature;
 use crate::format::SECTOR;
@@ -169,15 +169,18 @@ impl<'a> Writer<'a> {
     fn pack(&mut self, inventory: &Inventory, id: NodeId) -> Result<attributes::Packed, WriteError> {
         let node = inventory.tree.node(id);
         let place = inventory.inodes[id.index()].place;
+        attributes::pack(node.meta(), node.kind(), place, self.limits(), &mut self.layouts)
+            .map_err(|error| self.xattrs_too_large(inventory, id, error))
+    }
+
+    fn limits(&self) -> Limits {
         let max_slots = if self.layout.large_dnodes { MAX_SLOTS } else { 1 };
-        let limits = Limits { max_slots, projects: self.layout.accounting };
-        attributes::pack(node.meta(), node.kind(), place, limits, &mut self.layouts).map_err(|error| {
-            WriteError::XattrsTooLarge {
-                dataset: self.dataset.to_owned(),
-                path: inventory.tree.path_of(id),
-                bytes: error.bytes,
-            }
-        })
+        Limits { max_slots, projects: self.layout.accounting }
+    }
+
+    fn xattrs_too_large(&self, inventory: &Inventory, id: NodeId, error: XattrsTooLarge) -> WriteError {
+        let (dataset, path) = (self.dataset.to_owned(), inventory.tree.path_of(id));
+        WriteError::XattrsTooLarge { dataset, path, bytes: error.bytes }
     }
 
     /// Gives every node its object; the size of a dnode follows from the size of the attributes.
@@ -189,14 +192,21 @@ impl<'a> Writer<'a> {
     ) -> Result<(), WriteError> {
         for i in 0..inventory.order.len() {
             let id = inventory.order[i];
-            let packed = self.pack(inventory, id)?;
-            if packed.slots > 1 {
+            let node = inventory.tree.node(id);
+            let slots = attributes::slots(
+                node.meta(),
+                node.kind(),
+                inventory.inodes[id.index()].place,
+                self.limits(),
+            )
+            .map_err(|error| self.xattrs_too_large(inventory, id, error))?;
+            if slots > 1 {
                 self.features.insert(Feature::LargeDnode);
             }
-            let is_dir = inventory.tree.node(id).is_dir();
+            let is_dir = node.is_dir();
             let kind = if is_dir { object_type::DIRECTORY } else { object_type::PLAIN_FILE };
             let mut dnode = Dnode::with_bonus(kind, object_type::SA, Vec::new());
-            dnode.slots = packed.slots;
+            dnode.slots = slots;
             dnode.flags |= FLAG_BYTES_ACCOUNTED;
             if self.layout.accounting {
                 dnode.flags |= FLAG_OBJECTS_ACCOUNTED;
@@ -204,14 +214,14 @@ impl<'a> Writer<'a> {
             let born = media.rules.birth;
             let number = match inventory.paths.get(i) {
                 None => Number { object: objects.add(dnode), born },
-                Some(path) => match self.numbers.known.get(&(path.clone(), is_dir, packed.slots)) {
+                Some(path) => match self.numbers.known.get(&(path.clone(), is_dir, slots)) {
                     Some(number) => {
                         objects.put(number.object, dnode);
                         *number
                     }
                     None => {
                         let number = Number { object: objects.add(dnode), born };
-                        self.numbers.known.insert((path.clone(), is_dir, packed.slots), number);
+                        self.numbers.known.insert((path.clone(), is_dir, slots), number);
                         number
                     }
                 },

@@ -1,17 +1,19 @@
 //! The pool's output: blocks are placed in order, written, and become block pointers.
 
-use std::io;
-
-use crate::codec::{Allow, Block, Compression, Encoder, Form};
+use crate::codec::{Allow, Block, Compression, Encoder, Form, Output};
 use crate::device::WriteAt;
-use crate::format::blkptr::{Address, BlockPointer, Dva, Role};
+use crate::format::blkptr::{BlockPointer, Dva, Role};
 use crate::format::dnode::object_type;
 use crate::format::hasher::{Algorithm, Hasher};
 use crate::write::allocator::{Allocator, Class, MAX_COPIES};
 use crate::write::error::WriteError;
+use crate::write::outputs::Outputs;
 use crate::write::shape::Shape;
-use crate::write::space::{DATA_START, Deflation};
+use crate::write::space::Deflation;
 use crate::write::txg;
+
+/// Blocks of metadata that follow one another are written together, up to about this many bytes.
+const RUN: usize = 1 << 20;
 
 /// Copies of the pool's own blocks.
 pub(crate) const POOL_COPIES: usize = MAX_COPIES;
@@ -47,16 +49,25 @@ impl Rules {
     }
 }
 
-/// The output, one or several devices for each top-level vdev, and its allocator.
+/// The output and its allocator.
 pub(crate) struct Media<'a> {
-    vdevs: Vec<&'a [&'a dyn WriteAt]>,
-    shapes: Vec<Shape>,
+    outputs: Outputs<'a>,
     deflation: Deflation,
     pub(crate) allocator: Allocator,
     metadata: Encoder,
-    buffer: Vec<u8>,
+    buffer: Output,
+    /// Metadata that is not written yet, by copy: each has a lane of its own.
+    runs: [Run; MAX_COPIES],
     written: u64,
     pub(crate) rules: Rules,
+}
+
+/// Bytes that go to one place.
+#[derive(Debug, Default)]
+struct Run {
+    /// The number of an address.
+    address: u64,
+    bytes: Vec<u8>,
 }
 
 impl std::fmt::Debug for Media<'_> {
@@ -75,7 +86,8 @@ impl<'a> Media<'a> {
         let metadata = Encoder::new(Compression::Lz4, rules.hasher.for_metadata(), ashift)
             .map_err(|source| WriteError::Compress { source })?;
         let (allocator, deflation) = (Allocator::new(&shapes), Deflation::of(&shapes));
-        Ok(Media { vdevs, shapes, deflation, allocator, metadata, buffer: Vec::new(), written: 0, rules })
+        let (outputs, (buffer, runs)) = (Outputs::new(vdevs, &shapes), Default::default());
+        Ok(Media { outputs, deflation, allocator, metadata, buffer, runs, written: 0, rules })
     }
 
     /// Changes how the blocks to come are written.
@@ -98,13 +110,10 @@ impl<'a> Media<'a> {
         self.written
     }
 
-    pub(crate) fn sync(&self) -> Result<(), WriteError> {
-        self.vdevs
-            .iter()
-            .copied()
-            .flatten()
-            .try_for_each(|out| out.sync())
-            .map_err(|source| WriteError::Sync { source })
+    /// Writes what is still to be written, and makes everything durable.
+    pub(crate) fn sync(&mut self) -> Result<(), WriteError> {
+        (0..self.runs.len()).try_for_each(|copy| self.flush(copy))?;
+        self.outputs.sync()
     }
 
     /// Gives a block its place. The numbers of addresses say where the caller must write its bytes.
@@ -156,12 +165,10 @@ impl<'a> Media<'a> {
         block: &Block,
         role: Role,
         fill: u64,
-        buffer: Vec<u8>,
+        buffer: Output,
     ) -> Result<BlockPointer, WriteError> {
         let (pointer, addresses) = self.place(block, role, fill);
-        for address in addresses {
-            self.write(&buffer, address)?;
-        }
+        self.append(buffer.bytes(), addresses.into_iter())?;
         self.buffer = buffer;
         Ok(pointer)
     }
@@ -174,34 +181,59 @@ impl<'a> Media<'a> {
         role: Role,
         fill: u64,
     ) -> Result<BlockPointer, WriteError> {
-        let mut buffer = Vec::new();
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
         let block = self.metadata.store_plain(data, &mut buffer);
-        for copy in copies {
-            self.write(&buffer, copy.address.number())?;
-        }
+        self.append(buffer.bytes(), copies.iter().map(|copy| copy.address.number()))?;
+        self.buffer = buffer;
         match &block.form {
             Form::Stored(extent) => Ok(BlockPointer::stored(extent, copies, role, self.rules.birth, fill)),
             Form::Hole | Form::Embedded { .. } => unreachable!("plain blocks are stored"),
         }
     }
 
-    /// Writes the sectors of one block, or of a mirror also of blocks that follow one another, at an address, given as a
-    /// number. Once something did not fit nothing more is
-    /// written: the run is then only about how much space would have been needed.
-    pub(crate) fn write(&mut self, bytes: &[u8], address: u64) -> Result<(), WriteError> {
-        if !self.allocator.fits() {
+    /// Writes the copies of a block of metadata, each together with what lies before and behind it. Blocks of a raidz never
+    /// do: each has its parity between itself and the next.
+    fn append(&mut self, bytes: &[u8], addresses: impl Iterator<Item = u64>) -> Result<(), WriteError> {
+        if !self.writes() {
             return Ok(());
         }
-        self.written += bytes.len() as u64;
-        let address = Address::of_number(address);
-        let at = DATA_START + address.offset();
-        let outs = self.vdevs[address.vdev()];
-        match &self.shapes[address.vdev()].raidz {
-            None => outs.iter().try_for_each(|out| write_to(*out, bytes, at)),
-            Some(raidz) => raidz.columns(address.offset(), bytes).iter().try_for_each(|column| {
-                write_to(outs[column.device], &column.bytes, DATA_START + column.offset)
-            }),
+        for (copy, address) in addresses.enumerate() {
+            let run = &self.runs[copy];
+            if run.address + run.bytes.len() as u64 != address || run.bytes.len() >= RUN {
+                self.flush(copy)?;
+                self.runs[copy].address = address;
+            }
+            self.runs[copy].bytes.extend_from_slice(bytes);
         }
+        Ok(())
+    }
+
+    fn flush(&mut self, copy: usize) -> Result<(), WriteError> {
+        let mut run = std::mem::take(&mut self.runs[copy]);
+        if !run.bytes.is_empty() {
+            self.count(run.bytes.len());
+            self.outputs.write(&run.bytes, run.address)?;
+        }
+        run.bytes.clear();
+        self.runs[copy] = run;
+        Ok(())
+    }
+
+    /// Whether blocks are written. Once something did not fit nothing more is: the run is then only about how much space
+    /// would have been needed.
+    pub(crate) fn writes(&self) -> bool {
+        self.allocator.fits()
+    }
+
+    /// For threads that write content: the caller then says that something was written.
+    pub(crate) fn outputs(&self) -> &Outputs<'a> {
+        &self.outputs
+    }
+
+    /// Counts bytes that were, or will be, written by somebody else.
+    pub(crate) fn count(&mut self, bytes: usize) {
+        self.written += bytes as u64;
     }
 
     /// Writes at an offset of one device of a vdev.
@@ -213,12 +245,8 @@ impl<'a> Media<'a> {
         offset: u64,
     ) -> Result<(), WriteError> {
         if device == 0 {
-            self.written += bytes.len() as u64;
+            self.count(bytes.len());
         }
-        write_to(self.vdevs[vdev][device], bytes, offset)
+        self.outputs.write_one(vdev, device, bytes, offset)
     }
-}
-
-fn write_to(out: &dyn WriteAt, bytes: &[u8], offset: u64) -> Result<(), WriteError> {
-    out.write_all_at(bytes, offset).map_err(|source: io::Error| WriteError::Output { offset, source })
 }

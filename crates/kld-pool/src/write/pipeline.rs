@@ -1,20 +1,24 @@
-//! Content of files and volumes on its way into the pool: read, compressed and checksummed by several threads, placed and written by one.
+//! Content of files and volumes on its way into the pool: read, compressed, checksummed and written by several threads, placed by one.
 //!
-//! Work is cut into tasks of about a mebibyte. Threads take them in order; the caller's thread places the results in
-//! that same order, so that the bytes of the pool do not depend on how many threads there are. Memory is bounded by the
-//! number of tasks under way, whatever the tree.
+//! Work is cut into tasks of about a mebibyte. Threads take them in order; the caller's thread gives the results their
+//! places in that same order, so that the bytes of the pool do not depend on how many threads there are. Memory is bounded
+//! by the number of tasks under way, whatever the tree, and used again.
+
+mod placer;
+mod worker;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 
-use crate::codec::{Allow, Block, CODE_ZSTD, Compression, Encoder, Form};
-use crate::format::blkptr::{BlockPointer, Role};
+use placer::Placer;
+use worker::{CloseOnDrop, Done, Encoded, Queue, Work, work};
+
+use crate::codec::{Compression, Output};
 use crate::format::hasher::Hasher;
-use crate::tree::{Data, ReadError, Reader};
-use crate::write::allocator::MAX_COPIES;
-use crate::write::blocks::{Blocks, Digest, digest};
+use crate::tree::{Data, ReadError};
+use crate::write::blocks::Blocks;
 use crate::write::error::WriteError;
-use crate::write::indirect::{IndirectTree, Root};
+use crate::write::indirect::Root;
 use crate::write::media::Media;
 
 /// Input of one task in bytes, and the most parts it may have.
@@ -95,71 +99,61 @@ struct Part {
     is_hole: bool,
 }
 
-/// A task's blocks in order (without those of hole parts), and the bytes of the stored ones, one after the other.
-struct Encoded {
-    blocks: Vec<EncodedBlock>,
-    bytes: Vec<u8>,
-}
-
-struct EncodedBlock {
-    /// None when the earlier version has the same.
-    block: Option<Block>,
-    digest: Option<Digest>,
-}
-
-struct Task {
-    number: u64,
-    parts: Vec<Part>,
-}
-
-struct Done {
-    number: u64,
-    parts: Vec<Part>,
-    result: Result<Encoded, Failure>,
-}
-
-/// Writes the content of `jobs`; tells `progress` about each stretch of content that is done.
+/// Writes the content of `jobs`; tells `progress` about each stretch of content that has its place.
 pub(crate) fn write_content(
     media: &mut Media,
     jobs: &[Job],
     settings: Settings,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Outcome, Failure> {
+    if jobs.is_empty() {
+        return Ok(Outcome::default());
+    }
     let threads = settings.threads.max(1);
     // Enough that no thread waits for a slow neighbour.
     let window = threads * 4;
-    let (task_sender, task_receiver) = mpsc::channel::<Task>();
-    let (done_sender, done_receiver) = mpsc::channel::<Done>();
-    let task_receiver = Mutex::new(task_receiver);
+    let queue = Queue::default();
+    let (done_sender, done_receiver) = mpsc::channel();
+    let outputs = media.outputs().clone();
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            let done_sender = done_sender.clone();
-            let task_receiver = &task_receiver;
-            scope.spawn(move || work(jobs, settings, task_receiver, &done_sender));
+            let (queue, outputs, done_sender) = (&queue, &outputs, done_sender.clone());
+            scope.spawn(move || work(jobs, settings, outputs, queue, &done_sender));
         }
         drop(done_sender);
-        // Owned here, so that leaving early (an error) ends the threads: their next receive fails.
-        let task_sender = task_sender;
+        // Leaving early (an error) ends the threads, too.
+        let queue = CloseOnDrop(&queue);
         let mut tasks = plan(jobs).enumerate();
-        let mut placer = Placer { jobs, outcome: Outcome::default(), tree: None };
-        let mut waiting: BTreeMap<u64, Done> = BTreeMap::new();
-        let (mut sent, mut placed) = (0, 0);
+        let mut placer = Placer::new(jobs);
+        let mut waiting: BTreeMap<usize, (Vec<Part>, Result<Encoded, Failure>)> = BTreeMap::new();
+        let mut free: Vec<Output> = Vec::new();
+        // Tasks whose memory is in use, and the one to be placed next.
+        let (mut under_way, mut next) = (0, 0);
         loop {
-            while sent - placed < window as u64
+            while under_way < window
                 && let Some((number, parts)) = tasks.next()
             {
-                let number = number as u64;
-                task_sender.send(Task { number, parts }).expect("the receiver outlives the threads");
-                sent += 1;
+                let output = free.pop().unwrap_or_default();
+                queue.0.push(Work::Encode { number, parts, output });
+                under_way += 1;
             }
-            if placed == sent {
+            if under_way == 0 {
                 return Ok(placer.outcome);
             }
-            let done = done_receiver.recv().expect("threads live while tasks are under way");
-            waiting.insert(done.number, done);
-            while let Some(done) = waiting.remove(&placed) {
-                placer.place(media, &done.parts, done.result?, progress)?;
-                placed += 1;
+            match done_receiver.recv().expect("threads live while tasks are under way") {
+                Done::Encoded { number, parts, result } => {
+                    waiting.insert(number, (parts, result));
+                }
+                Done::Written(output) => {
+                    free.push(output?);
+                    under_way -= 1;
+                }
+            }
+            while let Some((parts, encoded)) = waiting.remove(&next) {
+                let Encoded { blocks, output } = encoded?;
+                let runs = placer.place(media, &parts, &blocks, progress)?;
+                queue.0.push(Work::Write { output, runs });
+                next += 1;
             }
         }
     })
@@ -203,167 +197,4 @@ fn next_part(job: &Job, index: usize, first: u64, room: u64) -> Part {
     let most = (room / size).max(1).min(job.blocks() - first);
     let count = (1..most).find(|ahead| whole_hole_blocks(first + ahead) > 0).unwrap_or(most);
     Part { job: index, first, count, is_hole: false }
-}
-
-/// One thread: tasks in, encoded blocks out, until either channel closes.
-fn work(jobs: &[Job], settings: Settings, tasks: &Mutex<mpsc::Receiver<Task>>, done: &mpsc::Sender<Done>) {
-    let mut encoder = None;
-    let mut reader = Reader::default();
-    let mut input = Vec::new();
-    loop {
-        let task = match tasks.lock() {
-            Ok(tasks) => tasks.recv(),
-            // Another thread panicked while it waited; its panic is reported when the scope ends.
-            Err(_) => return,
-        };
-        let Ok(Task { number, parts }) = task else { return };
-        let result = encode_task(jobs, settings, &parts, &mut encoder, &mut reader, &mut input);
-        if done.send(Done { number, parts, result }).is_err() {
-            return;
-        }
-    }
-}
-
-fn encode_task(
-    jobs: &[Job],
-    settings: Settings,
-    parts: &[Part],
-    encoder: &mut Option<Encoder>,
-    reader: &mut Reader,
-    input: &mut Vec<u8>,
-) -> Result<Encoded, Failure> {
-    let compress_error = |source| Failure::Write(WriteError::Compress { source });
-    let encoder = match encoder {
-        Some(encoder) => encoder,
-        None => {
-            let Settings { compression, hasher, ashift, .. } = settings;
-            encoder.insert(Encoder::new(compression, hasher, ashift).map_err(compress_error)?)
-        }
-    };
-    let mut encoded = Encoded { blocks: Vec::new(), bytes: Vec::new() };
-    for part in parts.iter().filter(|part| !part.is_hole) {
-        let job = &jobs[part.job];
-        let start = part.first * job.block_size;
-        let span = (part.count * job.block_size) as usize;
-        let content = job.data.len().saturating_sub(start).min(span as u64) as usize;
-        if input.len() < span {
-            input.resize(span, 0);
-        }
-        let input = &mut input[..span];
-        reader
-            .read_at(job.data, start, &mut input[..content])
-            .map_err(|error| Failure::Read { object: job.object, error })?;
-        input[content..].fill(0);
-        for (block, index) in input.chunks_exact(job.block_size as usize).zip(part.first..) {
-            const ALLOW: Allow = Allow { embedded: true, holes: true };
-            let digest = settings.record.then(|| digest(block));
-            let before = job.before.as_ref().and_then(|before| before.get(0, index));
-            let is_same = before.is_some_and(|before| digest.is_some() && before.digest == digest);
-            let block = match is_same {
-                true => None,
-                false => Some(encoder.encode(block, ALLOW, &mut encoded.bytes).map_err(compress_error)?),
-            };
-            encoded.blocks.push(EncodedBlock { block, digest });
-        }
-    }
-    Ok(encoded)
-}
-
-/// Places encoded blocks in order and builds the tree over each object.
-struct Placer<'a> {
-    jobs: &'a [Job<'a>],
-    outcome: Outcome,
-    tree: Option<IndirectTree>,
-}
-
-impl Placer<'_> {
-    fn place(
-        &mut self,
-        media: &mut Media,
-        parts: &[Part],
-        encoded: Encoded,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<(), WriteError> {
-        let mut blocks = encoded.blocks.iter();
-        let mut runs = [Run::default(); MAX_COPIES];
-        for part in parts {
-            let job = &self.jobs[part.job];
-            let mut tree = match self.tree.take() {
-                Some(tree) if part.first > 0 => tree,
-                _ => IndirectTree::new(media, job.object_type, job.block_size, job.before.clone()),
-            };
-            if part.is_hole {
-                tree.push_holes(media, part.count)?;
-            } else {
-                for EncodedBlock { block, digest } in blocks.by_ref().take(part.count as usize) {
-                    match block {
-                        Some(block) => {
-                            let role = Role { object_type: job.object_type, level: 0 };
-                            let pointer = self.place_block(media, block, role, &mut runs, &encoded.bytes)?;
-                            tree.push(media, pointer, *digest)?;
-                        }
-                        None => tree.push_unchanged(media)?,
-                    }
-                }
-            }
-            let end = part.first + part.count;
-            if end == job.blocks() {
-                self.outcome.roots.push(tree.finish(media, 1)?);
-            } else {
-                self.tree = Some(tree);
-            }
-            let done = |block: u64| (block * job.block_size).min(job.data.len());
-            progress(done(end) - done(part.first));
-        }
-        runs.iter_mut().try_for_each(|run| run.flush(media, &encoded.bytes))
-    }
-
-    fn place_block(
-        &mut self,
-        media: &mut Media,
-        block: &Block,
-        role: Role,
-        runs: &mut [Run; MAX_COPIES],
-        bytes: &[u8],
-    ) -> Result<BlockPointer, WriteError> {
-        let (pointer, offsets) = media.place(block, role, 1);
-        self.outcome.used_zstd |= block.compression_code() == Some(CODE_ZSTD);
-        if let Form::Stored(extent) = &block.form {
-            for (run, offset) in runs.iter_mut().zip(offsets) {
-                run.extend(media, offset, extent.asize, bytes)?;
-            }
-        }
-        Ok(pointer)
-    }
-}
-
-/// Blocks that follow one another both in a task's buffer and on the vdev: one write.
-#[derive(Clone, Copy, Default)]
-struct Run {
-    /// Where the run starts in the buffer, and its length.
-    start: usize,
-    len: usize,
-    /// Where it goes on the vdev.
-    offset: u64,
-}
-
-impl Run {
-    fn extend(&mut self, media: &mut Media, offset: u64, len: u64, bytes: &[u8]) -> Result<(), WriteError> {
-        if self.len == 0 || self.offset + self.len as u64 != offset {
-            self.flush(media, bytes)?;
-            self.offset = offset;
-        }
-        self.len += len as usize;
-        Ok(())
-    }
-
-    fn flush(&mut self, media: &mut Media, bytes: &[u8]) -> Result<(), WriteError> {
-        let end = self.start + self.len;
-        if self.len > 0 {
-            media.write(&bytes[self.start..end], self.offset)?;
-        }
-        self.start = end;
-        self.len = 0;
-        Ok(())
-    }
 }

@@ -47,9 +47,12 @@ pub(crate) struct Ace {
     mask: u32,
 }
 
+/// Bytes of an entry.
+pub(crate) const ACE: usize = 8;
+
 impl Ace {
-    /// The 8 bytes of an entry for an abstract user: type, flags, mask.
-    pub(crate) fn to_bytes(self) -> [u8; 8] {
+    /// An entry for an abstract user: type, flags, mask.
+    pub(crate) fn to_bytes(self) -> [u8; ACE] {
         let kind: u16 = match self.rule {
             Rule::Allow => 0,
             Rule::Deny => 1,
@@ -60,7 +63,7 @@ impl Ace {
             Who::Group => 0x2040,
             Who::Everyone => 0x4000,
         };
-        let mut bytes = [0; 8];
+        let mut bytes = [0; ACE];
         bytes[..2].copy_from_slice(&kind.to_le_bytes());
         bytes[2..4].copy_from_slice(&flags.to_le_bytes());
         bytes[4..].copy_from_slice(&self.mask.to_le_bytes());

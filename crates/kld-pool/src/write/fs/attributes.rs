@@ -3,9 +3,10 @@
 //! A buffer is a header that names a *layout* (an ordered list of attributes), then the attributes, each padded to
 //! 8 bytes. Layouts are numbered per dataset and recorded in its layout table.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::acl::trivial_acl;
+use super::acl::{ACE, trivial_acl};
 use crate::format::dnode::{BONUS_OFFSET, SLOT, SPILL_POINTER};
 use crate::format::nvlist::{NvList, Value};
 use crate::format::{put_u16, put_u32};
@@ -110,7 +111,6 @@ pub(crate) struct Limits {
 pub(crate) struct Packed {
     pub(crate) bonus: Vec<u8>,
     pub(crate) spill: Option<Vec<u8>>,
-    pub(crate) slots: u8,
 }
 
 /// Extended attributes exceed what a system attribute can hold.
@@ -140,15 +140,42 @@ impl Layouts {
     }
 }
 
-struct Attribute {
+struct Attribute<'a> {
     number: u16,
-    value: Vec<u8>,
+    value: Held<'a>,
 }
 
-impl Attribute {
+/// The value of an attribute.
+enum Held<'a> {
+    Word(u64),
+    Time([u64; 2]),
+    Bytes(Cow<'a, [u8]>),
+}
+
+impl Attribute<'_> {
     fn is_variable(&self) -> bool {
         REGISTRY[usize::from(self.number)].1 == 0
     }
+
+    fn len(&self) -> usize {
+        match &self.value {
+            Held::Word(_) => 8,
+            Held::Time(_) => 16,
+            Held::Bytes(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// How many slots the dnode of a node needs.
+pub(crate) fn slots(meta: &Meta, kind: &Kind, place: Place, limits: Limits) -> Result<u8, XattrsTooLarge> {
+    let whole = packed_len(&attributes_of(meta, kind, place, limits.projects)?);
+    Ok(slots_for(whole, limits).unwrap_or(1))
+}
+
+/// Slots for attributes that take `whole` bytes; none when they do not fit into the largest dnode.
+fn slots_for(whole: usize, limits: Limits) -> Option<u8> {
+    let slots = (whole + BONUS_OFFSET).div_ceil(SLOT);
+    (slots <= usize::from(limits.max_slots)).then_some(slots as u8)
 }
 
 /// Packs the attributes of a node.
@@ -160,10 +187,8 @@ pub(crate) fn pack(
     layouts: &mut Layouts,
 ) -> Result<Packed, XattrsTooLarge> {
     let attributes = attributes_of(meta, kind, place, limits.projects)?;
-    let whole = packed_len(&attributes);
-    if whole <= usize::from(limits.max_slots) * SLOT - BONUS_OFFSET {
-        let slots = (whole + BONUS_OFFSET).div_ceil(SLOT) as u8;
-        return Ok(Packed { bonus: pack_buffer(&attributes, layouts), spill: None, slots });
+    if slots_for(packed_len(&attributes), limits).is_some() {
+        return Ok(Packed { bonus: pack_buffer(&attributes, layouts), spill: None });
     }
     // The longest prefix that leaves room for the spill pointer stays in the smallest dnode.
     const ROOM: usize = SLOT - BONUS_OFFSET - SPILL_POINTER;
@@ -175,16 +200,15 @@ pub(crate) fn pack(
     Ok(Packed {
         bonus: pack_buffer(bonus, layouts),
         spill: Some(crate::format::pad_to_sector(pack_buffer(spilled, layouts))),
-        slots: 1,
     })
 }
 
-fn attributes_of(
+fn attributes_of<'a>(
     meta: &Meta,
-    kind: &Kind,
+    kind: &'a Kind,
     place: Place,
     projects: bool,
-) -> Result<Vec<Attribute>, XattrsTooLarge> {
+) -> Result<Vec<Attribute<'a>>, XattrsTooLarge> {
     let is_dir = matches!(kind, Kind::Directory);
     let is_link = matches!(kind, Kind::Symlink(_));
     let has_project = projects && (is_dir || matches!(kind, Kind::File(_)));
@@ -198,40 +222,39 @@ fn attributes_of(
     let acl = trivial_acl(permissions, is_dir);
     let time = [meta.mtime.sec.cast_unsigned(), u64::from(meta.mtime.nsec)];
 
+    let mut aces = Vec::with_capacity(acl.len() * ACE);
+    acl.iter().for_each(|ace| aces.extend_from_slice(&ace.to_bytes()));
+
     let mut list = Vec::with_capacity(17);
-    let mut add =
-        |number: u16, words: &[u64]| list.push(Attribute { number, value: crate::format::words(words) });
-    add(attr::MODE, &[u64::from(format_bits(kind) | permissions)]);
-    add(attr::SIZE, &[size]);
-    add(attr::GEN, &[place.born]);
-    add(attr::UID, &[u64::from(meta.uid)]);
-    add(attr::GID, &[u64::from(meta.gid)]);
-    add(attr::PARENT, &[place.parent]);
-    add(attr::FLAGS, &[flags(permissions, is_dir, has_project) | u64::from(place.is_hidden)]);
+    let mut add = |number: u16, value: Held<'a>| list.push(Attribute { number, value });
+    add(attr::MODE, Held::Word(u64::from(format_bits(kind) | permissions)));
+    add(attr::SIZE, Held::Word(size));
+    add(attr::GEN, Held::Word(place.born));
+    add(attr::UID, Held::Word(u64::from(meta.uid)));
+    add(attr::GID, Held::Word(u64::from(meta.gid)));
+    add(attr::PARENT, Held::Word(place.parent));
+    add(attr::FLAGS, Held::Word(flags(permissions, is_dir, has_project) | u64::from(place.is_hidden)));
     for number in [attr::ATIME, attr::MTIME, attr::CTIME, attr::CRTIME] {
-        add(number, &time);
+        add(number, Held::Time(time));
     }
-    add(attr::LINKS, &[place.links]);
+    add(attr::LINKS, Held::Word(place.links));
     if has_project {
-        add(attr::PROJID, &[0]);
+        add(attr::PROJID, Held::Word(0));
     }
     if let Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } = kind {
         // The kernel's own dev_t: 12 and 20 bits.
-        add(attr::RDEV, &[u64::from(*major) << 20 | u64::from(*minor)]);
+        add(attr::RDEV, Held::Word(u64::from(*major) << 20 | u64::from(*minor)));
     }
     if let Some(xattr_dir) = place.xattr_dir {
-        add(attr::XATTR, &[xattr_dir]);
+        add(attr::XATTR, Held::Word(xattr_dir));
     }
-    add(attr::DACL_COUNT, &[acl.len() as u64]);
-    list.push(Attribute {
-        number: attr::DACL_ACES,
-        value: acl.iter().flat_map(|ace| ace.to_bytes()).collect(),
-    });
+    add(attr::DACL_COUNT, Held::Word(acl.len() as u64));
+    add(attr::DACL_ACES, Held::Bytes(aces.into()));
     if let Kind::Symlink(target) = kind {
-        list.push(Attribute { number: attr::SYMLINK, value: target.clone() });
+        add(attr::SYMLINK, Held::Bytes(target.into()));
     }
     if !meta.xattrs.is_empty() {
-        list.push(Attribute { number: attr::DXATTR, value: pack_xattrs(&meta.xattrs)? });
+        add(attr::DXATTR, Held::Bytes(pack_xattrs(&meta.xattrs)?.into()));
     }
     Ok(list)
 }
@@ -293,21 +316,26 @@ fn header_len(attributes: &[Attribute]) -> usize {
 }
 
 fn packed_len(attributes: &[Attribute]) -> usize {
-    let values: usize = attributes.iter().map(|attribute| attribute.value.len().next_multiple_of(8)).sum();
+    let values: usize = attributes.iter().map(|attribute| attribute.len().next_multiple_of(8)).sum();
     header_len(attributes) + values
 }
 
 fn pack_buffer(attributes: &[Attribute], layouts: &mut Layouts) -> Vec<u8> {
     let layout = layouts.number(attributes.iter().map(|attribute| attribute.number).collect());
     let header = header_len(attributes);
-    let mut buffer = vec![0; header];
+    let mut buffer = Vec::with_capacity(packed_len(attributes));
+    buffer.resize(header, 0);
     put_u32(&mut buffer, 0, MAGIC);
     put_u16(&mut buffer, 4, layout | ((header / 8) as u16) << 10);
     for (i, attribute) in attributes.iter().filter(|attribute| attribute.is_variable()).enumerate() {
-        put_u16(&mut buffer, 6 + i * 2, attribute.value.len() as u16);
+        put_u16(&mut buffer, 6 + i * 2, attribute.len() as u16);
     }
     for attribute in attributes {
-        buffer.extend(&attribute.value);
+        match &attribute.value {
+            Held::Word(word) => buffer.extend_from_slice(&word.to_le_bytes()),
+            Held::Time(words) => words.iter().for_each(|word| buffer.extend_from_slice(&word.to_le_bytes())),
+            Held::Bytes(bytes) => buffer.extend_from_slice(bytes),
+        }
         buffer.resize(buffer.len().next_multiple_of(8), 0);
     }
     buffer
@@ -334,7 +362,7 @@ mod tests {
     fn sizes_by_content_and_dnode_limit() {
         let file = Kind::File(Data::bytes(*b"x"));
         let link = |len| Kind::Symlink(vec![b't'; len]);
-        for (mode, xattr, kind, max, slots, bonus, spill) in [
+        for (mode, xattr, kind, max, expected, bonus, spill) in [
             (0o644, 0, &file, 32, 1, 176, None),
             (0o007, 0, &file, 32, 1, 192, None),
             (0o644, 30, &file, 32, 1, 264, None),
@@ -344,11 +372,11 @@ mod tests {
             (0o777, 0, &link(100), 1, 1, 280, None),
             (0o777, 0, &link(400), 1, 1, 168, Some(512)),
         ] {
-            let packed =
-                pack(&meta(mode, xattr), kind, Place::default(), limits(max), &mut Layouts::default())
-                    .unwrap();
-            let found = (packed.slots, packed.bonus.len(), packed.spill.map(|spill| spill.len()));
-            assert_eq!(found, (slots, bonus, spill), "{mode:o} {xattr} {max}");
+            let (meta, place) = (meta(mode, xattr), Place::default());
+            let packed = pack(&meta, kind, place, limits(max), &mut Layouts::default()).unwrap();
+            let slots = super::slots(&meta, kind, place, limits(max)).unwrap();
+            let found = (slots, packed.bonus.len(), packed.spill.map(|spill| spill.len()));
+            assert_eq!(found, (expected, bonus, spill), "{mode:o} {xattr} {max}");
         }
     }
 
