@@ -55,6 +55,7 @@
 pub mod ceiling;
 mod codec;
 mod device;
+pub mod extract;
 mod features;
 mod format;
 mod name;

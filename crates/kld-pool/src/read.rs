@@ -5,7 +5,7 @@
 //!
 //! [`pool`] opens a pool; [`block`] reads blocks and heals what it can, below it [`raidz`], [`checksum`] and [`decompress`];
 //! [`objset`] and [`zap`] are objects and tables; [`dataset`] is what there is, [`marks`] what snapshots are marked
-//! with, [`fs`] what is in them.
+//! with, [`fs`] what is in them. [`pieces`] reads data of any length with several threads.
 
 pub(crate) mod block;
 pub(crate) mod bytes;
@@ -21,6 +21,7 @@ pub(crate) mod marks;
 pub(crate) mod node;
 pub(crate) mod nvlist;
 pub(crate) mod objset;
+pub(crate) mod pieces;
 pub(crate) mod pointer;
 pub(crate) mod pool;
 pub(crate) mod property;
@@ -36,6 +37,7 @@ pub use error::{OpenError, ReadError};
 pub use fs::{Content, DirEntry, Filesystem, Walk, WalkEntry};
 pub use marks::{Bookmark, Hold};
 pub use node::{Metadata, Node, NodeKind};
+pub use pieces::Piece;
 pub use pool::{Feature, Pool, PropertyValue};
 pub use property::{Property, PropertySource};
 pub use volume::Volume;

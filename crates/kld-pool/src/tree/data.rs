@@ -44,19 +44,15 @@ pub struct Extent {
     pub offset: u64,
 }
 
-/// A file of the host that content is read from while the pool is written.
+/// A file of the host that content is read from while the pool is written. It must stay what it was when the tree was made:
+/// its size and modification time are compared after each read, so that what was read is what was there before.
 #[derive(Debug)]
 pub struct SourceFile {
     path: PathBuf,
-    access: Access,
-}
-
-#[derive(Debug)]
-enum Access {
-    /// Open all the time.
-    Open(File),
-    /// Opened when needed; must still be what it was when the tree was made.
-    ByPath { len: u64, mtime: Timestamp },
+    /// Open all the time; otherwise opened when needed.
+    held: Option<File>,
+    len: u64,
+    mtime: Timestamp,
 }
 
 /// Why content could not be read.
@@ -72,12 +68,19 @@ impl SourceFile {
     pub fn open(path: impl Into<PathBuf>) -> io::Result<SourceFile> {
         let path = path.into();
         let file = File::open(&path)?;
-        Ok(SourceFile { path, access: Access::Open(file) })
+        SourceFile::held(file, path)
     }
 
-    /// A file that is opened when it is read; reading fails when its size or time have changed by then.
+    /// A file that is open already and stays open; `path` is what messages call it.
+    pub fn held(file: File, path: impl Into<PathBuf>) -> io::Result<SourceFile> {
+        let metadata = file.metadata()?;
+        let (len, mtime) = (metadata.len(), mtime_of(&metadata));
+        Ok(SourceFile { path: path.into(), held: Some(file), len, mtime })
+    }
+
+    /// A file that is opened when it is read.
     pub fn by_path(path: impl Into<PathBuf>, len: u64, mtime: Timestamp) -> SourceFile {
-        SourceFile { path: path.into(), access: Access::ByPath { len, mtime } }
+        SourceFile { path: path.into(), held: None, len, mtime }
     }
 
     /// Where the file is.
@@ -86,26 +89,28 @@ impl SourceFile {
     }
 
     pub(crate) fn held_open(&self) -> Option<&File> {
-        match &self.access {
-            Access::Open(file) => Some(file),
-            Access::ByPath { .. } => None,
-        }
+        self.held.as_ref()
     }
 
     fn reopen(&self) -> Result<File, ReadError> {
         const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-        let file = std::fs::OpenOptions::new()
+        // A pipe in place of the file would never open.
+        const NO_WAIT: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        std::fs::OpenOptions::new()
             .read(true)
-            .custom_flags(NO_FOLLOW)
+            .custom_flags(NO_FOLLOW | NO_WAIT)
             .open(&self.path)
-            .map_err(ReadError::Io)?;
-        if let Access::ByPath { len, mtime } = &self.access {
-            let now = file.metadata().map_err(ReadError::Io)?;
-            if now.len() != *len || mtime_of(&now) != *mtime {
-                return Err(ReadError::Changed);
-            }
-        }
-        Ok(file)
+            .map_err(ReadError::Io)
+    }
+
+    /// Reads a part of the file, which must lie in it.
+    fn read_at(&self, file: &File, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        file.read_exact_at(buf, offset).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => ReadError::Changed,
+            _ => ReadError::Io(error),
+        })?;
+        let now = file.metadata().map_err(ReadError::Io)?;
+        if now.len() == self.len && mtime_of(&now) == self.mtime { Ok(()) } else { Err(ReadError::Changed) }
     }
 }
 
@@ -212,20 +217,14 @@ impl Reader {
     }
 
     fn read_file(&mut self, source: &Arc<SourceFile>, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
-        let read = |file: &File, buf: &mut [u8]| {
-            file.read_exact_at(buf, offset).map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => ReadError::Changed,
-                _ => ReadError::Io(error),
-            })
-        };
         if let Some(file) = source.held_open() {
-            return read(file, buf);
+            return source.read_at(file, offset, buf);
         }
         match &self.last {
-            Some((open, file)) if Arc::ptr_eq(open, source) => read(file, buf),
+            Some((open, file)) if Arc::ptr_eq(open, source) => source.read_at(file, offset, buf),
             _ => {
                 let file = source.reopen()?;
-                let result = read(&file, buf);
+                let result = source.read_at(&file, offset, buf);
                 self.last = Some((Arc::clone(source), file));
                 result
             }

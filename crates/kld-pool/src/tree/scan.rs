@@ -65,6 +65,22 @@ impl Tree {
     }
 }
 
+impl Data {
+    /// The content of a file of the host, with its holes; links are followed. It is not read until the pool is written, and
+    /// must not change until then.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Data, ScanError> {
+        let given = path.as_ref();
+        let path = std::fs::canonicalize(given).map_err(|source| fail("find", given, source))?;
+        let metadata =
+            std::fs::metadata(&path).map_err(|source| fail("read the metadata of", given, source))?;
+        if !metadata.is_file() {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
+            return Err(fail("read", given, source));
+        }
+        file_data(&path, &metadata)
+    }
+}
+
 fn fail(action: &'static str, path: &Path, source: impl Into<io::Error>) -> ScanError {
     ScanError { action, path: path.to_owned(), source: source.into() }
 }
@@ -248,14 +264,15 @@ fn extents_of(path: &Path, len: u64) -> io::Result<Vec<Extent>> {
 }
 
 fn xattrs(path: &Path) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
-    let names = match sized(|buf| rustix::fs::llistxattr(path, buf)) {
+    let names = match sized(|| rustix::fs::llistxattr_query(path), |buf| rustix::fs::llistxattr(path, buf)) {
         Ok(names) => names,
         Err(Errno::NOTSUP) => return Ok(BTreeMap::new()),
         Err(error) => return Err(error.into()),
     };
     let mut found = BTreeMap::new();
     for name in names.split(|byte| *byte == 0).filter(|name| is_carried(name)) {
-        match sized(|buf| rustix::fs::lgetxattr(path, name, buf)) {
+        let size = || rustix::fs::lgetxattr_query(path, name);
+        match sized(size, |buf| rustix::fs::lgetxattr(path, name, buf)) {
             Ok(value) => {
                 found.insert(name.to_vec(), value);
             }
@@ -272,15 +289,17 @@ fn is_carried(name: &[u8]) -> bool {
     CARRIED.iter().any(|prefix| name.starts_with(prefix)) && !name.starts_with(b"trusted.overlay.")
 }
 
-/// Calls twice: for the size, then for the value; again when it grew in between.
-fn sized(mut call: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
+/// Asks for the size, then for the value; again when it grew in between.
+fn sized(
+    size: impl Fn() -> rustix::io::Result<usize>,
+    read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<Vec<u8>> {
     loop {
-        let size = call(&mut [])?;
-        if size == 0 {
-            return Ok(Vec::new());
+        let mut buf = vec![0; size()?];
+        if buf.is_empty() {
+            return Ok(buf);
         }
-        let mut buf = vec![0; size];
-        match call(&mut buf) {
+        match read(&mut buf) {
             Ok(len) => {
                 buf.truncate(len);
                 return Ok(buf);

@@ -107,24 +107,34 @@ impl Tree {
     /// The content of the uncompressed tar at `path`, which must stay unchanged until the pool is written.
     pub fn from_tar(path: impl AsRef<Path>) -> Result<Tree, TarError> {
         let path = path.as_ref();
-        let at = |offset| {
-            move |failure: Failure| TarError {
-                path: path.to_owned(),
-                offset,
-                problem: failure.problem,
-                source: failure.source,
-            }
-        };
-        let file = Arc::new(SourceFile::open(path).map_err(|error| at(0)(error.into()))?);
-        let mut index = Index::new(Arc::clone(&file)).map_err(at(0))?;
-        loop {
-            let start = index.at;
-            if !index.next_member().map_err(at(start))? {
-                break;
-            }
-        }
-        index.finish().map_err(|(offset, failure)| at(offset)(failure))
+        from_source(path, SourceFile::open(path))
     }
+
+    /// Like [`Tree::from_tar`], of a tar that is open already, such as one without a name; `path` is what messages call it.
+    pub fn from_open_tar(file: File, path: impl AsRef<Path>) -> Result<Tree, TarError> {
+        let path = path.as_ref();
+        from_source(path, SourceFile::held(file, path))
+    }
+}
+
+fn from_source(path: &Path, source: io::Result<SourceFile>) -> Result<Tree, TarError> {
+    let at = |offset| {
+        move |failure: Failure| TarError {
+            path: path.to_owned(),
+            offset,
+            problem: failure.problem,
+            source: failure.source,
+        }
+    };
+    let file = Arc::new(source.map_err(|error| at(0)(error.into()))?);
+    let mut index = Index::new(Arc::clone(&file)).map_err(at(0))?;
+    loop {
+        let start = index.at;
+        if !index.next_member().map_err(at(start))? {
+            break;
+        }
+    }
+    index.finish().map_err(|(offset, failure)| at(offset)(failure))
 }
 
 /// A problem with the error below it.

@@ -153,6 +153,9 @@ fn a_directory_of_the_host() {
     std::fs::create_dir(path("d")).unwrap();
     std::fs::write(path("d/f"), b"content").unwrap();
     std::fs::hard_link(path("d/f"), path("g")).unwrap();
+    for (name, value) in [("user.text", &b"v"[..]), ("user.empty", b""), ("user.long", &[7; 1000])] {
+        rustix::fs::setxattr(path("d/f"), name, value, rustix::fs::XattrFlags::empty()).unwrap();
+    }
     std::os::unix::fs::symlink("/etc", path("l")).unwrap();
     let sparse = std::fs::File::create(path("sparse")).unwrap();
     sparse.set_len(10 << 20).unwrap();
@@ -160,6 +163,12 @@ fn a_directory_of_the_host() {
     let tree = Tree::from_dir(dir.path()).unwrap();
     assert_eq!(tree.read("d/f").unwrap(), b"content");
     assert_eq!(tree.get("g").unwrap().id(), tree.get("d/f").unwrap().id());
+    let xattrs = &tree.get("g").unwrap().meta().xattrs;
+    assert_eq!(
+        (xattrs.len(), &xattrs[&b"user.text"[..]][..], &xattrs[&b"user.long"[..]][..]),
+        (3, &b"v"[..], &[7; 1000][..])
+    );
+    assert_eq!(xattrs[&b"user.empty"[..]], b"");
     assert!(matches!(tree.get("l").unwrap().kind(), Kind::Symlink(target) if target == b"/etc"));
     let Kind::File(data) = tree.get("sparse").unwrap().kind() else { panic!("a file") };
     assert_eq!(data.len(), 10 << 20);
