@@ -52,6 +52,8 @@ mod codec;
 mod device;
 mod features;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod name;
 mod pool_properties;
 mod properties;
