@@ -58,6 +58,8 @@ mod device;
 pub mod extract;
 mod features;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod name;
 mod pool_properties;
 mod properties;

@@ -335,7 +335,7 @@ impl Tree {
         })
     }
 
-    /// Bytes of all files as their readers see them; a file with several names counts once.
+    /// Bytes of all files as their readers see them, at most 2^64 - 1; a file with several names counts once.
     pub fn apparent_size(&self) -> u64 {
         self.distinct()
             .into_iter()
@@ -343,7 +343,7 @@ impl Tree {
                 Kind::File(data) => data.len(),
                 _ => 0,
             })
-            .sum()
+            .fold(0, u64::saturating_add)
     }
 
     /// Number of nodes, the root included; a file with several names counts once.

@@ -124,6 +124,35 @@ fn members_of_every_kind() {
 }
 
 #[test]
+fn sparse_files_may_add_up_to_more_than_a_number_holds_but_not_be_longer_than_a_file() {
+    let sparse = |size: &[u8; 12]| {
+        let mut tar = tar(&[Member { body: b"", ..member("s", b'S') }]);
+        tar[483..495].copy_from_slice(size);
+        tar[148..156].fill(b' ');
+        let sum: u32 = tar[..512].iter().map(|byte| u32::from(*byte)).sum();
+        tar[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        tar.truncate(512);
+        tar
+    };
+    // 2^63 - 1 in base 256: three of them exceed 64 bits.
+    let longest = sparse(b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff");
+    let three: Vec<u8> = ["a", "b", "c"]
+        .iter()
+        .flat_map(|name| {
+            let mut member = longest.clone();
+            member[0] = name.as_bytes()[0];
+            member[148..156].fill(b' ');
+            let sum: u32 = member.iter().map(|byte| u32::from(*byte)).sum();
+            member[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+            member
+        })
+        .collect();
+    assert_eq!(parse(&[three, vec![0; 1024]].concat()).unwrap().apparent_size(), u64::MAX);
+    let longer = sparse(b"\x80\0\0\0\x80\0\0\0\0\0\0\0");
+    assert!(matches!(problem(&longer), TarProblem::BadSparseMap(_)));
+}
+
+#[test]
 fn hostile_and_broken_tars_are_refused() {
     let escape = tar(&[link("d", b'2', "/etc"), file("d/passwd", b"x")]);
     let mut truncated = tar(&[file("f", &[1; 3000])]);
@@ -145,12 +174,21 @@ fn hostile_and_broken_tars_are_refused() {
         (truncated, "it ends inside a member"),
         (huge, "it ends inside a member"),
         (huge_header, "an extended header of 1073741824 bytes is too large"),
+        (
+            tar(&[Member { body: b"26 SCHILY.xattr.user.k=v1\n", ..member("g", b'g') }, file("f", b"")]),
+            "the extended header record `SCHILY.xattr` stands for all members, but fits only one",
+        ),
         (vec![1; 512], "this is not a tar header"),
         (b"\x1f\x8b12345678".to_vec(), "it is compressed"),
         (Vec::new(), "it ends inside a member"),
     ] {
         assert_eq!(problem(&bytes).to_string(), message);
     }
+    // Each link but the last leads to the one behind it: it would take as many rounds as there are links.
+    let names: Vec<String> = (0..3000).map(|i| format!("l{i}")).collect();
+    let mut members: Vec<Member> = names.windows(2).map(|pair| link(&pair[0], b'1', &pair[1])).collect();
+    members.push(file(&names[2999], b""));
+    assert!(matches!(problem(&tar(&members)), TarProblem::DanglingLink { .. }));
     let error = Tree::from_tar(Path::new("/nonexistent.tar")).unwrap_err();
     assert_eq!(error.to_string(), "cannot read tar `/nonexistent.tar` at byte 0: reading failed");
 }

@@ -106,6 +106,11 @@ impl<'a> Blocks<'a> {
         self.tops.get().unwrap_or(&self.first_tops)
     }
 
+    /// Bytes of all devices together: nothing but a hole, or data that compresses, is longer.
+    pub(crate) fn device_bytes(&self) -> u64 {
+        self.devices.iter().fold(0, |sum, device| sum.saturating_add(device.size))
+    }
+
     /// Copies that were bad while another one was good.
     pub(crate) fn healed(&self) -> u64 {
         self.healed.load(Ordering::Relaxed)
@@ -334,12 +339,24 @@ impl<'a> Blocks<'a> {
             };
             if let Some(header) = header {
                 let count = (size - super::checksum::TRAILER) / POINTER;
-                return header
+                let parts: Vec<BlockPointer> = header
                     .chunks_exact(POINTER)
                     .take(count)
                     .map(|bytes| BlockPointer::decode(bytes).map_err(|bad| CopyProblem::Gang(bad.text())))
                     .filter(|part| !matches!(part, Ok(part) if part.is_hole()))
-                    .collect();
+                    .collect::<Result<_, _>>()?;
+                let psize = |part: &BlockPointer| match &part.body {
+                    Body::Stored(stored) => stored.psize,
+                    Body::Hole | Body::Embedded { .. } | Body::Redacted => 0,
+                };
+                // A list that leads to itself, or says more than there is, would be followed for ever.
+                let is_longer = parts.iter().any(|part| psize(part) >= stored.psize)
+                    || parts.iter().map(psize).sum::<usize>() > stored.psize;
+                return if is_longer {
+                    Err(CopyProblem::Gang("the parts are longer than the block"))
+                } else {
+                    Ok(parts)
+                };
             }
         }
         Err(CopyProblem::Checksum)
@@ -352,9 +369,6 @@ impl<'a> Blocks<'a> {
             let Body::Stored(part_stored) = &part.body else {
                 return Err(CopyProblem::Gang("a part is embedded"));
             };
-            if part_stored.psize >= stored.psize || raw.len() + part_stored.psize > stored.psize {
-                return Err(CopyProblem::Gang("the parts are longer than the block"));
-            }
             let bytes = self
                 .read_raw(part_stored, part.physical_birth, depth)
                 .map_err(|error| CopyProblem::Io(error.to_string()))?;

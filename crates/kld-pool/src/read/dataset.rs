@@ -12,8 +12,7 @@ use super::pool::Pool;
 /// `DMU_OT_DSL_DIR` and `DMU_OT_DSL_DATASET` as types of a bonus.
 pub(crate) const BONUS_DIR: u8 = 12;
 pub(crate) const BONUS_DATASET: u8 = 16;
-/// Most snapshots of one dataset, and datasets inside datasets, that are followed.
-const MAX_CHAIN: usize = 1 << 20;
+/// Datasets inside datasets that are followed.
 const MAX_DEPTH: usize = 64;
 
 /// What a dataset is.
@@ -297,20 +296,19 @@ impl<'a> Pool<'a> {
     /// The datasets of a directory from its head back to its oldest snapshot: objects and contents.
     pub(crate) fn chain(&self, dir: &Dir) -> Result<Vec<(u64, DatasetPhys)>, ReadError> {
         let mut chain = Vec::new();
+        let mut seen = BTreeSet::new();
         let mut next = dir.phys.head;
-        while next != 0 && chain.len() < MAX_CHAIN {
+        while next != 0 {
             let phys = self.dataset_phys(next)?;
             if phys.dir != dir.object {
                 break;
             }
+            if !seen.insert(next) {
+                let what = format!("dataset `{}`", dir.name);
+                return Err(ReadError::damaged(what, "its snapshots run in a circle"));
+            }
             chain.push((next, phys));
             next = phys.previous;
-        }
-        if chain.len() == MAX_CHAIN {
-            return Err(ReadError::damaged(
-                format!("dataset `{}`", dir.name),
-                "its snapshots run in a circle",
-            ));
         }
         Ok(chain)
     }

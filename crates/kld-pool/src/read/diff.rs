@@ -16,6 +16,8 @@ use super::sa::Attribute;
 
 /// Directories above a file that are followed.
 const MAX_DEPTH: usize = 256;
+/// The least that a block takes, in bytes (`SPA_MINBLOCKSIZE`).
+const SECTOR: u64 = 512;
 
 /// What happened to a name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,10 +130,16 @@ fn dnodes(filesystem: &Filesystem, block: u64) -> Result<BTreeMap<u64, Dnode>, R
 fn changed_blocks(one: &Filesystem, other: &Filesystem) -> Result<BTreeSet<u64>, ReadError> {
     let mut changed = BTreeSet::new();
     let set = &one.set;
-    let mut next = 0;
-    while let Some(number) = set.meta.next_difference(&set.blocks, &other.set.meta, next)? {
+    let mut next = Some(0);
+    while let Some(from) = next
+        && let Some(number) = set.meta.next_difference(&set.blocks, &other.set.meta, from)?
+    {
         changed.insert(number);
-        next = number + 1;
+        next = number.checked_add(1);
+        // No two blocks share a sector, unless the pointers form a web.
+        if changed.len() as u64 > set.blocks.device_bytes() / SECTOR {
+            return Err(ReadError::damaged("an object set", "it has more blocks than the pool"));
+        }
     }
     Ok(changed)
 }

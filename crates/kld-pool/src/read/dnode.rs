@@ -1,14 +1,18 @@
 //! Dnodes: what an object is, and the tree of blocks below it.
 
+use std::collections::HashSet;
+
 use super::block::Blocks;
 use super::bytes::{u16_at, u64_at};
 use super::error::ReadError;
-use super::pointer::{BlockPointer, POINTER};
+use super::pointer::{BlockPointer, Body, Dva, POINTER};
 
 /// Bytes of one slot; large dnodes take several.
 pub(crate) const SLOT: usize = 512;
 const POINTERS_AT: usize = 64;
 const SECTOR: u64 = 512;
+/// `SPA_MAXBLOCKSIZE`.
+const MAX_BLOCK: u64 = 16 << 20;
 /// Of the largest object with the smallest blocks and indirect blocks (`DN_MAX_LEVELS`).
 const MAX_LEVELS: u8 = 12;
 const INDIRECT_SHIFTS: std::ops::RangeInclusive<u8> = 10..=17;
@@ -59,7 +63,7 @@ impl Dnode {
             return Err("the size of its indirect blocks is impossible");
         }
         let block_size = u64::from(u16_at(head, 8).ok_or(SHORT)?) * SECTOR;
-        if block_size == 0 {
+        if !(SECTOR..=MAX_BLOCK).contains(&block_size) {
             return Err("the size of its blocks is impossible");
         }
         let used = u64_at(head, 24).ok_or(SHORT)?;
@@ -156,6 +160,9 @@ impl Dnode {
         if pointer.level != level {
             return Err(ReadError::damaged("a block pointer", "it is of another level than its place"));
         }
+        if level > 0 && matches!(pointer.body, Body::Embedded { .. }) {
+            return Err(ReadError::damaged("a block pointer", "it embeds a block of pointers"));
+        }
         if pointer.lsize as u64 != size {
             return Err(ReadError::damaged(
                 "a block pointer",
@@ -182,6 +189,7 @@ impl Dnode {
         let top = self.levels - 1;
         let shift = self.span_shift(top);
         let first = from.checked_shr(shift).unwrap_or(0);
+        let mut seen = HashSet::new();
         for (i, bytes) in self.pointers.iter().enumerate() {
             let i = i as u64;
             if i < first {
@@ -189,14 +197,15 @@ impl Dnode {
             }
             let pointer = self.checked(bytes, top)?;
             let base = i.checked_shl(shift).unwrap_or(0);
-            if let Some(found) = self.next_below(blocks, pointer, top, base, from)? {
+            if let Some(found) = self.next_below(blocks, pointer, top, base, from, &mut seen)? {
                 return Ok(Some(found));
             }
         }
         Ok(None)
     }
 
-    /// The first data block at or after `from` below a pointer at `level` that covers blocks from `base`.
+    /// The first data block at or after `from` below a pointer at `level` that covers blocks from `base`. `seen` has the
+    /// blocks in which it was looked for: a tree that is a web has more ways than can be gone.
     fn next_below(
         &self,
         blocks: &Blocks,
@@ -204,6 +213,7 @@ impl Dnode {
         level: u8,
         base: u64,
         from: u64,
+        seen: &mut HashSet<Dva>,
     ) -> Result<Option<u64>, ReadError> {
         if pointer.is_hole() {
             return Ok(None);
@@ -211,6 +221,11 @@ impl Dnode {
         let Some(below) = level.checked_sub(1) else {
             return Ok((base >= from).then_some(base));
         };
+        if let Body::Stored(stored) = &pointer.body
+            && !stored.dvas().all(|dva| seen.insert(dva))
+        {
+            return Err(ReadError::damaged("an object", "two of its pointers lead to one block of pointers"));
+        }
         let block = blocks.read_cached(&pointer)?;
         let shift = self.span_shift(below);
         let count = 1u64 << self.fanout_shift();
@@ -223,7 +238,7 @@ impl Dnode {
                 return Ok(None);
             };
             let child = self.child(&block, index, below)?;
-            if let Some(found) = self.next_below(blocks, child, below, number, from)? {
+            if let Some(found) = self.next_below(blocks, child, below, number, from, seen)? {
                 return Ok(Some(found));
             }
         }

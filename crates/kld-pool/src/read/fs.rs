@@ -18,8 +18,9 @@ const MASTER_NODE: u64 = 1;
 /// Types of a bonus that describes a file.
 const BONUS_ZNODE: u8 = 17;
 pub(crate) const BONUS_SA: u8 = 44;
-/// Longest value of an extended attribute kept as a file, and longest target of a link.
+/// Longest value of an extended attribute kept as a file, of all of one node, and longest target of a link.
 const MAX_XATTR: u64 = 16 << 20;
+const MAX_XATTRS: u64 = 64 << 20;
 const MAX_LINK: u64 = 64 << 10;
 /// Longest spill block.
 const MAX_SPILL: usize = 128 << 10;
@@ -234,11 +235,13 @@ impl<'a> Filesystem<'a> {
             node.attributes.get(&Attribute::XattrDirectory).map_or(0, |value| super::bytes::word(value, 0));
         if directory != 0 {
             let directory = self.node(directory)?;
+            let mut left = MAX_XATTRS;
             for entry in self.read_dir(&directory)? {
                 let file = self.node(entry.object)?;
-                if file.metadata.size > MAX_XATTR {
-                    return Err(damaged("an extended attribute is too long"));
-                }
+                left = left
+                    .checked_sub(file.metadata.size)
+                    .filter(|_| file.metadata.size <= MAX_XATTR)
+                    .ok_or_else(|| damaged("its extended attributes are too long"))?;
                 let mut value = vec![0; file.metadata.size as usize];
                 self.read_data(&file, 0, &mut value)?;
                 xattrs.insert(entry.name, value);

@@ -96,9 +96,9 @@ impl<'a> ObjectSet<'a> {
         Zap::open(&self.blocks, self.dnode(number)?, number)
     }
 
-    /// The first `len` bytes of data of object `number`, at most `limit`.
+    /// The first `len` bytes of data of object `number`, at most `limit` and never more than the devices hold.
     pub(crate) fn content(&self, number: u64, len: u64, limit: u64) -> Result<Vec<u8>, ReadError> {
-        if len > limit {
+        if len > limit.min(self.blocks.device_bytes()) {
             return Err(ReadError::damaged(
                 format!("object {number}"),
                 "it is longer than such an object can be",

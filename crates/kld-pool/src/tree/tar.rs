@@ -42,7 +42,9 @@ impl TarError {
             TarProblem::Truncated => {
                 Some("the file is shorter than its headers say: make or download it again")
             }
-            TarProblem::UnsupportedMember { .. } => Some("repack it with `tar --format=pax`"),
+            TarProblem::UnsupportedMember { .. } | TarProblem::GlobalRecord(_) => {
+                Some("repack it with `tar --format=pax`")
+            }
             _ => None,
         }
     }
@@ -67,6 +69,9 @@ pub enum TarProblem {
     /// A PAX record cannot be understood.
     #[error("the extended header record `{0}` cannot be understood")]
     BadRecord(String),
+    /// A global PAX record that makes sense for one member only.
+    #[error("the extended header record `{0}` stands for all members, but fits only one")]
+    GlobalRecord(&'static str),
     /// The tar ends inside a member.
     #[error("it ends inside a member")]
     Truncated,
@@ -210,7 +215,12 @@ impl Index {
         let body = self.at + BLOCK;
         match header.flag {
             b'x' => self.next.parse(&self.read_body(body, header.size)?)?,
-            b'g' => self.global.parse(&self.read_body(body, header.size)?)?,
+            b'g' => {
+                self.global.parse(&self.read_body(body, header.size)?)?;
+                if let Some(key) = self.global.only_for_one() {
+                    return Err(TarProblem::GlobalRecord(key).into());
+                }
+            }
             b'L' => self.long_name = Some(until_nul(self.read_body(body, header.size)?)),
             b'K' => self.long_link = Some(until_nul(self.read_body(body, header.size)?)),
             _ => return self.member(&header, body).map(|()| true),
@@ -375,10 +385,11 @@ impl Index {
         Ok((Data::Sparse { file, extents: extents.into(), len: header.real_size }, map_len))
     }
 
-    /// Makes the hard links, in as many rounds as links to links need.
+    /// Makes the hard links, in as many rounds as links to links need; writers of tars need no more than two.
     fn finish(mut self) -> Result<Tree, (u64, Failure)> {
+        const MAX_ROUNDS: usize = 40;
         let mut links = std::mem::take(&mut self.links);
-        loop {
+        for round in 1.. {
             let before = links.len();
             let mut waiting = Vec::new();
             for link in links {
@@ -392,17 +403,18 @@ impl Index {
                     _ => waiting.push(link),
                 }
             }
-            if waiting.len() == before
+            if (waiting.len() == before || round == MAX_ROUNDS)
                 && let Some(link) = waiting.first()
             {
                 let (name, target) = (path::display(&link.name), path::display(&link.target));
                 return Err((link.offset, TarProblem::DanglingLink { name, target }.into()));
             }
             if waiting.is_empty() {
-                return Ok(self.tree);
+                break;
             }
             links = waiting;
         }
+        Ok(self.tree)
     }
 
     /// Moves behind a body of `size` bytes.
@@ -444,8 +456,12 @@ fn open_file(file: &SourceFile) -> &File {
 }
 
 /// Parts of a sparse file, packed one after the other from `offset` on, as extents. None unless they ascend, end within
-/// `len` and take no more than `available` bytes.
+/// `len`, which is a possible length of a file, and take no more than `available` bytes.
 fn place_extents(map: &[(u64, u64)], mut offset: u64, mut available: u64, len: u64) -> Option<Vec<Extent>> {
+    // Linux counts bytes of files in 63 bits.
+    if len > i64::MAX.cast_unsigned() {
+        return None;
+    }
     let mut extents = Vec::new();
     let mut end = 0;
     for (start, part) in map {

@@ -46,7 +46,8 @@ fn collect(
     let damaged = |problem| ReadError::damaged(format!("list of blocks {object}"), problem);
     let header = header(pool, object)?;
     // The one list that is empty for good may stand in several others.
-    if depth == MAX_DEPTH || (header.count > 0 && !seen.insert(object)) {
+    let is_empty = header.count == 0 && header.sublists == 0;
+    if depth == MAX_DEPTH || (!is_empty && !seen.insert(object)) {
         return Err(damaged("it contains itself"));
     }
     let len = header.count.checked_mul(POINTER as u64).ok_or_else(|| damaged("it is too long"))?;

@@ -1,5 +1,7 @@
 //! Space maps: what the pool says is allocated, and how that compares with what was found in use.
 
+use std::collections::BTreeSet;
+
 use super::segments::Ranges;
 use super::walk::Walked;
 use super::{FindingKind, Place, Report};
@@ -10,6 +12,8 @@ use crate::read::vdev::Top;
 
 /// Longest space map that is believed, in bytes.
 const MAX_MAP: u64 = 256 << 20;
+/// Findings after which a space map is given up: each of its entries may be wrong.
+const MAX_FINDINGS: usize = 1000;
 /// Most metaslabs of a vdev that are believed.
 const MAX_METASLABS: u64 = 1 << 20;
 
@@ -38,44 +42,42 @@ struct Change {
     run: u64,
 }
 
-/// Decodes the entries of a space map.
-fn changes(bytes: &[u8]) -> Result<Vec<Change>, &'static str> {
+/// Decodes the entries of a space map; what is cut off at its end is an error.
+fn changes(bytes: &[u8]) -> impl Iterator<Item = Result<Change, &'static str>> {
     const DEBUG: u64 = 2;
     const TWO_WORDS: u64 = 3;
     const NO_VDEV: u64 = (1 << 24) - 1;
     let mut words = bytes.chunks_exact(8).map(|bytes| word(bytes, 0));
-    let mut changes = Vec::new();
-    while let Some(first) = words.next() {
-        match first >> 62 {
-            DEBUG => {}
-            TWO_WORDS => {
-                let second = words.next().ok_or("an entry of two words is cut off")?;
-                let vdev = first & NO_VDEV;
-                changes.push(Change {
-                    frees: second >> 63 == 1,
-                    vdev: (vdev != NO_VDEV).then_some(vdev as u32),
-                    offset: second & (u64::MAX >> 1),
-                    run: ((first >> 24) & ((1 << 36) - 1)) + 1,
-                });
-            }
-            _ => changes.push(Change {
+    std::iter::from_fn(move || {
+        let first = words.by_ref().find(|word| word >> 62 != DEBUG)?;
+        if first >> 62 != TWO_WORDS {
+            return Some(Ok(Change {
                 frees: (first >> 15) & 1 == 1,
                 vdev: None,
                 offset: (first >> 16) & ((1 << 47) - 1),
                 run: (first & ((1 << 15) - 1)) + 1,
-            }),
+            }));
         }
-    }
-    Ok(changes)
+        let Some(second) = words.next() else { return Some(Err("an entry of two words is cut off")) };
+        let vdev = first & NO_VDEV;
+        Some(Ok(Change {
+            frees: second >> 63 == 1,
+            vdev: (vdev != NO_VDEV).then_some(vdev as u32),
+            offset: second & (u64::MAX >> 1),
+            run: ((first >> 24) & ((1 << 36) - 1)) + 1,
+        }))
+    })
 }
 
-/// A space map's entries and how many bytes it says are allocated.
-fn read_map(pool: &Pool, object: u64) -> Result<(Vec<Change>, u64), ReadError> {
-    let damaged = |problem| ReadError::damaged(format!("space map {object}"), problem);
+fn damaged(object: u64, problem: &'static str) -> ReadError {
+    ReadError::damaged(format!("space map {object}"), problem)
+}
+
+/// A space map's bytes and how many bytes it says are allocated.
+fn read_map(pool: &Pool, object: u64) -> Result<(Vec<u8>, u64), ReadError> {
     let dnode = pool.mos.dnode(object)?;
-    let len = u64_at(&dnode.bonus, 8).ok_or_else(|| damaged("it has no header"))?;
-    let entries = changes(&pool.mos.content(object, len, MAX_MAP)?).map_err(damaged)?;
-    Ok((entries, word(&dnode.bonus, 2)))
+    let len = u64_at(&dnode.bonus, 8).ok_or_else(|| damaged(object, "it has no header"))?;
+    Ok((pool.mos.content(object, len, MAX_MAP)?, word(&dnode.bonus, 2)))
 }
 
 /// Reads the space maps of all vdevs and replays the log of those that are not up to date.
@@ -120,16 +122,26 @@ fn read_top(
         return Err(ReadError::damaged(format!("vdev {vdev}"), "it has too many metaslabs"));
     }
     let array = pool.mos.content(top.metaslab_array, count * 8, MAX_METASLABS * 8)?;
+    let mut seen = BTreeSet::new();
     for metaslab in 0..count {
         let object = word(&array, metaslab as usize);
         if object == 0 {
             continue;
         }
+        if !seen.insert(object) {
+            report.add(FindingKind::SpaceMap, Place::mos(object), "it belongs to two metaslabs");
+            continue;
+        }
         let base = metaslab.checked_shl(top.metaslab_shift).unwrap_or(0);
         let size = 1u64 << top.metaslab_shift;
-        let (entries, said) = read_map(pool, object)?;
+        let (bytes, said) = read_map(pool, object)?;
         let mut own = Ranges::default();
-        for change in entries {
+        let before = report.findings.len();
+        for change in changes(&bytes) {
+            if report.findings.len() - before >= MAX_FINDINGS {
+                return Err(damaged(object, "nearly nothing in it is right"));
+            }
+            let change = change.map_err(|problem| damaged(object, problem))?;
             // Entries of a metaslab count from its start.
             let range = bytes_of(&change, top.ashift).filter(|(_, end)| *end <= size);
             let Some((start, end)) = range else {
@@ -207,8 +219,13 @@ fn replay_logs(
     logs.sort_unstable();
     let tops = pool.blocks.tops();
     for (txg, object) in logs {
-        let (entries, _) = read_map(pool, object)?;
-        for change in entries {
+        let (bytes, _) = read_map(pool, object)?;
+        let before = report.findings.len();
+        for change in changes(&bytes) {
+            if report.findings.len() - before >= MAX_FINDINGS {
+                return Err(damaged(object, "nearly nothing in it is right"));
+            }
+            let change = change.map_err(|problem| damaged(object, problem))?;
             let vdev = change.vdev.unwrap_or(u32::MAX) as usize;
             let top = tops.get(vdev).and_then(Option::as_ref);
             let range = bytes_of(&change, LOG_SHIFT);
@@ -291,8 +308,9 @@ mod tests {
         ];
         let bytes: Vec<u8> = words.iter().flat_map(|word: &u64| word.to_le_bytes()).collect();
         let change = |frees, vdev, offset, run| Change { frees, vdev, offset, run };
+        let all = |bytes: &[u8]| changes(bytes).collect::<Result<Vec<_>, _>>();
         assert_eq!(
-            changes(&bytes).unwrap(),
+            all(&bytes).unwrap(),
             [
                 change(false, None, 5, 3),
                 change(true, None, 5, 3),
@@ -300,6 +318,6 @@ mod tests {
                 change(false, None, 77, 10)
             ]
         );
-        assert!(changes(&bytes[..32]).is_err());
+        assert!(all(&bytes[..32]).is_err());
     }
 }

@@ -183,7 +183,9 @@ fn features_are_counted_again() {
 fn impossible_dnodes_are_errors() {
     let clean = image();
     let dataset = first_with_bonus(&clean, 16);
-    for (at, value) in [(1, 0), (2, 0), (2, 255), (3, 0), (3, 255), (8, 0), (10, 255), (11, 255), (12, 255)] {
+    for (at, value) in
+        [(1, 0), (2, 0), (2, 255), (3, 0), (3, 255), (8, 0), (9, 255), (10, 255), (11, 255), (12, 255)]
+    {
         let mut image = clean.clone();
         forge_dnode(&mut image, dataset, &mut |dnode| {
             dnode[at] = value;
@@ -192,4 +194,45 @@ fn impossible_dnodes_are_errors() {
         });
         assert!(!kinds(&image).is_empty(), "byte {at} {value}");
     }
+}
+
+#[test]
+fn lists_that_contain_themselves_are_errors() {
+    let mut image = image();
+    let list = Pool::open(&[&image]).unwrap().directory_object("free_bpobj").unwrap().unwrap();
+    let map = first_with_bonus(&image, 7);
+    // A list of no blocks, but of lists: itself, 512 times.
+    forge_data(&mut image, map, &mut |block| {
+        (0..4096).step_by(8).for_each(|at| put_u64(block, at, list));
+    });
+    forge_dnode(&mut image, list, &mut |dnode| {
+        let bonus = &mut dnode[POINTER_AT + 128..];
+        [(0, 0), (4, map), (5, 512)].into_iter().for_each(|(index, value)| put_u64(bonus, index * 8, value));
+    });
+    assert!(kinds(&image).contains(&FindingKind::Unreadable));
+}
+
+#[test]
+fn snapshots_in_a_circle_are_errors() {
+    let mut image = image();
+    let dataset = first_with_bonus(&image, 16);
+    forge_dnode(&mut image, dataset, &mut |dnode| put_u64(dnode, POINTER_AT + 128 + 8, dataset));
+    assert!(kinds(&image).contains(&FindingKind::Unreadable));
+}
+
+#[test]
+fn space_maps_longer_than_the_pool_or_of_two_metaslabs_are_errors() {
+    let clean = image();
+    let map = first_with_bonus(&clean, 7);
+    let mut longer = clean.clone();
+    forge_bonus(&mut longer, map, 1, SIZE as u64 * 2);
+    assert!(kinds(&longer).contains(&FindingKind::Unreadable));
+
+    let mut twice = clean.clone();
+    let array = {
+        let pool = Pool::open(&[&clean]).unwrap();
+        pool.blocks.tops()[0].as_ref().unwrap().metaslab_array
+    };
+    forge_data(&mut twice, array, &mut |block| block[..16].copy_within(..8, 8));
+    assert!(kinds(&twice).contains(&FindingKind::SpaceMap));
 }

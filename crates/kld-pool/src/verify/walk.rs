@@ -453,7 +453,7 @@ fn is_table(object_type: u8) -> bool {
 impl ObjectSet<'_> {
     /// Fill count of the array of dnodes; none when its pointers cannot be decoded.
     fn meta_fill(&self) -> Option<u64> {
-        let fills = self.meta.pointers.iter().map(|bytes| BlockPointer::decode(bytes).ok().map(|p| p.fill));
-        fills.sum()
+        let fill = |bytes: &[u8; POINTER]| Some(BlockPointer::decode(bytes).ok()?.fill);
+        self.meta.pointers.iter().try_fold(0u64, |sum, bytes| Some(sum.saturating_add(fill(bytes)?)))
     }
 }

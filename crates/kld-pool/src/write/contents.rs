@@ -42,12 +42,13 @@ pub(crate) fn write_contents(
     if let Some(meta) = empty.meta_mut("") {
         *meta = Meta::root(0o755, created);
     }
-    let total =
-        plan.iter().flat_map(|planned| &planned.versions).map(|content| content.apparent_size()).sum();
-    let mut done = 0;
+    let sizes = plan.iter().flat_map(|planned| &planned.versions).map(|content| content.apparent_size());
+    // Sparse files may add up to more than a number holds.
+    let total = sizes.fold(0, u64::saturating_add);
+    let mut done = 0u64;
     progress.bytes(done, total);
     let mut advance = |bytes| {
-        done += bytes;
+        done = done.saturating_add(bytes);
         progress.bytes(done, total);
     };
     let enabled = spec.properties.features();

@@ -318,7 +318,7 @@ fn files_len(inventory: &Inventory) -> u64 {
         Kind::File(data) => data.len(),
         _ => 0,
     });
-    files.sum()
+    files.fold(0, u64::saturating_add)
 }
 
 fn explain(inventory: &Inventory, failure: Failure, dataset: &str) -> WriteError {

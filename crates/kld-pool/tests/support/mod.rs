@@ -281,3 +281,24 @@ fn find_zdb() -> PathBuf {
         .or_else(from_path)
         .expect("no zdb: run it through cargo xtask test, which installs zdb")
 }
+
+impl Image {
+    /// Whether zdb, given `seconds`, reads every block and finds nothing lost. Of damage it may never come back.
+    pub(crate) fn zdb_is_content(&self, seconds: u32) -> bool {
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "a test asks a foreign program, nothing on the host is changed"
+        )]
+        let output = std::process::Command::new("timeout")
+            .args(["--kill-after=1", &seconds.to_string()])
+            .arg(find_zdb())
+            .arg("-e")
+            .arg("-p")
+            .arg(self.dir.path())
+            .args(["-bcc", "fz"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        output.status.success() && text.contains("No leaks")
+    }
+}

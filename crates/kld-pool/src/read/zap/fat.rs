@@ -148,10 +148,14 @@ impl Leaf {
 
     /// Entries with their hashes and differentiators.
     fn with_hashes(&self, each: &mut dyn FnMut(Entry, u64, u32)) -> Result<(), &'static str> {
+        let mut left = self.block.len();
         for index in 0..self.chunks {
             let chunk = self.chunk(index as u16).unwrap_or_default();
             if chunk.first() == Some(&CHUNK_ENTRY) {
                 let (entry, hash) = self.entry(chunk).ok_or("an entry is broken")?;
+                // Chunks that several entries share would make much of little.
+                let taken = left.checked_sub(entry.name.len() + entry.value.len());
+                left = taken.ok_or("its entries are longer than their leaf")?;
                 each(entry, hash, u32_at(chunk, 12).unwrap_or(0));
             }
         }
@@ -220,6 +224,9 @@ impl Zap<'_, '_> {
         each: &mut dyn FnMut(&Leaf) -> Result<(), &'static str>,
     ) -> Result<(), ReadError> {
         let count = header.table.map_or(1, |(_, count)| count);
+        if count.checked_mul(self.dnode.block_size).is_none_or(|bytes| bytes > self.blocks.device_bytes()) {
+            return Err(damaged(self.object, "its table of pointers is larger than the pool"));
+        }
         let mut seen = BTreeSet::new();
         for block in 0..count {
             for number in self.pointers(header, block)? {
@@ -272,5 +279,38 @@ impl Zap<'_, '_> {
             problems.push("it says it has more blocks than its object".to_owned());
         }
         Ok(problems)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A leaf whose entries all have the one value that is in it.
+    fn leaf(entries: usize) -> Leaf {
+        const BYTES: usize = 1024;
+        let mut block = vec![0; BYTES];
+        block[..8].copy_from_slice(&LEAF_TYPE.to_le_bytes());
+        block[24..28].copy_from_slice(&LEAF_MAGIC.to_le_bytes());
+        let chunks_at = LEAF_HEADER + BYTES / 32 * 2;
+        let mut put = |index: usize, bytes: &[u8]| {
+            block[chunks_at + index * CHUNK..][..bytes.len()].copy_from_slice(bytes);
+        };
+        // "a" and its NUL; 21 bytes that lead to themselves.
+        put(0, &[CHUNK_ARRAY, b'a', 0]);
+        put(1, &[&[CHUNK_ARRAY][..], &[7; CHUNK_BYTES], &[1, 0]].concat());
+        for i in 0..entries {
+            // Eight-byte integers, no next entry, name in chunk 0 (2 bytes), value in chunk 1 (60 integers).
+            put(2 + i, &[CHUNK_ENTRY, 8, 255, 255, 0, 0, 2, 0, 1, 0, 60, 0]);
+        }
+        Leaf::decode(block.into(), false).unwrap()
+    }
+
+    #[test]
+    fn entries_cannot_share_more_than_a_leaf_holds() {
+        let mut found = Vec::new();
+        leaf(2).for_each(&mut |entry| found.push((entry.name, entry.value.len()))).unwrap();
+        assert_eq!(found, [(b"a".to_vec(), 480), (b"a".to_vec(), 480)]);
+        assert_eq!(leaf(3).for_each(&mut |_| ()), Err("its entries are longer than their leaf"));
     }
 }

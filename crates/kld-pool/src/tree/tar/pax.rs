@@ -60,6 +60,22 @@ impl Records {
         Some(())
     }
 
+    /// The first record that can only be about one member. Of global records these are refused: each member would get its
+    /// own copy, of up to megabytes, of what stands once in the tar.
+    pub(super) fn only_for_one(&self) -> Option<&'static str> {
+        let found = [
+            (self.path.is_some(), "path"),
+            (self.linkpath.is_some(), "linkpath"),
+            (self.size.is_some(), "size"),
+            (!self.xattrs.is_empty(), "SCHILY.xattr"),
+            (
+                self.sparse_version.is_some() || self.sparse_name.is_some() || self.sparse_size.is_some(),
+                "GNU.sparse",
+            ),
+        ];
+        found.into_iter().find(|(is_there, _)| *is_there).map(|(_, key)| key)
+    }
+
     /// Lays the records of one member over global ones.
     pub(super) fn override_with(&mut self, member: Records) {
         let Records {
