@@ -211,11 +211,21 @@ fn a_pool_is_written_once_and_not_over_another() {
     let (status, said) = write(&["--output", "one.img"]);
     assert!(status == 1 && said.contains("`one.img` holds a pool") && said.contains("--force"), "{said}");
     assert_eq!(write(&["--output", "one.img", "--force"]).0, 0);
-    assert_eq!(write(&["--output", "a.img,b.img"]).0, 0);
+    assert_eq!(write(&["--output", "a.img,b.img", "--vdev", "mirror"]).0, 0);
+    assert_eq!(write(&["--output", "c.img,d.img,e.img", "--vdev", "raidz1"]).0, 0);
+    assert_eq!(write(&["--output", "f.img,g.img", "--vdev", "stripe"]).0, 0);
 
     let path = |name: &str| dir.path().join(name).display().to_string();
-    let both = format!("{},{}", path("a.img"), path("b.img"));
-    for image in [path("one.img"), both, path("b.img")] {
+    let paths = |names: &[&str]| names.iter().map(|name| path(name)).collect::<Vec<_>>().join(",");
+    let sets: [&[&str]; 6] = [
+        &["one.img"],
+        &["a.img", "b.img"],
+        &["b.img"],
+        &["c.img", "d.img", "e.img"],
+        &["c.img", "e.img"],
+        &["f.img", "g.img"],
+    ];
+    for image in sets.map(paths) {
         let (status, stdout, stderr) = kldload(&["pool", "cat", &image, "tank/home@first", "thesis"], "");
         assert_eq!((status, stdout.as_str()), (0, "chapter one\n"), "{image}: {stderr}");
         assert_eq!(kldload(&["pool", "verify", &image], "").0, 0, "{image}");
@@ -226,7 +236,10 @@ fn a_pool_is_written_once_and_not_over_another() {
         (&["--output", "x.img", "--dataset", "a,recordsize=3k"], "recordsize"),
         (&["--output", "x.img", "--dataset", "a,compression"], "`compression` is not `property=value`"),
         (&["--output", "x.img", "--dataset", "@a"], "cannot be the name of a dataset"),
-        (&["--output", "/dev/null"], "is not a regular file"),
+        (&["--output", "x.img,y.img"], "hint: `--vdev mirror`"),
+        (&["--output", "x.img,y.img", "--vdev", "raidz2"], "a raidz on 2 devices is not possible"),
+        (&["--output", "x.img", "--dataset", "b,origin=nope@nothing"], "nope@nothing"),
+        (&["--output", "/dev/null"], "neither a file nor a disk"),
         (&["--output", "nope/x.img"], "mkdir -p nope"),
     ] {
         let (status, said) = write(more);
