@@ -191,6 +191,7 @@ impl fmt::Display for BootEntry {
 mod tests {
     use super::*;
     use expect_test::expect;
+    use proptest::prelude::*;
 
     #[test]
     fn renders_what_the_image_carries() {
@@ -254,5 +255,17 @@ mod tests {
     fn a_key_without_a_value_is_named() {
         let error = BootEntry::parse("title x\noptions\n").unwrap_err();
         assert_eq!(error.to_string(), "boot entry line 2: key `options` has no value");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_written_and_read_again(text in "((options |initrd|#|\\PC)[ \t=\\PC]{0,12}\r?\n){0,8}") {
+            if let Ok(mut entry) = BootEntry::parse(&text) {
+                prop_assert_eq!(BootEntry::parse(&entry.to_string()), Ok(entry.clone()));
+                entry.set_option("root", "ZFS=a");
+                prop_assert_eq!(entry.option("root"), Some("ZFS=a"));
+                prop_assert_eq!(BootEntry::parse(&entry.to_string()), Ok(entry));
+            }
+        }
     }
 }

@@ -115,9 +115,10 @@ impl Vdev {
     /// Leaves only: ZFS counts the errors of a mirror's sides again in the mirror.
     fn errors(&self) -> u64 {
         if self.vdevs.is_empty() {
-            return self.read_errors.value() + self.write_errors.value() + self.checksum_errors.value();
+            let own = [&self.read_errors, &self.write_errors, &self.checksum_errors];
+            return own.into_iter().map(Number::value).fold(0, u64::saturating_add);
         }
-        self.vdevs.values().map(Self::errors).sum()
+        self.vdevs.values().map(Self::errors).fold(0, u64::saturating_add)
     }
 
     fn devices(self) -> Vec<Device> {
@@ -166,7 +167,7 @@ pub fn parse_status(pool: &str, json: &str) -> Result<PoolStatus, ParseError> {
     let error = |reason: String| ParseError { tool: "zpool status --json", reason };
     let mut document: Document = serde_json::from_str(json).map_err(|source| error(source.to_string()))?;
     let found = document.pools.remove(pool).ok_or_else(|| error(format!("no pool `{pool}` in it")))?;
-    let device_errors = found.vdevs.values().map(Vdev::errors).sum();
+    let device_errors = found.vdevs.values().map(Vdev::errors).fold(0, u64::saturating_add);
     let mut devices: Vec<Device> = found.vdevs.into_values().flat_map(Vdev::devices).collect();
     devices.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(PoolStatus {

@@ -99,6 +99,7 @@ fn read_bytes(
 mod tests {
     use super::*;
     use crate::{DiskLayout, MIB};
+    use proptest::prelude::*;
     use std::io::Cursor;
 
     fn disk() -> Vec<u8> {
@@ -138,6 +139,35 @@ mod tests {
                 let sum = crc32(&disk[512..604]);
                 disk[528..532].copy_from_slice(&sum.to_le_bytes());
                 read_partitions(&mut Cursor::new(disk)).expect("memory reads");
+            }
+        }
+    }
+    proptest! {
+        #[test]
+        fn any_bytes_get_an_answer(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            read_partitions(&mut Cursor::new(bytes)).expect("memory reads");
+        }
+
+        /// Both checksums are made right, so that what is found comes from changed bytes.
+        #[test]
+        fn what_is_found_lies_inside_the_disk(
+            changes in proptest::collection::vec((0usize..92, any::<u8>()), 0..4),
+            entries in proptest::collection::vec((0usize..512, any::<u8>()), 0..40),
+        ) {
+            let mut disk = disk();
+            entries.into_iter().for_each(|(at, byte)| disk[1024 + at] = byte);
+            changes.into_iter().for_each(|(at, byte)| disk[512 + at] = byte);
+            let number = |at: usize| u32::from_le_bytes([disk[at], disk[at + 1], disk[at + 2], disk[at + 3]]);
+            let len = number(512 + 80).wrapping_mul(number(512 + 84)) as usize;
+            let array = disk.get(1024..1024 + len).map_or(0, crc32);
+            disk[512 + 88..512 + 92].copy_from_slice(&array.to_le_bytes());
+            disk[512 + 16..512 + 20].fill(0);
+            let sum = crc32(&disk[512..512 + HEADER_LEN]);
+            disk[512 + 16..512 + 20].copy_from_slice(&sum.to_le_bytes());
+            let size = disk.len() as u64;
+            for found in read_partitions(&mut Cursor::new(disk)).expect("memory reads").unwrap_or_default() {
+                prop_assert!(found.len > 0 && found.start.checked_add(found.len).is_some_and(|end| end <= size));
+                prop_assert!(found.number > 0 && found.label.chars().count() <= 36);
             }
         }
     }

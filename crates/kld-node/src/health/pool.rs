@@ -27,7 +27,7 @@ fn probe_one(view: &View, pool: &str) -> Probe {
     let capacity = Cmd::new("zpool").args(["get", "-Hp", "-o", "value", "capacity", pool]).timeout(DEADLINE);
     let capacity: Option<u64> =
         view.machine.run_text(capacity).ok().and_then(|text| text.trim_end_matches('%').parse().ok());
-    let errors = status.errors + status.device_errors;
+    let errors = status.errors.saturating_add(status.device_errors);
     let mut parts = vec![format!("{pool} {}", status.state)];
     parts.push(if errors == 0 { "no errors".to_owned() } else { format!("{errors} errors") });
     parts.extend(capacity.map(|percent| format!("{percent}% full")));

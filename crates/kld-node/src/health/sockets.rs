@@ -115,4 +115,11 @@ mod tests {
             assert_eq!(parse_listener(bad), None, "{bad}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_line_gets_an_answer(line in "(tcp LISTEN 0 1 )?[\\[\\]%:*.0-9a-f]{0,20}( x users:\\(\\(\"\\PC{0,9})?|\\PC{0,40}") {
+            drop(parse_listener(&line));
+        }
+    }
 }

@@ -196,6 +196,7 @@ fn parse_yaml<T: Default + for<'de> Deserialize<'de>>(
 mod tests {
     use super::*;
     use expect_test::expect;
+    use proptest::prelude::*;
 
     #[test]
     fn cloud_config_is_read_and_what_is_not_ours_is_named() {
@@ -296,5 +297,31 @@ mod tests {
         }
         let (_, warnings) = parse_seed(&text, "");
         assert!(!warnings.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_gets_an_answer(text in any::<String>()) {
+            drop(parse_seed(&text, &text));
+            drop(parse_seed(&format!("#cloud-config\n{text}"), &text));
+            drop((parse_line(&text), parse_argument(&text)));
+        }
+
+        #[test]
+        fn pieces_of_yaml_get_an_answer(
+            pieces in proptest::collection::vec(
+                prop::sample::select(vec![
+                    "kldload:", "operator:", "ssh_authorized_keys:", "local-hostname:", "plane: wg0", "\n", "\n  ",
+                    "\n    - ", " ", "{", "}", "[", "]", ", ", ": ", "&a ", "*a ", "!!binary ", "|\n", "'", "\"",
+                    "? ", "<<: ", "---\n", "...\n", "%YAML 1.1\n", "~", "1e999", "\t", "#", "\u{feff}", "é",
+                ]),
+                0..40,
+            )
+        ) {
+            let text = format!("#cloud-config\n{}", pieces.concat());
+            let (supplied, warnings) = parse_seed(&text, &text);
+            prop_assert!(warnings.iter().all(|warning| !warning.contains('\n')), "{:?}", warnings);
+            drop(supplied);
+        }
     }
 }
