@@ -13,7 +13,6 @@ pub(crate) mod fs;
 pub(crate) mod indirect;
 pub(crate) mod label;
 pub(crate) mod media;
-pub(crate) mod objects;
 pub(crate) mod objset;
 pub(crate) mod origins;
 pub(crate) mod outputs;

@@ -76,9 +76,8 @@ pub(crate) struct Dnode {
     pub(crate) last_block: u64,
     /// Allocated bytes of all blocks, indirect and spill ones included, times copies.
     pub(crate) used: u64,
-    /// None is a hole: files without content need no room for it, and there may be millions.
-    pointer: Option<Box<BlockPointer>>,
-    pub(crate) spill: Option<Box<BlockPointer>>,
+    pub(crate) pointer: BlockPointer,
+    pub(crate) spill: Option<BlockPointer>,
     /// Size in slots of 512 bytes, 1 to 32.
     pub(crate) slots: u8,
     pub(crate) flags: u8,
@@ -99,16 +98,11 @@ impl Dnode {
             levels: 1,
             last_block: 0,
             used: 0,
-            pointer: None,
+            pointer: BlockPointer::HOLE,
             spill: None,
             slots: 1,
             flags: FLAG_USED_BYTES,
         }
-    }
-
-    /// Where its block tree starts.
-    pub(crate) fn set_pointer(&mut self, pointer: BlockPointer) {
-        self.pointer = (pointer != BlockPointer::HOLE).then(|| Box::new(pointer));
     }
 
     /// The dnode as it stands in its block: `slots` × 512 bytes.
@@ -126,10 +120,9 @@ impl Dnode {
         bytes[12] = self.slots - 1;
         put_u64(&mut bytes, 16, self.last_block);
         put_u64(&mut bytes, 24, self.used);
-        let pointer = self.pointer.as_deref().unwrap_or(&BlockPointer::HOLE);
-        bytes[64..BONUS_OFFSET].copy_from_slice(&pointer.to_bytes());
+        bytes[64..BONUS_OFFSET].copy_from_slice(&self.pointer.to_bytes());
         bytes[BONUS_OFFSET..BONUS_OFFSET + self.bonus.len()].copy_from_slice(&self.bonus);
-        if let Some(spill) = &self.spill {
+        if let Some(spill) = self.spill {
             let at = bytes.len() - SPILL_POINTER;
             bytes[at..].copy_from_slice(&spill.to_bytes());
         }

@@ -246,9 +246,8 @@ impl<'a> Writer<'a> {
             let xattr_dir = inventory.xattr_dirs.get(&id).map(|dir| inventory.object(*dir));
             let place = &mut inventory.inodes[id.index()].place;
             (place.parent, place.xattr_dir) = (parent, xattr_dir);
-            let mut packed = self.pack(inventory, id)?;
+            let packed = self.pack(inventory, id)?;
             let object = inventory.object(id);
-            packed.bonus.shrink_to_fit();
             objects.get_mut(object).bonus = packed.bonus;
             if let Some(spill) = packed.spill {
                 spills.push((object, spill));

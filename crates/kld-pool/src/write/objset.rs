@@ -11,7 +11,6 @@ use crate::write::blocks::Blocks;
 use crate::write::error::WriteError;
 use crate::write::indirect::{IndirectTree, Root};
 use crate::write::media::Media;
-use crate::write::objects::Objects;
 use crate::write::space::Space;
 
 /// Bytes of an `objset_phys_t` with its three accounting dnodes.
@@ -49,7 +48,7 @@ pub(crate) struct Legacy {
 /// Objects by number.
 #[derive(Debug)]
 pub(crate) struct ObjectSet {
-    objects: Objects,
+    objects: BTreeMap<u64, Dnode>,
     /// First free slot; slot 0 is never an object.
     next: u64,
     pub(crate) space: Space,
@@ -67,7 +66,7 @@ impl ObjectSet {
     /// The next version of a set: numbers go on where it ended.
     pub(crate) fn following(legacy: Legacy) -> ObjectSet {
         ObjectSet {
-            objects: Objects::default(),
+            objects: BTreeMap::new(),
             next: legacy.next.max(1),
             space: Space::default(),
             parts: BTreeMap::new(),
@@ -105,11 +104,11 @@ impl ObjectSet {
     }
 
     pub(crate) fn get_mut(&mut self, object: u64) -> &mut Dnode {
-        self.objects.get_mut(object).expect("object numbers come from `add`")
+        self.objects.get_mut(&object).expect("object numbers come from `add`")
     }
 
     pub(crate) fn get(&self, object: u64) -> &Dnode {
-        self.objects.get(object).expect("object numbers come from `add`")
+        self.objects.get(&object).expect("object numbers come from `add`")
     }
 
     /// First free object number.
@@ -203,7 +202,7 @@ impl ObjectSet {
         let size = spill.len() as u32;
         let root = self.store_blocks(media, Part::Spill(object), object_type::SA, size, &[spill])?;
         let dnode = self.get_mut(object);
-        dnode.spill = Some(Box::new(root.pointer));
+        dnode.spill = Some(root.pointer);
         dnode.used += root.space.referenced;
         Ok(())
     }
@@ -283,7 +282,7 @@ impl ObjectSet {
             let first = block * per_block;
             let mut bytes = vec![0; dnode::BLOCK];
             let mut fill = 0;
-            for (object, dnode) in self.objects.range(first, per_block) {
+            for (object, dnode) in self.objects.range(first..first + per_block) {
                 let at = (object - first) as usize * SLOT;
                 let encoded = dnode.to_bytes();
                 bytes[at..at + encoded.len()].copy_from_slice(&encoded);
@@ -296,7 +295,7 @@ impl ObjectSet {
 
 fn set_content(dnode: &mut Dnode, block_size: u32, blocks: u64, root: &Root) {
     dnode.used += root.space.referenced;
-    dnode.set_pointer(root.pointer);
+    dnode.pointer = root.pointer;
     dnode.levels = root.levels;
     dnode.block_size = block_size;
     dnode.last_block = blocks.saturating_sub(1);

@@ -462,7 +462,7 @@ impl<'a> Pool<'a> {
         let used = self.media.charge(copies);
         let dnode = self.objects.get_mut(object);
         dnode.block_size = block.len() as u32;
-        dnode.set_pointer(pointer);
+        dnode.pointer = pointer;
         dnode.used = used;
         Ok(())
     }
@@ -539,13 +539,12 @@ impl<'a> Pool<'a> {
         }
         meta_dnode.block_size = dnode::BLOCK as u32;
         meta_dnode.levels = role.level + 1;
-        let pointer = pointers.first().copied().unwrap_or(BlockPointer::HOLE);
-        meta_dnode.set_pointer(pointer);
+        meta_dnode.pointer = pointers.first().copied().unwrap_or(BlockPointer::HOLE);
         let mut header = vec![0; OBJSET_LEN];
         header[..SLOT].copy_from_slice(&meta_dnode.to_bytes());
         put_u64(&mut header, TYPE_AT, OBJSET_META);
         let role = Role { object_type: object_type::OBJSET, level: 0 };
-        self.media.store_at(&header, &reservation.objset, role, pointer.fill())
+        self.media.store_at(&header, &reservation.objset, role, meta_dnode.pointer.fill())
     }
 }
 
