@@ -115,9 +115,9 @@ impl ReadAt for Region<'_> {
     }
 }
 
-/// Hears how many bytes of file content have been written. Called from one thread, in order.
+/// Hears how many bytes of file content have been written or read. Called from one thread, in order.
 pub trait Progress: Sync {
-    /// `done` of `total` bytes (apparent file sizes) are in the pool.
+    /// `done` of `total` bytes (apparent file sizes) are done; a `total` of 0 is not known.
     fn bytes(&self, done: u64, total: u64);
 }
 

@@ -50,6 +50,7 @@
 
 mod codec;
 mod device;
+pub mod extract;
 mod features;
 mod format;
 mod name;

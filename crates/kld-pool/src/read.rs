@@ -4,7 +4,8 @@
 //! panic, an endless loop or more memory than the image is worth. Nothing here knows how the writer works.
 //!
 //! [`pool`] opens a pool; [`block`] reads blocks and heals what it can, below it [`checksum`] and [`decompress`];
-//! [`objset`] and [`zap`] are objects and tables; [`dataset`] is what there is, [`fs`] what is in it.
+//! [`objset`] and [`zap`] are objects and tables; [`dataset`] is what there is, [`fs`] what is in it. [`pieces`] reads data of
+//! any length with several threads.
 
 pub(crate) mod block;
 pub(crate) mod bytes;
@@ -19,6 +20,7 @@ pub(crate) mod label;
 pub(crate) mod node;
 pub(crate) mod nvlist;
 pub(crate) mod objset;
+pub(crate) mod pieces;
 pub(crate) mod pointer;
 pub(crate) mod pool;
 pub(crate) mod property;
@@ -32,6 +34,7 @@ pub use diff::{Change, Difference, diff};
 pub use error::{OpenError, ReadError};
 pub use fs::{Content, DirEntry, Filesystem, Walk, WalkEntry};
 pub use node::{Metadata, Node, NodeKind};
+pub use pieces::Piece;
 pub use pool::{Feature, Pool, PropertyValue};
 pub use property::{Property, PropertySource};
 pub use volume::Volume;

@@ -17,6 +17,7 @@ use std::io;
 
 pub use data::{Data, Extent, SourceFile};
 pub(crate) use data::{ReadError, Reader};
+pub(crate) use path::display;
 pub use path::{InvalidPath, TreePath};
 pub use scan::ScanError;
 pub use tar::{TarError, TarProblem};
@@ -379,6 +380,13 @@ impl Tree {
         let id = self.add(meta, Kind::Directory);
         self.slot_mut(id).entries = entries;
         id
+    }
+
+    /// Gives a node a further name, even one that no file can have.
+    #[cfg(test)]
+    pub(crate) fn name_anyhow(&mut self, parent: &str, name: &str, id: NodeId) {
+        let parent = self.get(parent).expect("the directory exists").id;
+        self.slot_mut(parent).entries.insert(name.into(), id);
     }
 
     pub(crate) fn set_xattrs(&mut self, id: NodeId, xattrs: BTreeMap<Vec<u8>, Vec<u8>>) {

@@ -102,6 +102,11 @@ impl Dnode {
         (self.levels, self.indirect_shift, self.block_size, self.pointers.len())
     }
 
+    /// Data blocks below one pointer at `level`; none when that exceeds 64 bits.
+    pub(crate) fn blocks_below(&self, level: u8) -> Option<u64> {
+        1u64.checked_shl(self.span_shift(level))
+    }
+
     /// Data blocks below one pointer at `level` (a pointer at level 0 is a data block), as a shift.
     fn span_shift(&self, level: u8) -> u32 {
         self.fanout_shift() * u32::from(level)

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 
 use super::bytes::text;
 use super::dataset::DatasetKind;
@@ -9,6 +10,7 @@ use super::error::ReadError;
 use super::node::{Node, NodeKind};
 use super::nvlist::{NvList, Value};
 use super::objset::{ObjectSet, SetKind};
+use super::pieces::{Piece, data_ranges, read_pieces};
 use super::pool::Pool;
 use super::sa::{Attribute, Attributes, Layouts, from_znode};
 
@@ -174,6 +176,22 @@ impl<'a> Filesystem<'a> {
     /// The content of a file as a stream.
     pub fn content<'n>(&'n self, file: &'n Node) -> Content<'n, 'a> {
         Content { filesystem: self, file, offset: 0 }
+    }
+
+    /// Hands the data of a file to `sink`, piece by piece in order, passing over holes; `sink` ends it by an error. Blocks are
+    /// read by `threads` threads, 0 is one per core.
+    pub fn read_pieces<E>(
+        &self,
+        file: &Node,
+        threads: usize,
+        sink: &mut dyn FnMut(Piece) -> Result<(), E>,
+    ) -> Result<(), E> {
+        read_pieces(&self.set.blocks, &file.dnode, file.metadata.size, threads, sink)
+    }
+
+    /// The stretches of a file that are no holes, in order; what cannot be read may be one.
+    pub(crate) fn data_ranges(&self, file: &Node) -> Vec<Range<u64>> {
+        data_ranges(&self.set.blocks, &file.dnode, file.metadata.size)
     }
 
     /// The next stretch of a file, at or after `offset`, that is not a hole: its first byte and its end. Holes read as

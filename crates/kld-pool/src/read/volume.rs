@@ -3,6 +3,7 @@
 use super::dataset::DatasetKind;
 use super::error::ReadError;
 use super::objset::ObjectSet;
+use super::pieces::{Piece, read_pieces};
 use super::pool::Pool;
 
 const DATA: u64 = 1;
@@ -44,5 +45,15 @@ impl Volume<'_> {
     /// Fills `buf` from byte `offset`; what lies behind the end reads as zeros.
     pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
         self.data.read_bytes(&self.set.blocks, offset, buf)
+    }
+
+    /// Hands the data of the volume to `sink`, piece by piece in order, passing over holes; `sink` ends it by an error.
+    /// Blocks are read by `threads` threads, 0 is one per core.
+    pub fn read_pieces<E>(
+        &self,
+        threads: usize,
+        sink: &mut dyn FnMut(Piece) -> Result<(), E>,
+    ) -> Result<(), E> {
+        read_pieces(&self.set.blocks, &self.data, self.size, threads, sink)
     }
 }

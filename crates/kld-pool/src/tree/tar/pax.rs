@@ -53,7 +53,7 @@ impl Records {
             b"GNU.sparse.realsize" | b"GNU.sparse.size" => self.sparse_size = Some(decimal(value)?),
             _ => {
                 if let Some(name) = key.strip_prefix(XATTR).filter(|name| !name.is_empty()) {
-                    self.xattrs.insert(name.to_vec(), value.to_vec());
+                    self.xattrs.insert(attribute_name(name), value.to_vec());
                 }
             }
         }
@@ -84,6 +84,22 @@ impl Records {
         self.sparse_version = sparse_version.or(self.sparse_version);
         self.sparse_name = sparse_name.or(self.sparse_name.take());
         self.sparse_size = sparse_size.or(self.sparse_size);
+    }
+}
+
+/// The name of an attribute out of a key, where GNU tar writes `=` and `%` as `%3D` and `%25`.
+fn attribute_name(key: &[u8]) -> Vec<u8> {
+    let mut name = Vec::new();
+    let mut rest = key;
+    loop {
+        let (byte, len) = match rest {
+            [b'%', b'3', b'D', ..] => (b'=', 3),
+            [b'%', b'2', b'5', ..] => (b'%', 3),
+            [first, ..] => (*first, 1),
+            [] => return name,
+        };
+        name.push(byte);
+        rest = &rest[len..];
     }
 }
 
@@ -121,6 +137,7 @@ mod tests {
         assert_eq!(records.path.as_deref(), Some(&b"ab"[..]));
         assert_eq!(records.mtime, Some(Timestamp { sec: 12, nsec: 500_000_100 }));
         assert_eq!(records.xattrs[&b"user.k"[..]], b"v\n=\0");
+        assert_eq!(attribute_name(b"user.a%3Db%25%3d%"), b"user.a=b%%3d%");
         assert_eq!(timestamp(b"-1.25"), Some(Timestamp { sec: -2, nsec: 750_000_000 }));
         for bad in
             [&b"11 path=abc"[..], b"5 a\n", b"x a=b\n", b"999 path=a\n", b"12 size=-12\n", b"2 \n", b"0 "]
