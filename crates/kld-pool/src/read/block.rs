@@ -187,9 +187,12 @@ impl<'a> Blocks<'a> {
                         return Ok(raw);
                     }
                     Err(problem) => {
-                        // A device that is not there is no damage.
-                        bad += u64::from(problem != CopyProblem::Missing);
-                        last = Some((dva, problem));
+                        // A device that is not there is no damage, and explains none.
+                        let is_damage = problem != CopyProblem::Missing;
+                        bad += u64::from(is_damage);
+                        if is_damage || last.is_none() {
+                            last = Some((dva, problem));
+                        }
                     }
                 }
             }
