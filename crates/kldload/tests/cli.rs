@@ -220,7 +220,7 @@ fn a_pool_is_written_once_and_not_over_another() {
         (&["--output", "x.img", "--dataset", "a,recordsize=3k"], "recordsize"),
         (&["--output", "x.img", "--dataset", "a,compression"], "`compression` is not `property=value`"),
         (&["--output", "x.img", "--dataset", "@a"], "cannot be the name of a dataset"),
-        (&["--output", "/dev/null"], "is not a regular file"),
+        (&["--output", "/dev/null"], "neither a file nor a disk"),
         (&["--output", "nope/x.img"], "mkdir -p nope"),
     ] {
         let (status, said) = write(more);

@@ -1,46 +1,54 @@
 //! `kldload pool write`.
 
+mod request;
+mod source;
+mod target;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
-use anyhow::{Context as _, bail};
-use kld_host::AtomicFile;
-use kld_pool::read::{OpenError, Pool};
-use kld_pool::tree::Tree;
-use kld_pool::{Content, DatasetSpec, PoolSpec, SnapshotSpec, VdevType, WriteAt, write_pool};
-use kld_ui::{ByteSize, ExitStatus, Hinted, Phases, Printer};
+use anyhow::Context as _;
+use kld_pool::{DatasetSpec, PoolSpec, SnapshotSpec, Summary, VdevType, WriteAt, write_pool};
+use kld_ui::{ByteSize, Elapsed, ExitStatus, Hinted, Phases, Printer};
 use sha2::{Digest as _, Sha256};
 
+use self::request::{DatasetRequest, Request};
+use self::target::Target;
 use super::Bar;
 
-/// Write a pool into an image file, or into the files of a mirror
+/// Write a pool into an image file or onto a disk, or into the files or disks of a mirror
 ///
-/// The image appears whole or not at all. With `--seed` and SOURCE_DATE_EPOCH the same content gives the same bytes; pools
-/// with the same seed must never meet on one machine.
+/// An image appears whole or not at all. With `--seed` and SOURCE_DATE_EPOCH the same content gives the same bytes; pools
+/// with the same seed must never meet on one machine. Files must not change while they are read: one that does ends it.
+///
+/// CONTENT is a directory or a tar (as it is, or packed with gzip or zstd; `-` is standard input). With `volsize` or
+/// `volblocksize` the dataset is a volume, and CONTENT an image. Several snapshots with content of their own are written
+/// oldest first; what they have in common is stored once.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  kldload pool write --name tank --size 20G --output tank.img --dataset home=/home,compression=zstd-3\n  kldload pool write --name tank --size 20G --output a.img,b.img --dataset data=/srv/data,recordsize=1M --snapshot first\n  kldload pool write --name rpool --size 8G --output root.img --dataset ROOT/debian=debian.tar,mountpoint=/,canmount=noauto --bootfs ROOT/debian"
-)]
+#[command(after_help = HELP)]
 pub(crate) struct Args {
-    /// Image file; several, separated by commas, are a mirror
+    /// Image file or disk; several, separated by commas, are a mirror
     #[arg(long, short, value_name = "FILE[,FILE…]", value_delimiter = ',', required = true)]
     output: Vec<PathBuf>,
-    /// Size of the pool, of each side of a mirror: the size of the disk it will live on
+    /// A YAML file that says what is in the pool, instead of the options for that
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["size", "name", "dataset", "root_property", "ashift", "compatibility", "bootfs", "snapshot", "seed", "file"])]
+    spec: Option<PathBuf>,
+    /// Size of the pool, of each side of a mirror: the size of the disk it will live on. Needed for files
     #[arg(long)]
-    size: ByteSize,
+    size: Option<ByteSize>,
     /// Name of the pool
-    #[arg(long, value_name = "POOL")]
-    name: String,
-    /// A dataset below the pool, its content (a directory or an uncompressed tar file) and its properties
-    #[arg(long, value_name = "NAME[=DIR_OR_TAR][,PROPERTY=VALUE…]")]
+    #[arg(long, value_name = "POOL", required_unless_present = "spec")]
+    name: Option<String>,
+    /// A dataset below the pool: its content, its snapshots, its properties
+    #[arg(long, value_name = "NAME[=CONTENT][,@SNAPSHOT[=CONTENT]…][,PROPERTY=VALUE…]")]
     dataset: Vec<String>,
     /// Properties of the pool's own dataset, which the others inherit
     #[arg(long, short = 'O', value_name = "PROPERTY=VALUE")]
     root_property: Vec<String>,
-    /// log2 of the smallest write, 9 to 16
-    #[arg(long, default_value_t = 12)]
-    ashift: u8,
+    /// log2 of the smallest write, 9 to 16; 12 by default
+    #[arg(long)]
+    ashift: Option<u8>,
     /// The releases or loaders that must understand the pool, as in zpool-features(7)
     #[arg(long, value_name = "SET")]
     compatibility: Option<String>,
@@ -56,7 +64,7 @@ pub(crate) struct Args {
     /// The pool will be used as files, not on disks
     #[arg(long)]
     file: bool,
-    /// Replace files that hold a pool
+    /// Replace files that hold a pool, write over disks that are not empty
     #[arg(long)]
     force: bool,
     /// Threads that read and compress; 0 is one per core
@@ -64,104 +72,132 @@ pub(crate) struct Args {
     threads: usize,
 }
 
+const HELP: &str = "Examples:
+  kldload pool write --name tank --size 20G --output tank.img --dataset home=/home,compression=zstd-3
+  kldload pool write --name tank --output /dev/sdb,/dev/sdc --dataset data=/srv/data,recordsize=1M --snapshot first
+  kldload pool write --name rpool --size 8G --output root.img --dataset ROOT/debian=debian.tar.zst,mountpoint=/,canmount=noauto --bootfs ROOT/debian
+  kldload pool write --name tank --size 20G --output tank.img --dataset home=/home,@monday=/backup/mon,@tuesday=/backup/tue
+  kldload pool write --name tank --size 20G --output tank.img --dataset vm/web=web.raw,volblocksize=16k,volsize=10G
+  kldload pool write --spec tank.yaml --output tank.img
+
+tank.yaml (paths are relative to it):
+  name: tank
+  size: 20G
+  properties: {compression: zstd-3}
+  datasets:
+    - name: home
+      content: /home
+      properties: {recordsize: 1M}
+      snapshots:
+        - {name: monday, content: /backup/mon}
+        - {name: tuesday}
+    - name: vm/web
+      content: web.raw
+      properties: {volsize: 10G, volblocksize: 16k}";
+
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
-    for path in &args.output {
-        refuse_to_lose(path, args.force)?;
-    }
+    let started = Instant::now();
+    let request = Request::of(args)?;
+    let mut targets: Vec<Target> =
+        args.output.iter().map(|path| Target::open(path, args.force)).collect::<Result<_, _>>()?;
+    let size = size(&request, &targets)?;
+
     let phases = Phases::new(printer, 2);
     let phase = phases.start("look at the content");
-    let spec = spec(args)?;
+    let spec = spec(args, &request, size, &targets)?;
     phase.finish();
 
     let bar = Bar(phases.start_bytes("write the pool"));
-    let mut files: Vec<AtomicFile> =
-        args.output.iter().map(|path| AtomicFile::create(path, 0o600)).collect::<Result<_, _>>()?;
-    for file in &mut files {
-        file.file().set_len(spec.size).context("cannot size the image")?;
-    }
+    targets.iter_mut().try_for_each(|target| target.prepare(spec.size))?;
     let summary = {
-        let outs: Vec<&dyn WriteAt> = files.iter_mut().map(|file| &*file.file() as &dyn WriteAt).collect();
+        let outs: Vec<&dyn WriteAt> = targets.iter_mut().map(Target::out).collect();
         write_pool(&spec, &outs, &bar).with_context(|| format!("cannot write pool `{}`", spec.name))?
     };
     bar.0.finish();
-    for file in files {
-        file.commit()?;
-    }
-    let logical = summary.datasets.iter().map(|dataset| dataset.logical).sum();
-    printer.note(&format!(
-        "{}: pool {} with {} datasets, {} of files in {}, guid {}",
-        args.output.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(","),
-        spec.name,
-        summary.datasets.len(),
-        ByteSize(logical),
-        ByteSize(summary.allocated),
-        summary.guid
-    ));
+    targets.into_iter().try_for_each(Target::commit)?;
+    let outputs: Vec<String> = args.output.iter().map(|path| path.display().to_string()).collect();
+    drop(phases);
+    printer.note(&format!("{}: pool {}, {}", outputs.join(","), spec.name, figures(&summary, started)));
     Ok(ExitStatus::Done)
 }
 
-/// A pool is not written over, and a device not at all: what is not written must read as zeros.
-fn refuse_to_lose(path: &Path, force: bool) -> anyhow::Result<()> {
-    let Ok(meta) = std::fs::metadata(path) else { return Ok(()) };
-    if !meta.is_file() {
-        let hint = "write an image file, then copy it: `dd if=IMAGE of=DEVICE bs=4M conv=fsync`";
-        return Err(Hinted::new(format!("`{}` is not a regular file", path.display()), hint).into());
-    }
-    let file = File::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
-    if force || matches!(Pool::open(&[&file]), Err(OpenError::NoLabel | OpenError::Device { .. })) {
-        return Ok(());
-    }
-    Err(Hinted::new(format!("`{}` holds a pool", path.display()), "`--force` replaces it").into())
+/// What was written, and how fast.
+fn figures(summary: &Summary, started: Instant) -> String {
+    let logical: u64 = summary.datasets.iter().map(|dataset| dataset.logical).sum();
+    let compressed: u64 = summary.datasets.iter().map(|dataset| dataset.compressed).sum();
+    let ratio = logical as f64 / compressed.max(1) as f64;
+    let elapsed = started.elapsed();
+    format!(
+        "{} datasets, {} of files in {} ({ratio:.2}x), {} allocated, {} written in {} ({}/s), guid {}",
+        summary.datasets.len(),
+        ByteSize(logical),
+        ByteSize(compressed),
+        ByteSize(summary.allocated),
+        ByteSize(summary.written),
+        Elapsed(elapsed),
+        ByteSize((logical as f64 / elapsed.as_secs_f64().max(0.001)) as u64),
+        summary.guid
+    )
 }
 
-fn spec(args: &Args) -> anyhow::Result<PoolSpec> {
-    let name = args.name.parse().with_context(|| format!("`{}` cannot be the name of a pool", args.name))?;
-    let mut spec = PoolSpec::new(name, args.size.0, seed(args)?);
-    spec.ashift = args.ashift;
+/// What was asked for; by default what every device has.
+fn size(request: &Request, targets: &[Target]) -> anyhow::Result<u64> {
+    if let Some(size) = request.bytes()? {
+        return Ok(size);
+    }
+    let sizes: Option<Vec<u64>> = targets.iter().map(Target::device_size).collect();
+    sizes.and_then(|sizes| sizes.into_iter().min()).ok_or_else(|| {
+        let hint = "say how large the disk is that the pool will live on: `--size 20G`";
+        Hinted::new("the pool has no size", hint).into()
+    })
+}
+
+fn spec(args: &Args, request: &Request, size: u64, targets: &[Target]) -> anyhow::Result<PoolSpec> {
+    let name = &request.name;
+    let pool = name.parse().with_context(|| format!("`{name}` cannot be the name of a pool"))?;
+    let mut spec = PoolSpec::new(pool, size, seed(request)?);
+    spec.ashift = request.ashift.unwrap_or(spec.ashift);
     spec.threads = args.threads;
     spec.created = created()?;
-    if let Some(set) = &args.compatibility {
+    if let Some(set) = &request.compatibility {
         spec.properties.set("compatibility", set)?;
     }
-    if args.file {
-        spec.vdev_type = VdevType::File;
+    let are_devices = targets.iter().all(|target| target.device_size().is_some());
+    if request.file || are_devices {
+        spec.vdev_type = if are_devices { VdevType::Disk } else { VdevType::File };
         let path = |path: &PathBuf| Ok(std::path::absolute(path)?.to_string_lossy().into_owned());
         spec.vdev_paths = args.output.iter().map(path).collect::<std::io::Result<_>>()?;
     } else if args.output.len() > 1 {
         spec.vdev_paths =
-            (1..=args.output.len()).map(|n| format!("/dev/disk/by-partlabel/{}-{n}", args.name)).collect();
+            (1..=args.output.len()).map(|n| format!("/dev/disk/by-partlabel/{name}-{n}")).collect();
     }
     let mut root = DatasetSpec::new(spec.name.root_dataset());
-    for property in &args.root_property {
-        set(&mut root, property)?;
-    }
+    request.properties.iter().try_for_each(|(name, value)| set(&mut root, name, value))?;
     spec.datasets.push(root);
-    for text in &args.dataset {
-        spec.datasets.push(dataset(args, text)?);
+    let scratch =
+        args.output[0].parent().filter(|dir| !dir.as_os_str().is_empty() && !dir.starts_with("/dev"));
+    let scratch = scratch.map_or_else(std::env::temp_dir, Path::to_owned);
+    for dataset in &request.datasets {
+        spec.datasets.push(dataset_spec(name, dataset, &scratch)?);
     }
-    if let Some(bootfs) = &args.bootfs {
-        spec.bootfs = Some(below(&args.name, bootfs)?);
+    if let Some(bootfs) = &request.bootfs {
+        spec.bootfs = Some(below(name, bootfs)?);
     }
     Ok(spec)
 }
 
-/// `NAME[=DIR_OR_TAR][,PROPERTY=VALUE…]`.
-fn dataset(args: &Args, text: &str) -> anyhow::Result<DatasetSpec> {
-    let mut words = text.split(',');
-    let first = words.next().unwrap_or_default();
-    let (name, source) = first.split_once('=').map_or((first, None), |(name, source)| (name, Some(source)));
-    let mut dataset = DatasetSpec::new(below(&args.name, name)?);
-    for property in words {
-        set(&mut dataset, property)?;
+fn dataset_spec(pool: &str, request: &DatasetRequest, scratch: &Path) -> anyhow::Result<DatasetSpec> {
+    let mut dataset = DatasetSpec::new(below(pool, &request.name)?);
+    for (name, value) in request.properties.iter().filter(|(name, _)| !source::is_of_volumes(name)) {
+        set(&mut dataset, name, value)?;
     }
-    if let Some(source) = source {
-        let tree = if Path::new(source).is_dir() {
-            Tree::from_dir(source).with_context(|| format!("cannot read `{source}`"))?
-        } else {
-            Tree::from_tar(source).with_context(|| format!("cannot read `{source}`"))?
-        };
-        dataset.content = Content::Files(tree);
-        dataset.snapshots.extend(args.snapshot.clone().map(SnapshotSpec::from));
+    dataset.content = match &request.content {
+        Some(path) => source::open(request, path, scratch)?,
+        None => source::empty(request)?,
+    };
+    for snapshot in &request.snapshots {
+        let content = snapshot.content.as_ref().map(|path| source::open(request, path, scratch));
+        dataset.snapshots.push(SnapshotSpec { name: snapshot.name.clone(), content: content.transpose()? });
     }
     Ok(dataset)
 }
@@ -171,19 +207,16 @@ fn below(pool: &str, name: &str) -> anyhow::Result<kld_pool::DatasetName> {
     full.parse().with_context(|| format!("`{full}` cannot be the name of a dataset"))
 }
 
-fn set(dataset: &mut DatasetSpec, property: &str) -> anyhow::Result<()> {
-    let Some((name, value)) = property.split_once('=') else {
-        bail!("`{property}` is not `property=value`");
-    };
+fn set(dataset: &mut DatasetSpec, name: &str, value: &str) -> anyhow::Result<()> {
     dataset
         .properties
         .set(name, value)
         .with_context(|| format!("cannot set a property of `{}`", dataset.name))
 }
 
-fn seed(args: &Args) -> anyhow::Result<[u8; 32]> {
+fn seed(request: &Request) -> anyhow::Result<[u8; 32]> {
     use std::io::Read as _;
-    if let Some(text) = &args.seed {
+    if let Some(text) = &request.seed {
         return Ok(Sha256::digest(text.as_bytes()).into());
     }
     let mut seed = [0; 32];
