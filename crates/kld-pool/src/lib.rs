@@ -43,8 +43,13 @@
 //! # }
 //! ```
 //!
+//! [`extract`] takes files, tars and images out of a pool again.
+//!
 //! Limits of reading: disks, files and mirrors (no raidz, draid, removed vdevs); little-endian pools; no skein and edonr
 //! checksums; encrypted datasets are listed and their checksums verified, their content is not read.
+//!
+//! Writing takes about 580 bytes of memory for each file, its place in the tree included, as measured with empty ones: 6 GB
+//! for ten million.
 //!
 //! Limits of writing: one top-level vdev, no raidz; no encryption, no dedup, no clones.
 
