@@ -43,8 +43,8 @@
 //! # }
 //! ```
 //!
-//! Limits of reading: disks, files, mirrors and raidz (no draid, no expanded raidz, no removed vdevs); little-endian pools; no skein and edonr
-//! checksums; encrypted datasets are listed and their checksums verified, their content is not read.
+//! Limits of reading: disks, files, mirrors and raidz (no draid, no expanded raidz, no removed vdevs); little-endian pools;
+//! no skein and edonr checksums; encrypted datasets are listed and their checksums verified, their content is not read.
 //!
 //! Limits of writing: no encryption, no dedup.
 
