@@ -206,7 +206,7 @@ datasets:
 fn damage_is_healed_and_counted_or_named() {
     let dir = fresh();
     let at = dir.path();
-    ok(at, &write("a.img,b.img", &["--dataset", "home=home"]));
+    ok(at, &write("a.img,b.img", &["--vdev", "mirror", "--dataset", "home=home"]));
     let damage = |name: &str, from: usize| {
         let mut bytes = read(at.join(name));
         let wanted = noise(600_000);

@@ -10,7 +10,7 @@ use crate::read::objset::SLOTS_PER_BLOCK;
 use crate::read::pointer::{BlockPointer, Body};
 use crate::read::vdev::DATA_START;
 use crate::tree::{Data, Kind, Meta, Timestamp, Tree};
-use crate::{DatasetSpec, PoolSpec, write_pool};
+use crate::{BookmarkSpec, DatasetSpec, PoolSpec, write_pool};
 
 const SIZE: usize = 64 << 20;
 /// Where the checksum stands in a block pointer, and the first pointer in a dnode.
@@ -18,6 +18,11 @@ const CHECKSUM_AT: usize = 96;
 const POINTER_AT: usize = 64;
 
 fn image() -> Vec<u8> {
+    image_with(&|_| {})
+}
+
+/// A pool with a file system and its snapshot, and what `change` makes of its datasets.
+fn image_with(change: &dyn Fn(&mut Vec<DatasetSpec>)) -> Vec<u8> {
     let mut tree = Tree::new();
     let content: Vec<u8> = (0..300_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
     tree.insert("f", Meta::root(0o644, Timestamp::default()), Kind::File(Data::bytes(content))).unwrap();
@@ -26,6 +31,7 @@ fn image() -> Vec<u8> {
     root.snapshots = vec!["a".into()];
     let mut spec = PoolSpec::new("fz".parse().unwrap(), SIZE as u64, [1; 32]);
     spec.datasets = vec![root];
+    change(&mut spec.datasets);
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(SIZE as u64).unwrap();
     write_pool(&spec, &[file.as_file()], &()).unwrap();
@@ -162,6 +168,41 @@ fn accounting_is_counted_again() {
     let mut image = clean.clone();
     forge_dnode(&mut image, dataset, &mut |dnode| put_u64(dnode, 24, 1 << 20));
     assert_eq!(kinds(&image), [FindingKind::Accounting]);
+}
+
+#[test]
+fn clones_and_bookmarks_are_compared_in_both_directions() {
+    let clean = image_with(&|datasets| {
+        datasets[0].bookmarks = vec![BookmarkSpec { name: "m".to_owned(), snapshot: "a".to_owned() }];
+        let mut clone = DatasetSpec::new("fz/clone".parse().unwrap());
+        clone.origin = Some("fz/root@a".parse().unwrap());
+        datasets.push(clone);
+    });
+    assert_eq!(kinds(&clean), []);
+    let find = |bonus_type: u8, wanted: &dyn Fn(&[u8]) -> bool| {
+        let found = objects(&clean).into_iter().find(|(_, d)| d.bonus_type == bonus_type && wanted(&d.bonus));
+        let (object, dnode) = found.unwrap();
+        (object, dnode.bonus)
+    };
+    // What the pool is born from has clones, too, but no content.
+    let (snapshot, of_snapshot) = find(16, &|bonus| word(bonus, 32) != 0 && word(bonus, 9) > 0);
+    let (dir, of_dir) = find(12, &|bonus| word(bonus, 18) != 0 && word(bonus, 5) > 0);
+    let (clone, of_clone) = find(12, &|bonus| word(bonus, 3) == snapshot);
+    let (origin, _) = find(16, &|bonus| word(bonus, 32) != 0 && word(bonus, 9) == 0);
+    let away = |bonus: &[u8], index: usize, to: u64| to.wrapping_sub(word(bonus, index));
+    for (object, index, add) in [
+        // One dataset more that follows; no table of clones; no table of all clones; descent from elsewhere.
+        (snapshot, 5, 1),
+        (snapshot, 32, away(&of_snapshot, 32, 0)),
+        (dir, 18, away(&of_dir, 18, 0)),
+        (clone, 3, away(&of_clone, 3, origin)),
+        // A GUID that the bookmark does not know.
+        (snapshot, 14, 1),
+    ] {
+        let mut image = clean.clone();
+        forge_bonus(&mut image, object, index, add);
+        assert_eq!(kinds(&image), [FindingKind::Structure], "object {object} word {index}");
+    }
 }
 
 #[test]
