@@ -227,7 +227,7 @@ fn zdb_agrees() {
         std::fs::write(image.dir.path().join("pool.img"), &bytes).unwrap();
         let found = verdict(&bytes);
         *seen.entry(found).or_default() += 1;
-        let seconds = if found == Verdict::Lost { 10 } else { 120 };
+        let seconds = if found == Verdict::Lost { 5 } else { 120 };
         let shown = format!("{what}, at {:#x}: the verifier says {found:?}", places[0]);
         assert_eq!(image.zdb_is_content(seconds), found != Verdict::Lost, "{shown}");
     }

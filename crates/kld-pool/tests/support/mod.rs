@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use kld_pool::read::Pool;
 use kld_pool::tree::{Data, Kind, Meta, Timestamp, Tree};
 use kld_pool::{Content, DatasetSpec, PoolSpec, SnapshotSpec, Summary, VdevType, WriteAt, write_pool};
 
@@ -152,15 +154,26 @@ pub(crate) fn copy(tree: &Tree) -> Tree {
     copy
 }
 
-/// Some files of a state, read back.
+/// Every file of a state read back, and one of them by zdb, too.
 pub(crate) fn check_state(image: &Image, state: &str, tree: &Tree, random: &mut Random) {
-    let files: Vec<_> =
-        tree.walk().filter(|(_, node)| matches!(node.kind(), Kind::File(data) if !data.is_empty())).collect();
-    for _ in 0..4 {
-        let (path, _) = &files[random.below(files.len())];
-        let path = std::str::from_utf8(path).unwrap();
-        assert!(image.extract(state, path) == tree.read(path).unwrap(), "{state} {path}");
+    let device = File::open(image.dir.path().join("pool.img")).unwrap();
+    let pool = Pool::open(&[&device]).unwrap();
+    let filesystem = pool.filesystem(state).unwrap();
+    let files: Vec<_> = tree.walk().filter(|(_, node)| matches!(node.kind(), Kind::File(_))).collect();
+    for (path, _) in &files {
+        let shown = String::from_utf8_lossy(path);
+        let node = filesystem.lookup(path).unwrap();
+        let mut content = Vec::new();
+        filesystem.content(&node).read_to_end(&mut content).unwrap();
+        assert!(content == tree.read(path).unwrap(), "{state} {shown}");
     }
+    // zdb refuses to extract an empty file.
+    let full: Vec<_> = files
+        .iter()
+        .filter(|(_, node)| matches!(node.kind(), Kind::File(data) if !data.is_empty()))
+        .collect();
+    let path = std::str::from_utf8(&full[random.below(full.len())].0).unwrap();
+    assert!(image.extract(state, path) == tree.read(path).unwrap(), "{state} {path}");
 }
 
 /// Changes, removes and adds files and attributes here and there.
