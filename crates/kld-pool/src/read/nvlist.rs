@@ -1,4 +1,6 @@
-//! Name/value lists in their XDR encoding, decoded from untrusted bytes.
+//! Name/value lists in their XDR encoding, and in that of memory, decoded from untrusted bytes.
+
+mod native;
 
 use super::bytes::text;
 
@@ -25,12 +27,15 @@ pub(crate) struct NvList(Vec<(Vec<u8>, Value)>);
 impl NvList {
     /// Decodes a packed list; bytes behind its end are ignored. None when it is not well formed.
     pub(crate) fn unpack(bytes: &[u8]) -> Option<NvList> {
+        const NATIVE: u8 = 0;
         const XDR: u8 = 1;
+        const LITTLE_ENDIAN: u8 = 1;
         let (header, body) = bytes.split_first_chunk::<4>()?;
-        if header[0] != XDR {
-            return None;
+        match header {
+            [XDR, ..] => Input(body).list(0),
+            [NATIVE, LITTLE_ENDIAN, ..] => native::unpack(body),
+            _ => None,
         }
-        Input(body).list(0)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &Value)> {

@@ -124,3 +124,24 @@ fn first_word(payload: &[u8]) -> u64 {
         .map(|word| u64::from(u32::from_le_bytes([word[0], word[1], word[2], word[3]])))
         .sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What OpenZFS 2.3.9 gave for a stream of `zfs send -cLe` that was cut off.
+    const TOKEN: &str = "1-10264ed3ee-110-789c636064000310a500c4ec50360710e72765a5269730305843d560c8a7a515a79630c001489e0d493\
+             ea9b224b5184837b86863d55f929f5e9a99c2c090b332e397fa37917d1a48f29c60f9bcc4dc54209d9897ad5f5c925f949ae\
+             2909f970a36879701e1ee9cc4a2f4d4a49cfce4ecfc6c909804d47c987c6a6e526a0a500aa48f1b493c393fb7a028b5b818a\
+             20b0200e8e32539";
+
+    #[test]
+    fn a_token_of_the_kernel() {
+        let token: ResumeToken = TOKEN.parse().unwrap();
+        assert_eq!((token.name.as_str(), token.from_guid), ("tank/stored@one", None));
+        assert_eq!((token.object, token.offset, token.received), (0x13b, 0, 0x2b_4480));
+        assert_eq!(token.to_guid, 0xbe14_f627_fa68_a96c);
+        let SendOptions { compressed, large_blocks, embedded } = token.options;
+        assert!(compressed && large_blocks && embedded);
+    }
+}

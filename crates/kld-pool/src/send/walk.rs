@@ -95,6 +95,8 @@ impl Walk<'_, '_> {
                 continue;
             }
             match dnode {
+                // The number of the table of dnodes itself: never an object, and never said to be free.
+                None if number == 0 => {}
                 None => each(Item::FreeObjects { first: number, count: 1 })?,
                 Some(_) if number == 0 => {
                     return Err(ReadError::damaged("object 0", "no object can have this number").into());

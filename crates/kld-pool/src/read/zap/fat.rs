@@ -1,5 +1,6 @@
 //! Tables of many entries: a table of pointers to leaves, which hold chains of 24-byte chunks.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -20,6 +21,10 @@ const END: u16 = 0xffff;
 const FLAG_HASH64: u64 = 1;
 /// Keys are numbers.
 const FLAG_NUMBER_KEYS: u64 = 2;
+/// Names are hashed as their capital or small letters (`zap_normflags`, of `U8_TEXTPREP_*`): tables of bookmarks, and
+/// directories of file systems where case does not count.
+const TO_UPPER: u64 = 2;
+const TO_LOWER: u64 = 4;
 /// Most bits of a hash that select a leaf.
 const MAX_PREFIX: u64 = 48;
 
@@ -34,6 +39,7 @@ pub(super) struct Header {
     leaves: u64,
     entries: u64,
     salt: u64,
+    normalization: u64,
     flags: u64,
 }
 
@@ -57,12 +63,22 @@ impl Header {
             leaves: need(block, 64)?,
             entries: need(block, 72)?,
             salt: need(block, 80)?,
+            normalization: need(block, 88)?,
             flags: need(block, 96)?,
         })
     }
 
-    fn hash_bits(&self) -> u32 {
-        if self.flags & FLAG_HASH64 != 0 { 48 } else { HASH_BITS }
+    /// The hash of a name; none where the tables of Unicode would be needed for it.
+    fn hash(&self, name: &[u8]) -> Option<u64> {
+        let hashed = match self.normalization {
+            0 => Cow::Borrowed(name),
+            _ if !name.is_ascii() => return None,
+            flags if flags & TO_UPPER != 0 => Cow::Owned(name.to_ascii_uppercase()),
+            flags if flags & TO_LOWER != 0 => Cow::Owned(name.to_ascii_lowercase()),
+            _ => Cow::Borrowed(name),
+        };
+        let bits = if self.flags & FLAG_HASH64 != 0 { 48 } else { HASH_BITS };
+        Some(hash(self.salt, &hashed, bits))
     }
 }
 
@@ -205,7 +221,17 @@ impl Zap<'_, '_> {
     }
 
     pub(super) fn find_in_leaf(&self, header: &Header, name: &[u8]) -> Result<Option<Entry>, ReadError> {
-        let hash = hash(header.salt, name, header.hash_bits());
+        let Some(hash) = header.hash(name) else {
+            let mut found = None;
+            self.each_leaf(header, &mut |leaf| {
+                leaf.for_each(&mut |entry| {
+                    if entry.name == name {
+                        found = Some(entry);
+                    }
+                })
+            })?;
+            return Ok(found);
+        };
         let index = hash.checked_shr(64 - header.shift).unwrap_or(0);
         let per_block = self.dnode.block_size / 8;
         let (block, within) =
@@ -250,7 +276,7 @@ impl Zap<'_, '_> {
             let mut places = BTreeSet::new();
             leaf.with_hashes(&mut |entry, found, differentiator| {
                 in_leaf += 1;
-                if !number_keys && found != hash(header.salt, &entry.name, header.hash_bits()) {
+                if !number_keys && header.hash(&entry.name).is_some_and(|hash| found != hash) {
                     problems.push(format!("the hash of `{}` is wrong", entry.name.escape_ascii()));
                 }
                 if found.checked_shr(64 - leaf.prefix_len).unwrap_or(0) != leaf.prefix {
@@ -312,5 +338,25 @@ mod tests {
         leaf(2).for_each(&mut |entry| found.push((entry.name, entry.value.len()))).unwrap();
         assert_eq!(found, [(b"a".to_vec(), 480), (b"a".to_vec(), 480)]);
         assert_eq!(leaf(3).for_each(&mut |_| ()), Err("its entries are longer than their leaf"));
+    }
+
+    #[test]
+    fn names_are_hashed_as_the_table_normalizes_them() {
+        let header = |normalization| Header {
+            table: None,
+            shift: 0,
+            blocks: 0,
+            leaves: 0,
+            entries: 0,
+            salt: 77,
+            normalization,
+            flags: 0,
+        };
+        let plain = |name: &[u8]| header(0).hash(name);
+        assert_eq!(header(TO_UPPER).hash(b"Mark-1"), plain(b"MARK-1"));
+        assert_eq!(header(TO_LOWER).hash(b"Mark-1"), plain(b"mark-1"));
+        assert_ne!(header(TO_UPPER).hash(b"Mark-1"), plain(b"Mark-1"));
+        assert_eq!(header(TO_UPPER).hash("märk".as_bytes()), None);
+        assert!(plain("märk".as_bytes()).is_some());
     }
 }
