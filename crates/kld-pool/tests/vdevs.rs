@@ -2,14 +2,13 @@
 
 mod support;
 
-use std::fs::File;
 use std::io::Read;
 
 use kld_pool::read::Pool;
 use kld_pool::tree::{Data, Kind, Meta, Timestamp, Tree};
 use kld_pool::verify::{FindingKind, verify};
 use kld_pool::{Parity, PoolSpec, ReadAt, Redundancy, Vdev, WriteError, write_pool};
-use support::{Image, Random, check_state, dataset, pool, random_tree, write};
+use support::{Random, check_state, dataset, pool, random_tree, write};
 
 fn vdev(mib: u64, paths: &[&str]) -> Vdev {
     let paths = paths.iter().map(|path| (*path).to_owned()).collect();
@@ -35,11 +34,6 @@ fn stripe() -> (PoolSpec, Tree) {
     (spec, tree)
 }
 
-fn devices(image: &Image, count: usize) -> Vec<File> {
-    let names = (0..count).map(|i| if i == 0 { "pool.img".to_owned() } else { format!("pool{i}.img") });
-    names.map(|name| File::open(image.dir.path().join(name)).unwrap()).collect()
-}
-
 #[test]
 fn blocks_are_spread_over_all_vdevs() {
     let (spec, tree) = stripe();
@@ -48,7 +42,7 @@ fn blocks_are_spread_over_all_vdevs() {
     check_state(&image, "fz/root", &tree, &mut Random(94));
     let config = String::from_utf8(image.zdb(&["-C", "fz"]).stdout).unwrap();
     assert!(config.contains("vdev_children: 3") && config.contains("type: 'mirror'"), "{config}");
-    let files = devices(&image, 4);
+    let files = image.devices();
     let outs: Vec<&dyn ReadAt> = files.iter().map(|file| file as &dyn ReadAt).collect();
     // In any order, as the labels say where each belongs.
     let pool = Pool::open(&[outs[3], outs[1], outs[0], outs[2]]).unwrap();
@@ -65,7 +59,7 @@ fn blocks_are_spread_over_all_vdevs() {
 fn a_vdev_that_is_missing_takes_content_but_no_names() {
     let (spec, tree) = stripe();
     let image = write(&spec);
-    let files = devices(&image, 4);
+    let files = image.devices();
     let outs: Vec<&dyn ReadAt> = files.iter().map(|file| file as &dyn ReadAt).collect();
     for present in [&[0, 1, 2][..], &[0, 3], &[2, 3]] {
         let present: Vec<&dyn ReadAt> = present.iter().map(|i| outs[*i]).collect();
@@ -90,14 +84,7 @@ fn bytes_of_all_devices_do_not_depend_on_threads() {
         let (mut spec, _) = stripe();
         spec.threads = threads;
         let image = write(&spec);
-        devices(&image, 4)
-            .iter_mut()
-            .map(|file| {
-                let mut bytes = Vec::new();
-                file.read_to_end(&mut bytes).unwrap();
-                bytes
-            })
-            .collect::<Vec<_>>()
+        image.bytes_of_devices()
     };
     let one = bytes(1);
     assert!(one == bytes(3));
@@ -166,7 +153,7 @@ fn raidz_of_every_parity() {
         let image = write(&spec);
         image.check();
         check_state(&image, "fz/root", &tree, &mut Random(seed));
-        let files = devices_of(&image, &spec);
+        let files = image.devices();
         let outs: Vec<&dyn ReadAt> = files.iter().map(|file| file as &dyn ReadAt).collect();
         let report = verify(&Pool::open(&outs).unwrap(), &());
         assert!(report.is_clean() && report.not_checked.is_empty(), "seed {seed}: {report:#?}");
@@ -181,14 +168,10 @@ fn several_raidz_in_one_pool() {
     let image = write(&spec);
     image.check();
     check_state(&image, "fz/root", &tree, &mut Random(106));
-    let files = devices_of(&image, &spec);
+    let files = image.devices();
     let outs: Vec<&dyn ReadAt> = files.iter().map(|file| file as &dyn ReadAt).collect();
     let report = verify(&Pool::open(&outs).unwrap(), &());
     assert!(report.is_clean() && report.used.iter().all(|used| *used > 1 << 20), "{report:#?}");
-}
-
-fn devices_of(image: &Image, spec: &PoolSpec) -> Vec<File> {
-    devices(image, spec.vdevs.iter().map(|vdev| vdev.paths.len()).sum())
 }
 
 /// The content of every file, or how many of them cannot be read.
@@ -212,14 +195,7 @@ fn read_all(pool: &Pool, tree: &Tree) -> Result<(), usize> {
 fn raidz_makes_up_for_devices_that_are_missing_or_wrong() {
     let (spec, tree) = raidz_spec(107, vec![raidz(120, 5, Parity::Double)], 12, &[]);
     let image = write(&spec);
-    let whole: Vec<Vec<u8>> = devices_of(&image, &spec)
-        .iter_mut()
-        .map(|file| {
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes).unwrap();
-            bytes
-        })
-        .collect();
+    let whole: Vec<Vec<u8>> = image.bytes_of_devices();
     let mut garbage = whole.clone();
     for bytes in &mut garbage {
         bytes[4 << 20..100 << 20].iter_mut().for_each(|byte| *byte ^= 0x5a);
@@ -254,14 +230,7 @@ fn raidz_makes_up_for_devices_that_are_missing_or_wrong() {
 fn a_wrong_byte_of_any_column_is_found() {
     let (spec, _) = raidz_spec(108, vec![raidz(120, 4, Parity::Single)], 12, &[]);
     let image = write(&spec);
-    let mut bytes: Vec<Vec<u8>> = devices_of(&image, &spec)
-        .iter_mut()
-        .map(|file| {
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes).unwrap();
-            bytes
-        })
-        .collect();
+    let mut bytes: Vec<Vec<u8>> = image.bytes_of_devices();
     let mut random = Random(109);
     for _ in 0..12 {
         // What was never written is no part of a block.

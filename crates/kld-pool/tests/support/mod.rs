@@ -9,7 +9,9 @@ use std::process::Output;
 
 use kld_pool::read::Pool;
 use kld_pool::tree::{Data, Kind, Meta, Timestamp, Tree};
-use kld_pool::{Content, DatasetSpec, PoolSpec, SnapshotSpec, Summary, VdevType, WriteAt, write_pool};
+use kld_pool::{
+    Content, DatasetSpec, PoolSpec, ReadAt, SnapshotSpec, Summary, VdevType, WriteAt, write_pool,
+};
 
 /// Deterministic pseudo-random numbers (splitmix64).
 pub(crate) struct Random(pub(crate) u64);
@@ -124,7 +126,7 @@ pub(crate) fn dataset(name: &str, properties: &[(&str, &str)], tree: Option<Tree
 }
 
 /// Seconds that zdb may take: it takes one or two, and may wait for ever for what it cannot read (then its status is 124).
-const ZDB_LIMIT: &str = "120";
+const ZDB_LIMIT: u32 = 120;
 
 pub(crate) fn meta() -> Meta {
     Meta::root(0o644, Timestamp { sec: 1_700_000_000, nsec: 0 })
@@ -156,8 +158,9 @@ pub(crate) fn copy(tree: &Tree) -> Tree {
 
 /// Every file of a state read back, and one of them by zdb, too.
 pub(crate) fn check_state(image: &Image, state: &str, tree: &Tree, random: &mut Random) {
-    let device = File::open(image.dir.path().join("pool.img")).unwrap();
-    let pool = Pool::open(&[&device]).unwrap();
+    let devices = image.devices();
+    let devices: Vec<&dyn ReadAt> = devices.iter().map(|device| device as &dyn ReadAt).collect();
+    let pool = Pool::open(&devices).unwrap();
     let filesystem = pool.filesystem(state).unwrap();
     let files: Vec<_> = tree.walk().filter(|(_, node)| matches!(node.kind(), Kind::File(_))).collect();
     for (path, _) in &files {
@@ -214,39 +217,55 @@ pub(crate) fn change(tree: &mut Tree, random: &mut Random) {
 pub(crate) struct Image {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) summary: Summary,
+    devices: Vec<PathBuf>,
 }
 
 /// Writes a pool; its devices are `pool.img`, `pool1.img` and so on.
 pub(crate) fn write(spec: &PoolSpec) -> Image {
     let dir = tempfile::tempdir().unwrap();
     let sizes = spec.vdevs.iter().flat_map(|vdev| vdev.paths.iter().map(|_| vdev.size));
-    let outs: Vec<File> = sizes
+    let (devices, outs): (Vec<PathBuf>, Vec<File>) = sizes
         .enumerate()
         .map(|(i, size)| {
             let name = if i == 0 { "pool.img".to_owned() } else { format!("pool{i}.img") };
-            let out = File::create(dir.path().join(name)).unwrap();
+            let path = dir.path().join(name);
+            let out = File::create(&path).unwrap();
             out.set_len(size).unwrap();
-            out
+            (path, out)
         })
-        .collect();
+        .unzip();
     let outs: Vec<&dyn WriteAt> = outs.iter().map(|out| out as &dyn WriteAt).collect();
     let summary = write_pool(spec, &outs, &()).unwrap();
-    Image { dir, summary }
+    Image { dir, summary, devices }
 }
 
 impl Image {
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        std::fs::read(self.dir.path().join("pool.img")).unwrap()
+        std::fs::read(&self.devices[0]).unwrap()
+    }
+
+    /// Its devices in the order of the vdevs, open for reading.
+    pub(crate) fn devices(&self) -> Vec<File> {
+        self.devices.iter().map(|path| File::open(path).unwrap()).collect()
+    }
+
+    /// All bytes of every device.
+    pub(crate) fn bytes_of_devices(&self) -> Vec<Vec<u8>> {
+        self.devices.iter().map(|path| std::fs::read(path).unwrap()).collect()
     }
 
     pub(crate) fn zdb(&self, args: &[&str]) -> Output {
+        self.zdb_within(ZDB_LIMIT, args)
+    }
+
+    fn zdb_within(&self, seconds: u32, args: &[&str]) -> Output {
         // The oracle is a program: there is no library that could be asked instead.
         #[allow(
             clippy::disallowed_methods,
             reason = "a test asks a foreign program, nothing on the host is changed"
         )]
         std::process::Command::new("timeout")
-            .args(["--kill-after=5", ZDB_LIMIT])
+            .args(["--kill-after=1", &seconds.to_string()])
             .arg(find_zdb())
             .arg("-e")
             .arg("-p")
@@ -268,6 +287,12 @@ impl Image {
                 "{text}\n{errors}"
             );
         }
+    }
+
+    /// Whether zdb, given `seconds`, reads every block and finds nothing lost. Of damage it may never come back.
+    pub(crate) fn zdb_is_content(&self, seconds: u32) -> bool {
+        let output = self.zdb_within(seconds, &["-bcc", "fz"]);
+        output.status.success() && String::from_utf8_lossy(&output.stdout).contains("No leaks")
     }
 
     /// The content of a file of the pool, read by zdb.
@@ -293,25 +318,4 @@ fn find_zdb() -> PathBuf {
         .map(PathBuf::from)
         .or_else(from_path)
         .expect("no zdb: run it through cargo xtask test, which installs zdb")
-}
-
-impl Image {
-    /// Whether zdb, given `seconds`, reads every block and finds nothing lost. Of damage it may never come back.
-    pub(crate) fn zdb_is_content(&self, seconds: u32) -> bool {
-        #[allow(
-            clippy::disallowed_methods,
-            reason = "a test asks a foreign program, nothing on the host is changed"
-        )]
-        let output = std::process::Command::new("timeout")
-            .args(["--kill-after=1", &seconds.to_string()])
-            .arg(find_zdb())
-            .arg("-e")
-            .arg("-p")
-            .arg(self.dir.path())
-            .args(["-bcc", "fz"])
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        output.status.success() && text.contains("No leaks")
-    }
 }
