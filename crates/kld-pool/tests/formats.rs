@@ -105,8 +105,7 @@ fn a_mirror_is_whole_with_each_of_its_devices() {
     assert!(config.contains("type: 'mirror'"), "{config}");
     for gone in ["pool.img", "pool2.img"] {
         std::fs::remove_file(image.dir.path().join(gone)).unwrap();
-        let output = image.zdb(&["-bcc", "fz"]);
-        assert!(output.status.success(), "without {gone}: {}", String::from_utf8_lossy(&output.stderr));
+        image.check();
         check_samples(&image, "fz/root", &files);
     }
 }

@@ -103,8 +103,7 @@ fn more_objects_of_the_pool_than_one_indirect_block_can_name() {
     let mut spec = pool(512);
     spec.datasets = (0..3500).map(|i| dataset(&format!("fz/d{i}"), &[], None)).collect();
     let image = write(&spec);
-    let output = image.zdb(&["-bcc", "fz"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    image.check();
     let text = String::from_utf8(image.zdb(&["-dd", "fz"]).stdout).unwrap();
     assert!(text.contains("Dataset fz/d3499 "), "{}", &text[..2000]);
 }

@@ -222,8 +222,7 @@ fn raidz_makes_up_for_devices_that_are_missing_or_wrong() {
     for gone in ["pool1.img", "pool3.img"] {
         std::fs::remove_file(image.dir.path().join(gone)).unwrap();
     }
-    let output = image.zdb(&["-bcc", "fz"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    image.check();
 }
 
 #[test]

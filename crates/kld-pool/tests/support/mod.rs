@@ -1,11 +1,12 @@
-//! Random trees, and zdb as the judge of what was written.
+//! Random trees, and pools of them.
 #![allow(dead_code, reason = "each test binary uses its part")]
+
+mod zdb;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::path::PathBuf;
 
 use kld_pool::read::Pool;
 use kld_pool::tree::{Data, Kind, Meta, Timestamp, Tree};
@@ -124,9 +125,6 @@ pub(crate) fn dataset(name: &str, properties: &[(&str, &str)], tree: Option<Tree
     dataset.content = tree.map_or(Content::Empty, Content::Files);
     dataset
 }
-
-/// Seconds that zdb may take: it takes one or two, and may wait for ever for what it cannot read (then its status is 124).
-const ZDB_LIMIT: u32 = 120;
 
 pub(crate) fn meta() -> Meta {
     Meta::root(0o644, Timestamp { sec: 1_700_000_000, nsec: 0 })
@@ -253,69 +251,4 @@ impl Image {
     pub(crate) fn bytes_of_devices(&self) -> Vec<Vec<u8>> {
         self.devices.iter().map(|path| std::fs::read(path).unwrap()).collect()
     }
-
-    pub(crate) fn zdb(&self, args: &[&str]) -> Output {
-        self.zdb_within(ZDB_LIMIT, args)
-    }
-
-    fn zdb_within(&self, seconds: u32, args: &[&str]) -> Output {
-        // The oracle is a program: there is no library that could be asked instead.
-        #[allow(
-            clippy::disallowed_methods,
-            reason = "a test asks a foreign program, nothing on the host is changed"
-        )]
-        std::process::Command::new("timeout")
-            .args(["--kill-after=1", &seconds.to_string()])
-            .arg(find_zdb())
-            .arg("-e")
-            .arg("-p")
-            .arg(self.dir.path())
-            .args(args)
-            .output()
-            .unwrap()
-    }
-
-    /// zdb reads every block, finds no error and no leak, and agrees with the features' reference counts.
-    pub(crate) fn check(&self) {
-        for (args, sign) in [(["-bcc", "fz"], "No leaks"), (["-d", "fz"], "feature refcount")] {
-            let output = self.zdb(&args);
-            let text = String::from_utf8_lossy(&output.stdout);
-            let errors = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "zdb {args:?}: {:?}\n{text}\n{errors}", output.status);
-            assert!(
-                text.contains(sign) && !text.contains("mismatch") && !errors.contains("mismatch"),
-                "{text}\n{errors}"
-            );
-        }
-    }
-
-    /// Whether zdb, given `seconds`, reads every block and finds nothing lost. Of damage it may never come back.
-    pub(crate) fn zdb_is_content(&self, seconds: u32) -> bool {
-        let output = self.zdb_within(seconds, &["-bcc", "fz"]);
-        output.status.success() && String::from_utf8_lossy(&output.stdout).contains("No leaks")
-    }
-
-    /// The content of a file of the pool, read by zdb.
-    pub(crate) fn extract(&self, dataset: &str, path: &str) -> Vec<u8> {
-        let to = self.dir.path().join("extracted");
-        let output = self.zdb(&["-r", "--", dataset, path, to.to_str().unwrap()]);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "zdb -r {dataset} {path}: {errors}");
-        let content = std::fs::read(&to).unwrap();
-        drop(std::fs::remove_file(to));
-        content
-    }
-}
-
-fn find_zdb() -> PathBuf {
-    let from_path = || {
-        let path = std::env::var_os("PATH")?;
-        let places =
-            std::env::split_paths(&path).chain(["/sbin", "/usr/sbin"].map(|dir| Path::new(dir).to_owned()));
-        places.map(|dir| dir.join("zdb")).find(|zdb| zdb.exists())
-    };
-    std::env::var_os("KLD_ZDB")
-        .map(PathBuf::from)
-        .or_else(from_path)
-        .expect("no zdb: run it through cargo xtask test, which installs zdb")
 }
