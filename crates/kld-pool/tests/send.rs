@@ -557,3 +557,78 @@ fn zstream_reads_streams_of_every_format() {
         }
     }
 }
+
+/// The number by which zdb knows a snapshot.
+fn number(image: &Image, snapshot: &str) -> String {
+    let text = String::from_utf8(image.zdb(&["-d", snapshot]).stdout).unwrap();
+    let at = text.find(&format!("Dataset {snapshot} ")).expect(&text);
+    text[at..].split(", ").find_map(|part| part.strip_prefix("ID ")).expect(&text).to_owned()
+}
+
+#[test]
+fn zdb_sends_the_same_bytes() {
+    let random = &mut Random(143);
+    let trees = [random_tree(random, 150), random_tree(random, 150)];
+    for properties in [
+        &[("compression", "zstd-3"), ("recordsize", "1M"), ("dnodesize", "auto")][..],
+        &[("compression", "lz4"), ("recordsize", "4k"), ("checksum", "sha512")],
+        &[("compression", "off"), ("recordsize", "256k")],
+    ] {
+        let mut spec = pool(300);
+        spec.datasets = vec![with_states(properties, &trees)];
+        let image = write(&spec);
+        let file = open(&image);
+        let pool = Pool::open(&[&file]).unwrap();
+        let number = number(&image, "fz/root@s1");
+        for letters in ["", "c", "L", "Le", "cLe"] {
+            let options = SendOptions {
+                compressed: letters.contains('c'),
+                large_blocks: letters.contains('L'),
+                embedded: letters.contains('e'),
+            };
+            let mut args = vec!["-B", "fz/", letters];
+            let name = format!("fz/{number}");
+            args[1] = &name;
+            args.retain(|arg| !arg.is_empty());
+            let theirs = image.zdb(&args);
+            assert!(theirs.status.success(), "{}", String::from_utf8_lossy(&theirs.stderr));
+            assert!(sent(&pool, "fz/root@s1", None, options) == theirs.stdout, "{properties:?} -{letters}");
+        }
+    }
+}
+
+#[test]
+fn what_has_no_place_among_embedded_data_is_not_sent_so() {
+    let mut tree = Tree::new();
+    tree.insert("f", meta(), Kind::File(Data::bytes(vec![7; 3 << 20]))).unwrap();
+    tree.meta_mut("f").unwrap().xattrs.insert(b"user.note".to_vec(), vec![b'n'; 3000]);
+    let mut spec = pool(128);
+    spec.datasets = vec![with_states(&[("compression", "zstd-3"), ("recordsize", "1M")], &[tree])];
+    let image = write(&spec);
+    let file = open(&image);
+    let pool = Pool::open(&[&file]).unwrap();
+    let text = String::from_utf8(image.zdb(&["-dddddd", "fz/root@s0"]).stdout).unwrap();
+    assert!(text.contains("EMBEDDED et=0 100000L") && text.contains("SPILL_BLKPTR"), "{text}");
+    for (large_blocks, len) in [(false, 128 << 10), (true, 1 << 20)] {
+        let stream = sent(&pool, "fz/root@s0", None, SendOptions { large_blocks, ..AS_STORED });
+        let mut spills = 0;
+        let mut next = 0;
+        for record in records(&stream) {
+            match record {
+                Record::Spill { content, .. } => {
+                    spills += 1;
+                    assert!(content.windows(3000).any(|part| part == [b'n'; 3000]));
+                }
+                Record::Write { offset, block, .. } if offset < 3 << 20 && block.size == len => {
+                    assert_eq!(block.embedded, large_blocks);
+                    next += u64::from(len);
+                    assert!(offset < next);
+                }
+                Record::Write { offset, .. } => assert!(offset < 3 << 20),
+                _ => {}
+            }
+        }
+        assert_eq!((spills, next), (1, 3 << 20));
+        assert_files(&pool, "fz/root@s0", &received(&Objects::default(), &stream));
+    }
+}

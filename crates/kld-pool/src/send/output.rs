@@ -142,7 +142,7 @@ impl<'o> Output<'o> {
                 self.flush_pending()?;
                 let record = |kind| Record::new(kind).u64(8, object);
                 match &pointer.body {
-                    Body::Embedded { payload, len, compression } if self.form.embeds(*compression) => {
+                    Body::Embedded { payload, len, compression } if self.form.embeds(&pointer) => {
                         let record = record(Kind::WriteEmbedded)
                             .u64(16, offset)
                             .u64(24, pointer.lsize as u64)
@@ -277,11 +277,16 @@ impl<'o> Output<'o> {
 }
 
 impl Form {
-    /// Whether an embedded block stays one.
-    fn embeds(self, compression: u8) -> bool {
-        self.embedded
-            && (compression < COMPRESS_LZ4 || self.lz4)
-            && (compression != COMPRESS_ZSTD || self.zstd)
+    /// Whether a block of data is sent as it is embedded in its pointer.
+    ///
+    /// Never a large one that must be split, and never a spill block, which has no offset. OpenZFS does since 2.3
+    /// (<https://github.com/openzfs/zfs/issues/18239>), and its receivers take the one for data at the end of a file.
+    fn embeds(self, pointer: &BlockPointer) -> bool {
+        matches!(pointer.body, Body::Embedded { compression, .. }
+            if self.embedded
+                && !self.splits(pointer)
+                && (compression < COMPRESS_LZ4 || self.lz4)
+                && (compression != COMPRESS_ZSTD || self.zstd))
     }
 
     /// Whether a block is sent in parts.
@@ -307,10 +312,8 @@ impl Form {
     /// What must be read for an item.
     fn task(self, item: &Item) -> Option<(BlockPointer, Option<Stored>)> {
         match item {
-            Item::Block { pointer, .. } => match &pointer.body {
-                Body::Embedded { compression, .. } if self.embeds(*compression) => None,
-                _ => Some((*pointer, self.sends_stored(pointer))),
-            },
+            Item::Block { pointer, .. } if self.embeds(pointer) => None,
+            Item::Block { pointer, .. } => Some((*pointer, self.sends_stored(pointer))),
             Item::Spill { pointer, .. } => Some((*pointer, None)),
             Item::FreeObjects { .. } | Item::Object { .. } | Item::Free { .. } => None,
         }

@@ -399,7 +399,9 @@ impl Fields<'_> {
         self.block_size(size, *open)?;
         let object = self.current(open)?;
         let end = offset.checked_add(size);
-        let end = end.filter(|_| offset >= object.next && size <= object.block_size);
+        // Spill blocks that were sent as data (https://github.com/openzfs/zfs/issues/18239) lie behind all files.
+        let end =
+            end.filter(|end| offset >= object.next && size <= object.block_size && *end <= i64::MAX as u64);
         object.next = end.ok_or_else(|| self.damaged("it is not the next block"))?;
         Ok(object.number)
     }

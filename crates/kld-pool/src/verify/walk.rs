@@ -225,11 +225,19 @@ impl<'a> Walker<'_, 'a> {
             Ok(root) => root,
             Err(problem) => return self.unreadable(spot, problem),
         };
-        if root.is_hole() || root.birth <= after {
+        if root.is_hole() || (root.birth <= after && !is_head) {
+            return;
+        }
+        let opened = ObjectSet::open(self.pool.blocks.clone(), &root);
+        if root.birth <= after {
+            // All it holds has been met in its newest snapshot, but the log in a snapshot counts for nothing.
+            if let Ok(Some(opened)) = opened {
+                self.walk_log(index, &opened);
+            }
             return;
         }
         self.visit(spot, &root);
-        let opened = match ObjectSet::open(self.pool.blocks.clone(), &root) {
+        let opened = match opened {
             Ok(Some(opened)) => opened,
             Ok(None) => return,
             Err(error) => return self.unreadable(spot, error.to_string()),
