@@ -42,7 +42,7 @@ const MAX_LINES: usize = 800;
 
 /// Everything a change must pass.
 pub(crate) fn ci(printer: &Printer, root: &Path) -> anyhow::Result<()> {
-    let phases = Phases::new(printer, 4);
+    let phases = Phases::new(printer, 5);
     let cargo = |name: &str, args: &[&str], env: Option<(&str, &str)>| -> anyhow::Result<()> {
         let phase = phases.start(name);
         let mut cmd = inherit(Cmd::new("cargo").cwd(root).args(args));
@@ -55,6 +55,8 @@ pub(crate) fn ci(printer: &Printer, root: &Path) -> anyhow::Result<()> {
     };
     cargo("format", &["fmt", "--all", "--check"], None)?;
     cargo("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], None)?;
+    let machines = ["clippy", "--workspace", "--test", "vm", "--", "-D", "warnings"];
+    cargo("lints of the tests in machines", &machines, None)?;
     cargo("documentation", &["doc", "--workspace", "--no-deps"], Some(("RUSTDOCFLAGS", "-D warnings")))?;
     let phase = phases.start("licences and advisories");
     if Cmd::new("cargo").args(["deny", "--version"]).timeout(std::time::Duration::from_secs(60)).run().is_ok()

@@ -42,8 +42,8 @@ pub(crate) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
     let tools = std::thread::scope(|scope| {
         let tools = scope.spawn(|| tools::ensure(&cache, &Phases::new(printer, 1)));
         // One profile for everything: tests write and boot real images, and demo and tests share what is compiled.
+        // The program itself, too, which builds the images: its own tests run it.
         let compiled = cargo(root, &["test", "--release", "--workspace", "--no-run"])
-            .and_then(|()| cargo(root, &["build", "--release", "--package", "kldload"]))
             .context("cannot compile the tests");
         let tools = tools.join().map_err(|_| anyhow!("preparing the tools panicked"))??;
         compiled.map(|()| tools)
@@ -52,6 +52,7 @@ pub(crate) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
         inherit(Cmd::new("cargo").cwd(root).args(words))
             .env("KLD_TOOLS_ROOT", &tools.root)
             .env("KLD_ZDB", &tools.zdb)
+            .env("KLD_OTHER_ZDB", &tools.other_zdb)
             .run_attached()
     };
     let mut fast = vec!["test", "--release", "--workspace", "--"];
@@ -69,7 +70,7 @@ pub(crate) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
     }
     if with_vm {
         // Two at a time: an emulated machine waits often, and needs 1.5 GiB.
-        let vm = ["--package", "kldload", "--features", "vm", "--test", "vm", "--", "--test-threads=2"];
+        let vm = ["--workspace", "--test", "vm", "--", "--test-threads=2"];
         check(&[&["test", "--release"], &vm[..]].concat()).context("tests in virtual machines failed")?;
     }
     Ok(())

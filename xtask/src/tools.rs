@@ -6,9 +6,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use kld_build::cache::{Cache, KeyBuilder};
+use kld_build::cache::{Cache, Key, KeyBuilder};
 use kld_host::{Cmd, Line, atomic_write};
-use kld_ui::Phases;
+use kld_ui::{Phase, Phases};
 
 const PACKAGES: &[&str] = &[
     "zfsutils-linux",
@@ -31,6 +31,9 @@ const PACKAGES: &[&str] = &[
     "podman",
 ];
 
+/// OpenZFS as other releases of Debian have it, and the suites: a pool must mean the same to each.
+const OTHER_ZFS: [(&str, &str); 2] = [("2.1", "bookworm"), ("2.4", "sid")];
+
 /// Where the tools are.
 #[derive(Debug)]
 pub(crate) struct Tools {
@@ -38,49 +41,68 @@ pub(crate) struct Tools {
     pub(crate) root: PathBuf,
     /// An executable that behaves like `zdb`.
     pub(crate) zdb: PathBuf,
+    /// The same of other releases: `2.1=/path/to/zdb`, separated by commas.
+    pub(crate) other_zdb: String,
 }
 
-/// Makes the tree, or finds it.
+/// Makes the trees, or finds them.
 pub(crate) fn ensure(cache: &Cache, phases: &Phases) -> anyhow::Result<Tools> {
     let phase = phases.start("prepare the tools that tests check with");
     let key = KeyBuilder::new("tools", 1).parts(PACKAGES.iter()).finish();
-    let found = cache.get("tools", &key);
-    let cached = found.is_some();
-    let entry = match found {
-        Some(entry) => entry,
-        None => cache.ensure("tools", &key, |out| {
-            Cmd::new("mmdebstrap")
-                .args(["--variant=minbase", "--format=directory", "--components=main,contrib"])
-                .arg("--aptopt=APT::Install-Recommends \"false\"")
-                .args(["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"])
-                .arg(format!("--include={}", PACKAGES.join(",")))
-                .arg("trixie")
-                .arg(out.join("tree"))
-                .stream(|line| {
-                    if let Line::Stderr(text) = line
-                        && let Some(text) = text.strip_prefix("I: ")
-                    {
-                        phase.message(text);
-                    }
-                })
-        })?,
-    };
-    let root = entry.join("tree");
-    let zdb = entry.join("zdb");
-    atomic_write(&zdb, zdb_wrapper(&root).as_bytes(), 0o755).context("cannot write the zdb wrapper")?;
-    if cached {
-        phase.finish_with("from the cache")
-    } else {
-        phase.finish()
+    let entry = tree(cache, &key, &phase, |cmd| {
+        cmd.args(["--variant=minbase", &format!("--include={}", PACKAGES.join(","))]).arg("trixie")
+    })?;
+    let zdb = install_zdb(&entry)?;
+    let mut others = Vec::new();
+    for (release, suite) in OTHER_ZFS {
+        let key = KeyBuilder::new("zdb", 1).part(suite).finish();
+        // Nothing of it runs but zdb: unpacked is enough, and a mirror that lags behind as good as another.
+        let entry = tree(cache, &key, &phase, |cmd| {
+            cmd.args(["--variant=extract", "--include=zfsutils-linux"])
+                .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
+                .arg(suite)
+        })?;
+        others.push(format!("{release}={}", install_zdb(&entry)?.display()));
     }
-    Ok(Tools { root, zdb })
+    phase.finish();
+    Ok(Tools { root: entry.join("tree"), zdb, other_zdb: others.join(",") })
 }
 
-/// `zdb` of the tree with the tree's own libraries: it sees the host's files, so images need not be copied in.
-fn zdb_wrapper(root: &Path) -> String {
-    let root = root.display();
-    format!(
-        "#!/bin/sh\nlib={root}/usr/lib/x86_64-linux-gnu\n\
-         exec \"$lib/ld-linux-x86-64.so.2\" --library-path \"$lib\" {root}/usr/sbin/zdb \"$@\"\n"
-    )
+/// A cache entry with a Debian tree in it; `what` adds what to install, and the suite.
+fn tree(cache: &Cache, key: &Key, phase: &Phase, what: impl Fn(Cmd) -> Cmd) -> anyhow::Result<PathBuf> {
+    if let Some(found) = cache.get("tools", key) {
+        return Ok(found);
+    }
+    let made = cache.ensure("tools", key, |out| {
+        let cmd = Cmd::new("mmdebstrap")
+            .args(["--format=directory", "--components=main,contrib"])
+            .arg("--aptopt=APT::Install-Recommends \"false\"")
+            .args(["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"]);
+        what(cmd).arg(out.join("tree")).stream(|line| {
+            if let Line::Stderr(text) = line
+                && let Some(text) = text.strip_prefix("I: ")
+            {
+                phase.message(text);
+            }
+        })
+    })?;
+    Ok(made)
+}
+
+/// Writes an executable that runs `zdb` of a tree with the tree's own libraries: it sees the host's files, so images
+/// need not be copied in.
+fn install_zdb(entry: &Path) -> anyhow::Result<PathBuf> {
+    let root = entry.join("tree");
+    // Since Debian 13 everything lies below /usr, also without the links that base-files makes.
+    let merged = root.join("usr");
+    let system = if merged.join("sbin/zdb").exists() { &merged } else { &root };
+    let script = format!(
+        "#!/bin/sh\nlib={root}/usr/lib/x86_64-linux-gnu:{root}/lib/x86_64-linux-gnu\n\
+         exec {system}/lib64/ld-linux-x86-64.so.2 --library-path \"$lib\" {system}/sbin/zdb \"$@\"\n",
+        root = root.display(),
+        system = system.display()
+    );
+    let zdb = entry.join("zdb");
+    atomic_write(&zdb, script.as_bytes(), 0o755).context("cannot write the zdb wrapper")?;
+    Ok(zdb)
 }

@@ -245,7 +245,37 @@ fn dataset_of(name: &str) -> &str {
     name.split('@').next().unwrap_or_default()
 }
 
+/// Writes all but the first bytes.
+struct Skip<'w> {
+    left: u64,
+    out: &'w mut dyn Write,
+}
+
+impl Write for Skip<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let skipped = self.left.min(bytes.len() as u64);
+        self.left -= skipped;
+        self.out.write_all(&bytes[skipped as usize..])?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 impl Stream<'_> {
+    /// Writes the stream from byte `offset` on, for whoever has what comes before it; gives the length of the whole stream.
+    ///
+    /// All of it is made again, as every record has the checksum of those before it.
+    pub fn write_from(&self, offset: u64, out: &mut dyn Write) -> Result<u64, SendError> {
+        let len = self.write_to(&mut Skip { left: offset, out })?;
+        if offset > len {
+            return Err(SendError::PastTheEnd { offset, len, name: self.to.name.clone() });
+        }
+        Ok(len)
+    }
+
     /// Writes the stream; gives its length in bytes. The same pool gives the same bytes every time.
     pub fn write_to(&self, out: &mut dyn Write) -> Result<u64, SendError> {
         /// Records are small: they are gathered before they are written.

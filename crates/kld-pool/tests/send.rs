@@ -566,6 +566,23 @@ fn number(image: &Image, snapshot: &str) -> String {
 }
 
 #[test]
+fn a_stream_goes_on_at_any_byte() {
+    let image = one_file(&[Random(145).bytes(1_000_000)]);
+    let file = open(&image);
+    let pool = Pool::open(&[&file]).unwrap();
+    let whole = sent(&pool, "fz/root@s0", None, PLAIN);
+    let stream = pool.send("fz/root@s0", None, PLAIN).unwrap();
+    for at in [0, 1, 311, 312, 300_001, whole.len() - 1, whole.len()] {
+        let mut rest = Vec::new();
+        assert_eq!(stream.write_from(at as u64, &mut rest).unwrap(), whole.len() as u64);
+        assert!(rest == whole[at..], "{at}");
+    }
+    let error = stream.write_from(whole.len() as u64 + 1, &mut Vec::new()).unwrap_err().to_string();
+    let len = whole.len();
+    assert_eq!(error, format!("cannot go on at byte {}: the stream of `fz/root@s0` has {len}", len + 1));
+}
+
+#[test]
 fn zdb_sends_the_same_bytes() {
     let random = &mut Random(143);
     let trees = [random_tree(random, 150), random_tree(random, 150)];

@@ -5,7 +5,7 @@ mod support;
 use std::fs::File;
 
 use kld_pool::tree::{Data, Kind, Meta, Timestamp, Tree};
-use kld_pool::{WriteError, write_pool};
+use kld_pool::{WriteAt, WriteError, write_pool};
 use support::{Random, dataset, pool, random_tree, write};
 
 #[test]
@@ -119,4 +119,28 @@ fn only_what_holds_something_is_written() {
     let file = File::open(image.dir.path().join("pool.img")).unwrap();
     assert!(file.metadata().unwrap().blocks() * 512 < 8 << 20);
     assert_eq!(file.metadata().unwrap().len(), 1024 << 20);
+}
+
+/// An output of somebody else's making.
+struct Panics;
+
+impl WriteAt for Panics {
+    fn write_all_at(&self, _: &[u8], _: u64) -> std::io::Result<()> {
+        panic!("as asked")
+    }
+
+    fn sync(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+#[should_panic(expected = "a thread that writes content panicked")]
+fn a_panic_in_a_thread_ends_it_all() {
+    let mut tree = Tree::new();
+    let content = Random(4).bytes(3 << 20);
+    tree.insert("f", Meta::root(0o644, Timestamp::default()), Kind::File(Data::bytes(content))).unwrap();
+    let mut spec = pool(64);
+    spec.datasets = vec![dataset("fz/root", &[], Some(tree))];
+    drop(write_pool(&spec, &[&Panics], &()));
 }

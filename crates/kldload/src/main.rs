@@ -98,9 +98,20 @@ mod tests {
     #[test]
     fn every_option_is_described_and_every_name_expands() {
         use clap::CommandFactory as _;
-        Args::command().debug_assert();
+        let command = Args::command();
+        examples_fit(&command);
+        command.debug_assert();
         let args = expand_name(vec!["/usr/bin/kst".into(), "--json".into()]);
         assert_eq!(args, ["kldload", "status", "--json"]);
         assert_eq!(expand_name(vec!["kldload".into(), "check".into()]), ["kldload", "check"]);
+    }
+
+    /// A line that is folded on a terminal of 100 columns cannot be copied into a shell.
+    fn examples_fit(command: &clap::Command) {
+        let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        for line in examples.lines() {
+            assert!(line.chars().count() <= 100, "{}: {line}", command.get_name());
+        }
+        command.get_subcommands().for_each(examples_fit);
     }
 }

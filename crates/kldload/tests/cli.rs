@@ -163,6 +163,7 @@ fn a_pool_is_read_without_the_module() {
         (&["pool", "cat", &disk, "tank/home", "/today"], "is a link to `etc/motd`"),
         (&["pool", "send", &disk, "tank/home"], "only `DATASET@SNAPSHOT` can be sent"),
         (&["pool", "send", &disk, "-t", "1-2-3-44"], "the token's checksum is wrong"),
+        (&["pool", "send", "--offset", "1G", &disk, "tank/home@first"], "cannot go on at byte 1073741824"),
         (&["pool", "info", RECIPE], "no pool is on"),
         (&["pool", "info", "/nope"], "cannot open `/nope`"),
     ] {

@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 
 use super::bytes::text;
-use super::dataset::DatasetKind;
+use super::dataset::{Dataset, DatasetKind};
 use super::error::ReadError;
 use super::node::{Node, NodeKind};
 use super::nvlist::{NvList, Value};
@@ -57,7 +57,10 @@ pub struct WalkEntry {
 impl<'a> Pool<'a> {
     /// Opens the file system or snapshot `name`, such as `rpool/ROOT/debian@install`.
     pub fn filesystem(&self, name: &str) -> Result<Filesystem<'a>, ReadError> {
-        let dataset = self.dataset(name)?;
+        self.filesystem_of(self.dataset(name)?)
+    }
+
+    pub(crate) fn filesystem_of(&self, dataset: Dataset) -> Result<Filesystem<'a>, ReadError> {
         if dataset.encrypted {
             return Err(ReadError::Encrypted { dataset: dataset.name });
         }

@@ -55,6 +55,16 @@ pub enum SendError {
     /// The pool cannot be read.
     #[error("cannot read what is to be sent")]
     Read(#[from] ReadError),
+    /// There is nothing to go on with.
+    #[error("cannot go on at byte {offset}: the stream of `{name}` has {len}")]
+    PastTheEnd {
+        /// Where to go on.
+        offset: u64,
+        /// The length of the stream in bytes.
+        len: u64,
+        /// The snapshot.
+        name: String,
+    },
     /// A thread that reads ended early.
     #[error("a thread that reads ended early")]
     Interrupted,

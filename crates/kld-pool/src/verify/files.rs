@@ -20,7 +20,7 @@ pub(super) fn check(pool: &Pool, report: &mut Report) {
             continue;
         }
         let place = Place::dataset(&dataset.name);
-        if let Some(filesystem) = report.take(place, pool.filesystem(&dataset.name)) {
+        if let Some(filesystem) = report.take(place, pool.filesystem_of(dataset)) {
             check_filesystem(&filesystem, report);
         }
     }

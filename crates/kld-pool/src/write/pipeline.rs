@@ -148,6 +148,7 @@ pub(crate) fn write_content(
                     free.push(output?);
                     under_way -= 1;
                 }
+                Done::Died => panic!("a thread that writes content panicked"),
             }
             while let Some((parts, encoded)) = waiting.remove(&next) {
                 let Encoded { blocks, output } = encoded?;

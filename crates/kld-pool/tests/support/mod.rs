@@ -1,7 +1,7 @@
 //! Random trees, and pools of them.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-mod zdb;
+pub(crate) mod zdb;
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -19,18 +19,23 @@ const NOTHING_LOST: &str = "No leaks (block sum matches space maps exactly)";
 
 impl Image {
     pub(crate) fn zdb(&self, args: &[&str]) -> Output {
-        self.command(LIMIT, args).output().unwrap()
+        self.command(&find_zdb(), LIMIT, args).output().unwrap()
     }
 
     /// zdb reads every block, finds no error and no leak, and agrees with the features' reference counts.
     pub(crate) fn check(&self) {
-        let text = self.report(LIMIT);
-        assert!(is_good(&text) && text.contains("feature refcount"), "{text}");
+        self.check_with(&find_zdb());
+    }
+
+    /// The same by the `zdb` of another release.
+    pub(crate) fn check_with(&self, zdb: &Path) {
+        let text = self.report(zdb, LIMIT);
+        assert!(is_good(&text) && text.contains("feature refcount"), "{}: {text}", zdb.display());
     }
 
     /// Whether zdb, given `seconds`, reads every block and finds nothing lost. Of damage it may never come back.
     pub(crate) fn zdb_is_content(&self, seconds: u32) -> bool {
-        is_good(&self.report(seconds))
+        is_good(&self.report(&find_zdb(), seconds))
     }
 
     /// The content of a file of the pool, read by zdb.
@@ -48,14 +53,14 @@ impl Image {
     ///
     /// After that it waits, busily, until what it prefetched is six seconds old and may leave its cache. On a
     /// terminal it speaks line by line, so that we need not wait with it.
-    fn report(&self, seconds: u32) -> String {
+    fn report(&self, zdb: &Path, seconds: u32) -> String {
         let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&controller).unwrap();
         unlockpt(&controller).unwrap();
         let name = ptsname(&controller, Vec::new()).unwrap().into_string().unwrap();
         let terminal = File::options().read(true).write(true).open(name).unwrap();
         let mut zdb = self
-            .command(seconds, &["-bccd", "fz"])
+            .command(zdb, seconds, &["-bccd", "fz"])
             .stdin(Stdio::null())
             .stdout(terminal.try_clone().unwrap())
             .stderr(terminal)
@@ -83,10 +88,10 @@ impl Image {
         clippy::disallowed_methods,
         reason = "a test asks a foreign program, nothing on the host is changed"
     )]
-    fn command(&self, seconds: u32, args: &[&str]) -> Command {
+    fn command(&self, zdb: &Path, seconds: u32, args: &[&str]) -> Command {
         let mut command = Command::new("timeout");
         command.args(["--kill-after=1", &seconds.to_string()]);
-        command.arg(find_zdb()).arg("-e").arg("-p").arg(self.dir.path()).args(args);
+        command.arg(zdb).arg("-e").arg("-p").arg(self.dir.path()).args(args);
         command
     }
 }
@@ -94,6 +99,14 @@ impl Image {
 fn is_good(text: &str) -> bool {
     text.contains(NOTHING_LOST)
         && ["Error counts", "Got error", "mismatch", "leaked space"].iter().all(|sign| !text.contains(sign))
+}
+
+/// The `zdb` of other releases, and what these are.
+pub(crate) fn other_releases() -> Vec<(String, PathBuf)> {
+    let named =
+        std::env::var("KLD_OTHER_ZDB").expect("no zdb of other releases: run it through cargo xtask test");
+    let each = named.split(',').map(|named| named.split_once('=').expect("RELEASE=PATH"));
+    each.map(|(release, path)| (release.to_owned(), PathBuf::from(path))).collect()
 }
 
 fn find_zdb() -> PathBuf {

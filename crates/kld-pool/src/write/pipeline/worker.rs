@@ -27,6 +27,8 @@ pub(super) enum Done {
     },
     /// The memory can be used again.
     Written(Result<Output, WriteError>),
+    /// The thread panicked: in an output or a source of the caller's, or by a fault of ours.
+    Died,
 }
 
 /// Blocks that follow one another both in the output of a task and on the vdev.
@@ -103,6 +105,17 @@ impl Drop for CloseOnDrop<'_> {
     }
 }
 
+/// Says so when the thread dies: the caller's would wait for what it had in hand.
+struct LastWord<'a>(&'a mpsc::Sender<Done>);
+
+impl Drop for LastWord<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            drop(self.0.send(Done::Died));
+        }
+    }
+}
+
 /// One thread: works until the queue is closed.
 pub(super) fn work(
     jobs: &[Job],
@@ -111,6 +124,7 @@ pub(super) fn work(
     queue: &Queue,
     done: &mpsc::Sender<Done>,
 ) {
+    let _last_word = LastWord(done);
     let mut encoder = None;
     let mut reader = Reader::default();
     let mut input = Vec::new();

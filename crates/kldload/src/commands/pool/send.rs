@@ -1,7 +1,7 @@
 //! `kldload pool send`.
 
 use std::io::{self, IsTerminal as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use kld_host::AtomicFile;
@@ -16,7 +16,7 @@ use super::image::Image;
 /// The stream goes to standard output. The letters are those of `zfs send`, and so are the bytes.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  kldload pool send webapp.img rpool/ROOT/debian@install | zfs receive tank/webapp\n  kldload pool send -cLe -i @sunday /dev/sdb tank/home@monday | ssh backup zfs receive -s tank/home\n  kldload pool send -t \"$(ssh backup zfs get -H -o value receive_resume_token tank/home)\" /dev/sdb | ssh backup zfs receive -s tank/home\n  kldload pool send --output home.zstream tank.img tank/home@first"
+    after_help = "Examples:\n  kldload pool send webapp.img rpool/ROOT/debian@install | zfs receive tank/webapp\n  kldload pool send -cLe -i @sunday /dev/sdb tank/home@monday |\n    ssh backup zfs receive -s tank/home\n  token=$(ssh backup zfs get -H -o value receive_resume_token tank/home)\n  kldload pool send -t \"$token\" /dev/sdb | ssh backup zfs receive -s tank/home\n  kldload pool send --output home.zstream tank.img tank/home@first\n  kldload pool send --offset \"$(stat -c %s part)\" tank.img tank/home@first >> part"
 )]
 pub(crate) struct Args {
     /// File or device; sides of a mirror are separated by commas
@@ -39,8 +39,11 @@ pub(crate) struct Args {
     /// Go on where a receiver was interrupted, as its property receive_resume_token says
     #[arg(long, short, conflicts_with_all = ["snapshot", "from", "compressed", "large_block", "embed"])]
     token: Option<String>,
+    /// Leave out the first bytes, which were taken before: the same pool gives the same stream
+    #[arg(long, value_name = "SIZE", default_value = "0", hide_default_value = true)]
+    offset: ByteSize,
     /// Write the stream to a file, which appears whole or not at all
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "offset")]
     output: Option<PathBuf>,
 }
 
@@ -61,14 +64,14 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
                 pool.send(to, args.from.as_deref().map(|from| full_name(from, to)).as_deref(), options)?
             }
         };
-        write(printer, &stream, args.output.as_deref())
+        write(printer, &stream, args)
     })
 }
 
-fn write(printer: &Printer, stream: &Stream<'_>, output: Option<&Path>) -> anyhow::Result<ExitStatus> {
+fn write(printer: &Printer, stream: &Stream<'_>, args: &Args) -> anyhow::Result<ExitStatus> {
     let cannot_send = || format!("cannot send `{}`", stream.name());
-    let Some(path) = output else {
-        return match stream.write_to(&mut io::stdout().lock()) {
+    let Some(path) = &args.output else {
+        return match stream.write_from(args.offset.0, &mut io::stdout().lock()) {
             Ok(_) => Ok(ExitStatus::Done),
             // Half a stream is a failure, unlike half a list.
             Err(SendError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -123,6 +126,7 @@ pub(crate) fn hint(error: &SendError) -> Option<String> {
         SendError::NotEarlier { .. } => format!("leave `-i` out to send all of it; {LIST}"),
         SendError::NoSuchGuid { .. } => "give the image that the stream began with".to_owned(),
         SendError::LargeTables { .. } => "add `-L`".to_owned(),
+        SendError::PastTheEnd { .. } => "what was taken is not of this stream".to_owned(),
         SendError::Read(ReadError::Encrypted { .. }) => {
             "import the pool and send it as it is: `zfs send --raw`".to_owned()
         }

@@ -79,12 +79,18 @@ pub(crate) struct Args {
 }
 
 const HELP: &str = "Examples:
-  kldload pool write --name tank --size 20G --output tank.img --dataset home=/home,compression=zstd-3
-  kldload pool write --name tank --output /dev/sdb,/dev/sdc --vdev mirror --dataset data=/srv/data,recordsize=1M --snapshot first
-  kldload pool write --name rpool --size 8G --output root.img --dataset ROOT/debian=debian.tar.zst,mountpoint=/,canmount=noauto --bootfs ROOT/debian
-  kldload pool write --name tank --size 20G --output tank.img --dataset home=/home,@monday=/backup/mon,@tuesday=/backup/tue
-  kldload pool write --name tank --size 20G --output tank.img --dataset vm/web=web.raw,volblocksize=16k,volsize=10G
-  kldload pool write --name tank --size 20G --output tank.img --dataset a=/srv/a,@one --dataset b,origin=a@one
+  kldload pool write --name tank --size 20G --output tank.img \\
+    --dataset home=/home,compression=zstd-3
+  kldload pool write --name tank --output /dev/sdb,/dev/sdc --vdev mirror \\
+    --dataset data=/srv/data,recordsize=1M --snapshot first
+  kldload pool write --name rpool --size 8G --output root.img --bootfs ROOT/debian \\
+    --dataset ROOT/debian=debian.tar.zst,mountpoint=/,canmount=noauto
+  kldload pool write --name tank --size 20G --output tank.img \\
+    --dataset home=/home,@monday=/backup/mon,@tuesday=/backup/tue
+  kldload pool write --name tank --size 20G --output tank.img \\
+    --dataset vm/web=web.raw,volblocksize=16k,volsize=10G
+  kldload pool write --name tank --size 20G --output tank.img \\
+    --dataset a=/srv/a,@one --dataset b,origin=a@one
   kldload pool write --spec tank.yaml --output tank.img
 
 tank.yaml (paths are relative to it):
