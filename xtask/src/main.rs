@@ -3,6 +3,7 @@
 mod bench;
 mod checks;
 mod demo;
+mod fuzz;
 mod generate;
 mod setup;
 mod test;
@@ -31,6 +32,8 @@ enum Verb {
     Ci,
     /// Measure side by side with other tools
     Bench(bench::Args),
+    /// Give the parsers bytes that nobody would write
+    Fuzz(fuzz::Args),
     /// Check the rules of the workspace that no other tool checks
     Tidy,
     /// Write the generated files again: reference, schema
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::run(&printer, &root, &args),
         Verb::Ci => checks::ci(&printer, &root),
         Verb::Bench(args) => bench::run(&printer, &root, &args),
+        Verb::Fuzz(args) => fuzz::run(&printer, &root, &args),
         Verb::Tidy => checks::tidy(&printer, &root),
         Verb::Gen { check } => generate::run(&printer, &root, check),
         Verb::Setup { dry_run } => setup::run(&printer, dry_run),

@@ -5,14 +5,12 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kld_host::Cmd;
-use kld_pool::read::Pool;
 use kld_pool::tree::Tree;
-use kld_pool::verify::verify;
 use kld_pool::{BookmarkSpec, DatasetSpec, PoolSpec, SnapshotSpec, write_pool};
 use kld_vm::{Disk, DiskFormat};
 
 use crate::fixture::{BOOT, core_image, fresh, machine};
+use crate::kernel::{Shell, assert_whole, sums_here};
 
 const SIZE: u64 = 512 << 20;
 /// What the first boot environment held when it was installed and later, and what the second one made of the former.
@@ -69,43 +67,22 @@ fn write_image(dir: &Path) -> PathBuf {
     path
 }
 
-fn assert_whole(path: &Path) {
-    let disk = File::open(path).expect("it is there");
-    let report = verify(&Pool::open(&[&disk]).expect("it opens"), &());
-    assert!(report.is_clean() && report.not_checked.is_empty(), "{report:#?}");
-}
-
-/// `sha256sum` of every file, in the order of their names.
-const SUMS: &str = "find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum";
-
 #[test]
 fn the_kernel_promotes_and_destroys_boot_environments_of_an_image() {
     let dir = fresh("clones");
     let path = write_image(&dir);
-    assert_whole(&path);
+    assert_whole(std::slice::from_ref(&path));
     let vm = machine(core_image(), 4).disk(Disk::new(&path, DiskFormat::Raw).volatile());
     let guest = vm.start().expect("QEMU starts");
     guest.wait_control(BOOT, |_| ()).expect("it boots");
-    let run = |script: &str| {
-        let output = guest.run_for(&format!("set -e; {script}"), BOOT).expect("it answers");
-        assert!(output.is_ok(), "{script}: {}", output.error_text());
-        output.text()
-    };
-    let fails = |script: &str| {
-        let output = guest.run_for(script, BOOT).expect("it answers");
-        assert!(!output.is_ok(), "{script} works");
-        output.error_text()
-    };
-    let here = |state: &str| {
-        let sums = Cmd::new("sh").args(["-c", SUMS]).cwd(dir.join(state)).stdout_string();
-        sums.expect("coreutils").trim().to_owned()
-    };
+    let shell = Shell(&guest);
+    let run = |script: &str| shell.run(script);
+    let here = |state: &str| sums_here(&dir.join(state));
     let there = |dataset: &str| {
-        run(&format!("mkdir -p /mnt/t; mount -t zfs {dataset} /mnt/t; (cd /mnt/t && {SUMS}); umount /mnt/t"))
-    };
-    let scrubbed = || {
-        let status = run("zpool scrub -w tank; zpool status tank");
-        assert!(status.contains("with 0 errors") && status.contains("No known data errors"), "{status}");
+        run(&format!("mkdir -p /mnt/t; mount -t zfs {dataset} /mnt/t"));
+        let sums = shell.sums("/mnt/t");
+        run("umount /mnt/t");
+        sums
     };
 
     run("zpool import tank");
@@ -132,11 +109,11 @@ fn the_kernel_promotes_and_destroys_boot_environments_of_an_image() {
     ] {
         assert_eq!(there(dataset), here(state), "{dataset}");
     }
-    scrubbed();
+    shell.scrub("tank");
 
     // A held snapshot stays; what changed since the bookmark can be sent once it is gone.
     assert!(run("zfs holds -H tank/ROOT/old@install").contains("factory"));
-    let held = fails("zfs destroy tank/ROOT/new@updated");
+    let held = shell.fails("zfs destroy tank/ROOT/new@updated");
     assert!(held.contains("busy") || held.contains("held"), "{held}");
     run("zfs send tank/ROOT/old@install | zfs receive -u tank/copy; \
          zfs send -i '#mark' tank/ROOT/old@later | zfs receive -u tank/copy");
@@ -152,13 +129,13 @@ fn the_kernel_promotes_and_destroys_boot_environments_of_an_image() {
     run("zfs promote tank/ROOT/new");
     assert_eq!(run("zfs get -H -o value origin tank/ROOT/old"), "tank/ROOT/new@install");
     run("zfs promote tank/ROOT/spare");
-    scrubbed();
+    shell.scrub("tank");
     run("zfs destroy -r tank/ROOT/old; zfs release factory tank/ROOT/new@install");
     run("zfs snapshot -r tank@after; zfs rollback tank/ROOT/new@after; zfs destroy -r tank@after");
     assert_eq!(there("tank/ROOT/new@updated"), here("updated"));
     assert_eq!(there("tank/ROOT/spare"), here("later"));
-    scrubbed();
+    shell.scrub("tank");
     run("zpool sync tank; zpool export tank");
     guest.shutdown(Duration::from_secs(300)).expect("it ends");
-    assert_whole(&path);
+    assert_whole(std::slice::from_ref(&path));
 }

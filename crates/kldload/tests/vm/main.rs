@@ -10,6 +10,7 @@ mod container;
 mod core;
 mod first_boot;
 mod fixture;
+mod kernel;
 mod mesh;
 mod pools;
 mod readme;

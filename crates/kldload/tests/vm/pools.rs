@@ -9,10 +9,11 @@ use kld_host::Cmd;
 use kld_pool::read::Pool;
 use kld_pool::tree::{Data, Tree};
 use kld_pool::verify::verify;
-use kld_pool::{Content, DatasetSpec, PoolSpec, ReadAt, SnapshotSpec, Volume, write_pool};
-use kld_vm::{Disk, DiskFormat, Guest};
+use kld_pool::{Content, DatasetSpec, PoolSpec, SnapshotSpec, Volume, write_pool};
+use kld_vm::{Disk, DiskFormat};
 
 use crate::fixture::{BOOT, core_image, fresh, machine};
+use crate::kernel::{Shell, assert_whole, sums_here};
 
 const SIZE: u64 = 512 << 20;
 /// States of one dataset, oldest first; the last is its head.
@@ -105,29 +106,13 @@ fn write_mirror(dir: &Path) -> [PathBuf; 2] {
     paths
 }
 
-/// `sha256sum` of every file, in the order of their names.
-const SUMS: &str =
-    "find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum; find . -type d | LC_ALL=C sort";
-
-pub(crate) fn sums_here(dir: &Path) -> String {
-    Cmd::new("sh").args(["-c", SUMS]).cwd(dir).stdout_string().expect("coreutils").trim().to_owned()
-}
-
-pub(crate) fn sums_there(guest: &Guest, dir: &str) -> String {
-    let output = guest.run_for(&format!("cd {dir} && {{ {SUMS}; }}"), BOOT).expect("it answers");
-    assert!(output.is_ok(), "{dir}: {}", output.error_text());
-    output.text()
-}
-
-/// What the kernel and we think of the images.
-fn assert_whole(paths: &[PathBuf; 2]) {
-    let disks = paths.each_ref().map(|path| File::open(path).expect("it is there"));
-    let both: [&dyn ReadAt; 2] = [&disks[0], &disks[1]];
-    // Also with one of them missing.
-    for devices in [&both[..], &both[..1], &both[1..]] {
-        let report = verify(&Pool::open(devices).expect("it opens"), &());
-        let unseen = usize::from(devices.len() == 1);
-        assert!(report.is_clean() && report.not_checked.len() == unseen, "{report:#?}");
+/// Whole, also with one side missing.
+fn assert_whole_mirror(paths: &[PathBuf; 2]) {
+    assert_whole(paths);
+    for side in paths {
+        let disk = File::open(side).expect("it is there");
+        let report = verify(&Pool::open(&[&disk]).expect("it opens"), &());
+        assert!(report.is_clean() && report.not_checked.len() == 1, "{report:#?}");
     }
 }
 
@@ -135,33 +120,23 @@ fn assert_whole(paths: &[PathBuf; 2]) {
 fn the_kernel_takes_every_kind_of_pool_and_gives_it_back_whole() {
     let dir = fresh("pools");
     let paths = write_mirror(&dir);
-    assert_whole(&paths);
+    assert_whole_mirror(&paths);
     let vm = paths
         .iter()
         .fold(machine(core_image(), 3), |vm, path| vm.disk(Disk::new(path, DiskFormat::Raw).volatile()));
     let guest = vm.start().expect("QEMU starts");
     guest.wait_control(BOOT, |_| ()).expect("it boots");
-    let run = |script: &str| {
-        let output = guest.run_for(&format!("set -e; {script}"), BOOT).expect("it answers");
-        assert!(output.is_ok(), "{script}: {}", output.error_text());
-        output.text()
-    };
-    let scrubbed = || {
-        let status = run("zpool scrub -w tank; zpool status tank");
-        assert!(status.contains("with 0 errors") && status.contains("No known data errors"), "{status}");
-    };
+    let shell = Shell(&guest);
+    let run = |script: &str| shell.run(script);
 
     run("zpool import tank");
     assert_eq!(run("zpool status -x tank"), "pool 'tank' is healthy");
     for state in STATES {
-        assert_eq!(
-            sums_there(&guest, &format!("/tank/versions/.zfs/snapshot/{state}")),
-            sums_here(&dir.join(state))
-        );
+        assert_eq!(shell.sums(&format!("/tank/versions/.zfs/snapshot/{state}")), sums_here(&dir.join(state)));
     }
     let one = sums_here(&dir.join("one"));
     for (name, properties) in FORMATS {
-        assert_eq!(sums_there(&guest, &format!("/tank/{name}")), one, "{name}");
+        assert_eq!(shell.sums(&format!("/tank/{name}")), one, "{name}");
         for (property, value) in properties {
             let got = run(&format!("zfs get -H -o value {property} tank/{name}"));
             assert!(got.eq_ignore_ascii_case(value), "{property} of {name}: {got}");
@@ -172,7 +147,7 @@ fn the_kernel_takes_every_kind_of_pool_and_gives_it_back_whole() {
     );
     let stays = Cmd::new("sha256sum").arg(dir.join("one/stays")).stdout_string().expect("coreutils");
     assert_eq!(volume, format!("{}  -\n0", &stays[..64]));
-    scrubbed();
+    shell.scrub("tank");
 
     // What people do with snapshots: compare, send, clone, promote, write, destroy the middle one, go back.
     let diff = run("zfs diff -H tank/versions@one tank/versions@two");
@@ -184,19 +159,16 @@ fn the_kernel_takes_every_kind_of_pool_and_gives_it_back_whole() {
          zfs send -i @one tank/versions@two | zfs receive tank/copy; \
          zfs send -ce -I @two tank/versions@three | zfs receive tank/copy");
     for state in STATES {
-        assert_eq!(
-            sums_there(&guest, &format!("/tank/copy/.zfs/snapshot/{state}")),
-            sums_here(&dir.join(state))
-        );
+        assert_eq!(shell.sums(&format!("/tank/copy/.zfs/snapshot/{state}")), sums_here(&dir.join(state)));
     }
     run("zfs clone tank/versions@two tank/clone; date > /tank/clone/dir/changes; zfs promote tank/clone");
     run("zfs destroy tank/copy@two; cp /tank/versions/stays /tank/versions/new; rm /tank/versions/grows; \
          zfs snapshot -r tank@after; zfs destroy tank/versions@after; zfs rollback tank/versions@three");
-    assert_eq!(sums_there(&guest, "/tank/versions"), sums_here(&dir.join("three")));
+    assert_eq!(shell.sums("/tank/versions"), sums_here(&dir.join("three")));
     run(
         "dd if=/dev/urandom of=/dev/zvol/tank/volume bs=64k count=32 seek=10 conv=notrunc status=none; zfs destroy -r tank/gzip",
     );
-    scrubbed();
+    shell.scrub("tank");
 
     // One disk goes away, comes back empty, and is filled again from the other.
     run(
@@ -206,5 +178,5 @@ fn the_kernel_takes_every_kind_of_pool_and_gives_it_back_whole() {
     assert_eq!(run("zpool status -x tank"), "pool 'tank' is healthy");
     run("zpool export tank");
     guest.shutdown(Duration::from_secs(300)).expect("it ends");
-    assert_whole(&paths);
+    assert_whole_mirror(&paths);
 }

@@ -13,11 +13,12 @@ use kld_pool::send::SendOptions;
 use kld_pool::tree::{Data, Tree};
 use kld_pool::verify::verify;
 use kld_pool::{Content, DatasetSpec, PoolSpec, Region, SnapshotSpec, Volume, write_pool};
-use kld_vm::{Disk, DiskFormat, Guest};
+use kld_vm::{Disk, DiskFormat};
 use sha2::{Digest as _, Sha256};
 
 use crate::fixture::{BOOT, core_image, fresh, kldload, machine};
-use crate::pools::{STATES, make_states, sums_here, sums_there};
+use crate::kernel::{Shell, sums_here};
+use crate::pools::{STATES, make_states};
 
 const SIZE: u64 = 512 << 20;
 /// What the disk of streams has room for besides them: one more stream, written while the machine runs.
@@ -186,24 +187,6 @@ fn assert_same(ours: &Filesystem, theirs: &Filesystem) {
     assert!(others.next().is_none(), "as many names");
 }
 
-/// Runs scripts that must succeed.
-struct Shell<'g>(&'g Guest);
-
-impl Shell<'_> {
-    fn run(&self, script: &str) -> String {
-        let output = self.0.run_for(&format!("set -e -o pipefail; {script}"), BOOT).expect("it answers");
-        assert!(output.is_ok(), "{script}: {}", output.error_text());
-        output.text()
-    }
-
-    /// The other way round: what it says when it fails.
-    fn fails(&self, script: &str) -> String {
-        let output = self.0.run_for(&format!("set -o pipefail; {script}"), BOOT).expect("it answers");
-        assert!(!output.is_ok(), "{script}: {}", output.text());
-        output.error_text()
-    }
-}
-
 /// The kernel's `send` makes the same bytes; when it does not, the first records that differ are shown.
 fn assert_same_stream(shell: &Shell<'_>, send: &str, ours: &str, bytes: &[u8]) {
     if shell.run(&format!("{send} | sha256sum"))[..64] == sha256(bytes) {
@@ -228,7 +211,7 @@ fn streams_are_the_kernels(shell: &Shell<'_>, dir: &Path, streams: &[Sent]) {
     for (dataset, ..) in FORMATS {
         shell.run(&format!("zfs mount scratch/{dataset}"));
         for state in STATES {
-            let there = sums_there(shell.0, &format!("/scratch/{dataset}/.zfs/snapshot/{state}"));
+            let there = shell.sums(&format!("/scratch/{dataset}/.zfs/snapshot/{state}"));
             assert_eq!(there, sums_here(&dir.join(state)), "{dataset}@{state}");
             let guid =
                 format!("zfs get -H -o value guid tank/{dataset}@{state} scratch/{dataset}@{state} | uniq");
@@ -260,8 +243,8 @@ fn a_cut_stream_is_resumed(shell: &Shell<'_>, tank: &Path, stream: &Sent, disk: 
         read(mailbox, rest.len())
     ));
     shell.run("zfs mount scratch/resumed");
-    let there = sums_there(shell.0, "/scratch/resumed");
-    assert_eq!(there, sums_there(shell.0, &format!("/tank/{}/.zfs/snapshot/one", stream.dataset)));
+    let there = shell.sums("/scratch/resumed");
+    assert_eq!(there, shell.sums(&format!("/tank/{}/.zfs/snapshot/one", stream.dataset)));
 }
 
 /// One changed byte, anywhere, and nothing of the stream is kept.
@@ -334,17 +317,13 @@ fn the_kernel_sends_the_same_bytes_and_receives_ours() {
         "date > /scratch/plain/mine; rm /scratch/plain/grows; zfs snapshot scratch/plain@mine; \
          zfs send -i @three scratch/plain@mine | zfs receive -F tank/plain",
     );
-    assert_eq!(
-        sums_there(&guest, "/tank/plain/.zfs/snapshot/mine"),
-        sums_there(&guest, "/scratch/plain/.zfs/snapshot/mine")
-    );
+    assert_eq!(shell.sums("/tank/plain/.zfs/snapshot/mine"), shell.sums("/scratch/plain/.zfs/snapshot/mine"));
     fill_scratch(&shell);
     let sums = FROM_THE_KERNEL.map(|(to, from, letters)| {
         shell.run(&format!("{} | sha256sum", zfs_send(to, from, letters)))[..64].to_owned()
     });
     for pool in ["tank", "scratch"] {
-        let status = shell.run(&format!("zpool scrub -w {pool}; zpool status {pool}"));
-        assert!(status.contains("No known data errors"), "{status}");
+        shell.scrub(pool);
     }
     shell.run("zpool export tank; zpool export scratch");
     guest.shutdown(Duration::from_secs(300)).expect("it ends");

@@ -4,14 +4,12 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kld_host::Cmd;
-use kld_pool::read::Pool;
 use kld_pool::tree::Tree;
-use kld_pool::verify::verify;
-use kld_pool::{DatasetSpec, Parity, PoolSpec, ReadAt, Redundancy, Vdev, WriteAt, write_pool};
+use kld_pool::{DatasetSpec, Parity, PoolSpec, Redundancy, Vdev, WriteAt, write_pool};
 use kld_vm::{Disk, DiskFormat};
 
 use crate::fixture::{BOOT, core_image, fresh, machine};
+use crate::kernel::{Shell, assert_whole, sums_here};
 
 const SIZE: u64 = 256 << 20;
 
@@ -27,19 +25,35 @@ fn make_files(dir: &Path) {
     }
 }
 
-/// Writes a pool whose devices are the disks from `/dev/vdb` on; gives their images.
-fn write_image(dir: &Path, name: &str, vdevs: &[(usize, Redundancy)]) -> Vec<PathBuf> {
-    let mut letters = b'b'..;
+/// A pool on several vdevs, and as many of its devices as may be missing, by their numbers.
+struct Layout {
+    name: &'static str,
+    vdevs: &'static [(usize, Redundancy)],
+    gone: &'static [usize],
+}
+
+const LAYOUTS: [Layout; 4] = [
+    Layout { name: "stripe", vdevs: &[(1, Redundancy::Mirror), (2, Redundancy::Mirror)], gone: &[2] },
+    Layout { name: "z1", vdevs: &[(3, Redundancy::Raidz(Parity::Single))], gone: &[1] },
+    Layout { name: "z2", vdevs: &[(5, Redundancy::Raidz(Parity::Double))], gone: &[0, 4] },
+    Layout { name: "z3", vdevs: &[(6, Redundancy::Raidz(Parity::Triple))], gone: &[0, 2, 3] },
+];
+
+/// The devices of all pools, in the order of the machine's disks.
+fn devices() -> impl Iterator<Item = String> {
+    (b'b'..=b'z').map(|letter| format!("/dev/vd{}", letter as char))
+}
+
+/// Writes a pool on these devices; gives their images.
+fn write_image(dir: &Path, layout: &Layout, devices: &[String]) -> Vec<PathBuf> {
+    let Layout { name, vdevs, .. } = layout;
+    let mut devices_left = devices.iter().cloned();
     let mut spec = PoolSpec::new(name.parse().expect("a name"), SIZE, [19; 32]);
     spec.vdevs = vdevs
         .iter()
         .map(|(devices, redundancy)| Vdev {
             size: SIZE,
-            paths: letters
-                .by_ref()
-                .take(*devices)
-                .map(|letter| format!("/dev/vd{}", letter as char))
-                .collect(),
+            paths: devices_left.by_ref().take(*devices).collect(),
             redundancy: *redundancy,
         })
         .collect();
@@ -54,8 +68,7 @@ fn write_image(dir: &Path, name: &str, vdevs: &[(usize, Redundancy)]) -> Vec<Pat
         dataset.snapshots = vec!["install".into()];
         spec.datasets.push(dataset);
     }
-    let count: usize = vdevs.iter().map(|(devices, _)| devices).sum();
-    let paths: Vec<PathBuf> = (0..count).map(|i| dir.join(format!("{name}-{i}.img"))).collect();
+    let paths: Vec<PathBuf> = (0..devices.len()).map(|i| dir.join(format!("{name}-{i}.img"))).collect();
     let disks: Vec<File> = paths
         .iter()
         .map(|path| {
@@ -69,75 +82,57 @@ fn write_image(dir: &Path, name: &str, vdevs: &[(usize, Redundancy)]) -> Vec<Pat
     paths
 }
 
-fn assert_whole(paths: &[PathBuf]) {
-    let disks: Vec<File> = paths.iter().map(|path| File::open(path).expect("it is there")).collect();
-    let devices: Vec<&dyn ReadAt> = disks.iter().map(|disk| disk as &dyn ReadAt).collect();
-    let report = verify(&Pool::open(&devices).expect("it opens"), &());
-    assert!(report.is_clean() && report.not_checked.is_empty(), "{report:#?}");
-}
-
-/// `sha256sum` of every file, in the order of their names.
-const SUMS: &str = "find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum";
-
-/// Lets the kernel use a pool while `gone`, as many devices as may be missing, are away.
-fn exercise(name: &str, number: u16, vdevs: &[(usize, Redundancy)], gone: &[&str]) {
-    let dir = fresh(&format!("vdevs-{name}"));
-    make_files(&dir.join("files"));
-    let paths = write_image(&dir, name, vdevs);
-    assert_whole(&paths);
-    let vm = paths
-        .iter()
-        .fold(machine(core_image(), number), |vm, path| vm.disk(Disk::new(path, DiskFormat::Raw).volatile()));
-    let guest = vm.start().expect("QEMU starts");
-    guest.wait_control(BOOT, |_| ()).expect("it boots");
-    let run = |script: &str| {
-        let output = guest.run_for(&format!("set -e; {script}"), BOOT).expect("it answers");
-        assert!(output.is_ok(), "{script}: {}", output.error_text());
-        output.text()
-    };
-    let sums = Cmd::new("sh").args(["-c", SUMS]).cwd(dir.join("files")).stdout_string().expect("coreutils");
-    let scrubbed = || {
-        let status = run(&format!("zpool scrub -w {name}; zpool status {name}"));
-        assert!(status.contains("with 0 errors") && status.contains("No known data errors"), "{status}");
-    };
+/// Lets the kernel use a pool while as many devices as may be missing are away.
+fn exercise(shell: &Shell<'_>, name: &str, gone: &str, sums: &str) {
+    let run = |script: &str| shell.run(script);
     let intact = || {
         for dataset in ["plain", "small"] {
-            assert_eq!(run(&format!("cd /{name}/{dataset}/.zfs/snapshot/install && {SUMS}")), sums.trim());
+            assert_eq!(shell.sums(&format!("/{name}/{dataset}/.zfs/snapshot/install")), sums);
         }
     };
+    let healthy = || assert_eq!(run(&format!("zpool status -x {name}")), format!("pool '{name}' is healthy"));
 
     run(&format!("zpool import {name}"));
-    assert_eq!(run(&format!("zpool status -x {name}")), format!("pool '{name}' is healthy"));
+    healthy();
     intact();
-    scrubbed();
-    let gone = gone.join(" ");
-    if !gone.is_empty() {
-        run(&format!("zpool offline {name} {gone}"));
-        run(&format!("zpool export {name}; zpool import {name}"));
-        intact();
-        run(&format!("cp -r /{name}/plain/many /{name}/small/again; zpool sync {name}"));
-        run(&format!("zpool online {name} {gone}; zpool wait -t resilver {name}"));
-    }
+    shell.scrub(name);
+    run(&format!("zpool offline {name} {gone}"));
+    run(&format!("zpool export {name}; zpool import {name}"));
+    intact();
+    run(&format!("cp -r /{name}/plain/many /{name}/small/again; zpool sync {name}"));
+    run(&format!("zpool online {name} {gone}; zpool wait -t resilver {name}"));
     run(&format!(
         "cp -r /{name}/small /{name}/plain/copy; rm /{name}/plain/noise-1; zfs destroy {name}/small@install"
     ));
     run(&format!("zfs snapshot -r {name}@after; zpool sync {name}"));
-    scrubbed();
-    assert_eq!(run(&format!("zpool status -x {name}")), format!("pool '{name}' is healthy"));
+    shell.scrub(name);
+    healthy();
     run(&format!("zpool export {name}"));
+}
+
+#[test]
+fn the_kernel_takes_a_stripe_and_raidz_of_every_parity() {
+    let dir = fresh("vdevs");
+    make_files(&dir.join("files"));
+    let sums = sums_here(&dir.join("files"));
+    let mut left = devices();
+    let pools = LAYOUTS.map(|layout| {
+        let count: usize = layout.vdevs.iter().map(|(devices, _)| devices).sum();
+        let devices: Vec<String> = left.by_ref().take(count).collect();
+        let images = write_image(&dir, &layout, &devices);
+        assert_whole(&images);
+        let gone: Vec<&str> = layout.gone.iter().map(|i| devices[*i].as_str()).collect();
+        (layout.name, gone.join(" "), images)
+    });
+    let mut vm = machine(core_image(), 5);
+    for image in pools.iter().flat_map(|(_, _, images)| images) {
+        vm = vm.disk(Disk::new(image, DiskFormat::Raw).volatile());
+    }
+    let guest = vm.start().expect("QEMU starts");
+    guest.wait_control(BOOT, |_| ()).expect("it boots");
+    for (name, gone, _) in &pools {
+        exercise(&Shell(&guest), name, gone, &sums);
+    }
     guest.shutdown(Duration::from_secs(300)).expect("it ends");
-    assert_whole(&paths);
-}
-
-#[test]
-fn the_kernel_takes_a_stripe_of_a_device_and_a_mirror() {
-    let vdevs = [(1, Redundancy::Mirror), (2, Redundancy::Mirror)];
-    exercise("stripe", 5, &vdevs, &["/dev/vdd"]);
-}
-
-#[test]
-fn the_kernel_takes_raidz_of_every_parity() {
-    exercise("z1", 6, &[(3, Redundancy::Raidz(Parity::Single))], &["/dev/vdc"]);
-    exercise("z2", 7, &[(5, Redundancy::Raidz(Parity::Double))], &["/dev/vdb", "/dev/vdf"]);
-    exercise("z3", 8, &[(6, Redundancy::Raidz(Parity::Triple))], &["/dev/vdb", "/dev/vdd", "/dev/vde"]);
+    pools.iter().for_each(|(_, _, images)| assert_whole(images));
 }
