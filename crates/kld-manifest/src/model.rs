@@ -2,7 +2,7 @@
 //!
 //! An [`Appliance`] is only made by the checker, so everything in it holds together: names are valid, every
 //! service listens on a plane that exists, every dataset is inside the pool and used once. Values keep their
-//! [`Span`](crate::Span), so that later stages can say which line asked for what.
+//! [`Span`], so that later stages can say which line asked for what.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -3,9 +3,9 @@
 //! It decodes everything on its own, from bytes that it does not trust: a damaged or hostile image gives an error, not a
 //! panic, an endless loop or more memory than the image is worth. Nothing here knows how the writer works.
 //!
-//! [`pool`] opens a pool; [`block`] reads blocks and heals what it can, below it [`raidz`], [`checksum`] and [`decompress`];
-//! [`objset`] and [`zap`] are objects and tables; [`dataset`] is what there is, [`marks`] what snapshots are marked
-//! with, [`fs`] what is in them. [`pieces`] reads data of any length with several threads.
+//! `pool` opens a pool; `block` reads blocks and heals what it can, below it `raidz`, `checksum` and `decompress`;
+//! `objset` and `zap` are objects and tables; `dataset` is what there is, `marks` what snapshots are marked
+//! with, `fs` what is in them. `pieces` reads data of any length with several threads.
 
 pub(crate) mod block;
 pub(crate) mod bytes;

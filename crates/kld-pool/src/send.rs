@@ -20,8 +20,8 @@
 //! # }
 //! ```
 //!
-//! The order of things: [`walk`] goes over the snapshot by the births of its blocks, [`output`] reads the blocks and makes
-//! records of them, [`record`] is their form. [`StreamReader`] takes a stream apart again and trusts nothing in it.
+//! The order of things: `walk` goes over the snapshot by the births of its blocks, `output` reads the blocks and makes
+//! records of them, `record` is their form. [`StreamReader`] takes a stream apart again and trusts nothing in it.
 //!
 //! Limits: snapshots only; no encrypted and no redacted datasets; no packages of several streams (`zfs send -R`), no
 //! properties (`-p`).
