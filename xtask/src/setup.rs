@@ -9,6 +9,8 @@ use kld_ui::{Hinted, Phases, Printer};
 /// Programs that kldload and its tests run, with the Debian and Ubuntu package of each.
 const NEEDED: &[(&str, &str)] = &[
     ("mmdebstrap", "mmdebstrap"),
+    // Without it mmdebstrap mounts no /proc in its trees, and the module does not compile; containers lack it.
+    ("mount", "mount"),
     ("newuidmap", "uidmap"),
     ("qemu-img", "qemu-utils"),
     ("qemu-system-x86_64", "qemu-system-x86"),
