@@ -13,9 +13,11 @@ use super::Image;
 /// Seconds that zdb may take: it takes one or two, and may wait for ever for what it cannot read (then its status is 124).
 const LIMIT: u32 = 120;
 
-/// What zdb says after it has read every block and compared their sum with the space maps. Of wrong blocks and wrong
-/// counts of features it speaks before.
+/// What zdb says after it has read every block and compared their sum with the space maps. Of wrong blocks it speaks before,
+/// and when the counts of features are wrong it does not come to it.
 const NOTHING_LOST: &str = "No leaks (block sum matches space maps exactly)";
+/// What it says last, of a pool with or without a history (`-h`): then the counts of space maps have been compared, too.
+const LAST_WORDS: [&str; 2] = ["History:", "Unable to read history"];
 
 impl Image {
     pub(crate) fn zdb(&self, args: &[&str]) -> Output {
@@ -49,7 +51,7 @@ impl Image {
         content
     }
 
-    /// All that zdb says of the pool's blocks and features, up to its verdict.
+    /// All that zdb says of the pool's blocks and features.
     ///
     /// After that it waits, busily, until what it prefetched is six seconds old and may leave its cache. On a
     /// terminal it speaks line by line, so that we need not wait with it.
@@ -60,7 +62,7 @@ impl Image {
         let name = ptsname(&controller, Vec::new()).unwrap().into_string().unwrap();
         let terminal = File::options().read(true).write(true).open(name).unwrap();
         let mut zdb = self
-            .command(zdb, seconds, &["-bccd", "fz"])
+            .command(zdb, seconds, &["-bccdh", "fz"])
             .stdin(Stdio::null())
             .stdout(terminal.try_clone().unwrap())
             .stderr(terminal)
@@ -72,7 +74,8 @@ impl Image {
         // Reading fails when zdb has ended and nobody holds the terminal any more.
         while let Ok(len @ 1..) = controller.read(&mut buffer) {
             text.extend_from_slice(&buffer[..len]);
-            if String::from_utf8_lossy(&text).contains(NOTHING_LOST) {
+            let said = String::from_utf8_lossy(&text);
+            if LAST_WORDS.iter().any(|words| said.contains(words)) {
                 // To `timeout`, which passes it on.
                 kill_process(Pid::from_child(&zdb), Signal::TERM).unwrap();
                 break;
