@@ -29,7 +29,7 @@ fn read_again(
     let mut spec = pool(mib);
     spec.datasets = vec![dataset("fz/root", properties, Some(tree.clone()))];
     let image = write(&spec);
-    let file = std::fs::File::open(image.dir.path().join("pool.img")).unwrap();
+    let file = image.device();
     let pool = Pool::open(&[&file]).unwrap();
     let report = verify(&pool, &());
     assert!(report.is_clean(), "{:?}", report.findings);

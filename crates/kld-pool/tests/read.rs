@@ -3,17 +3,12 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 
 use kld_pool::read::{DatasetKind, Filesystem, Node, NodeKind, Pool, PropertySource, PropertyValue};
 use kld_pool::tree::{Kind, Tree};
 use proptest::prelude::*;
-use support::{Image, Random, dataset, pool, random_tree, write};
-
-fn open(image: &Image) -> File {
-    File::open(image.dir.path().join("pool.img")).unwrap()
-}
+use support::{Random, dataset, pool, random_tree, write};
 
 /// Compares a file system with the tree it was written from.
 fn compare(filesystem: &Filesystem, tree: &Tree) {
@@ -87,7 +82,7 @@ proptest! {
         root.snapshots = vec!["install".into()];
         spec.datasets = vec![root];
         let image = write(&spec);
-        let file = open(&image);
+        let file = image.device();
         let pool = Pool::open(&[&file]).unwrap();
         compare(&pool.filesystem("fz/root").unwrap(), &tree);
         compare(&pool.filesystem("fz/root@install").unwrap(), &tree);
@@ -103,7 +98,7 @@ fn datasets_and_properties() {
     spec.datasets = vec![app, dataset("fz", &[("mountpoint", "none"), ("compression", "zstd-3")], None)];
     spec.properties.set("autotrim", "on").unwrap();
     let image = write(&spec);
-    let file = open(&image);
+    let file = image.device();
     let pool = Pool::open(&[&file]).unwrap();
     assert_eq!((pool.name(), pool.guid(), pool.missing_devices()), ("fz", image.summary.guid, 0));
     assert_eq!(pool.properties().unwrap()["autotrim"], PropertyValue::Number(1));
@@ -154,7 +149,7 @@ fn large_directories_and_sparse_files() {
     let mut spec = pool(128);
     spec.datasets = vec![dataset("fz/root", &[("compression", "off")], Some(tree))];
     let image = write(&spec);
-    let file = open(&image);
+    let file = image.device();
     let pool = Pool::open(&[&file]).unwrap();
     let filesystem = pool.filesystem("fz/root").unwrap();
     let many = filesystem.lookup("many").unwrap();

@@ -5,7 +5,6 @@ mod receiver;
 mod support;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Write as _;
 use std::process::Output;
 
@@ -21,10 +20,6 @@ use support::{Image, Random, dataset, meta, pool, random_tree, snapshot, write};
 
 const PLAIN: SendOptions = SendOptions { compressed: false, large_blocks: false, embedded: false };
 const AS_STORED: SendOptions = SendOptions { compressed: true, large_blocks: true, embedded: true };
-
-fn open(image: &Image) -> File {
-    File::open(image.dir.path().join("pool.img")).unwrap()
-}
 
 /// A dataset with snapshots `s0`, `s1` and so on of these trees.
 fn with_states(properties: &[(&str, &str)], trees: &[Tree]) -> DatasetSpec {
@@ -121,7 +116,7 @@ proptest! {
         let properties = [("compression", compression), ("recordsize", records), ("dnodesize", dnodes)];
         spec.datasets = vec![with_states(&properties, &trees)];
         let image = write(&spec);
-        let file = open(&image);
+        let file = image.device();
         let pool = Pool::open(&[&file]).unwrap();
         let options = SendOptions { compressed, large_blocks, embedded };
 
@@ -167,7 +162,7 @@ fn a_difference_has_what_differs_and_nothing_else() {
     let mut holed = touched.clone();
     holed[8 * RECORD..12 * RECORD].fill(0);
     let image = one_file(&[whole, touched, holed.clone(), holed[..20 * RECORD].to_vec()]);
-    let file = open(&image);
+    let file = image.device();
     let pool = Pool::open(&[&file]).unwrap();
     let object = pool.filesystem("fz/root@s0").unwrap().lookup("f").unwrap().object();
     let step = |from: u32, to: u32| {
@@ -211,7 +206,7 @@ fn a_volume_arrives() {
     ];
     spec.datasets = vec![disk];
     let image = write(&spec);
-    let file = open(&image);
+    let file = image.device();
     let pool = Pool::open(&[&file]).unwrap();
     let full = sent(&pool, "fz/disk@a", None, PLAIN);
     let info = check(&full[..]).unwrap();
@@ -238,7 +233,7 @@ fn the_first_record_says_what_a_receiver_must_know() {
         let mut spec = pool(200);
         spec.datasets = vec![with_states(properties, std::slice::from_ref(&tree))];
         let image = write(&spec);
-        let file = open(&image);
+        let file = image.device();
         let pool = Pool::open(&[&file]).unwrap();
         let info = check(&sent(&pool, "fz/root@s0", None, options)[..]).unwrap();
         assert_eq!(info.features, features, "{properties:?} {options:?}");
@@ -254,7 +249,7 @@ fn what_cannot_be_sent_is_refused() {
     spec.datasets =
         vec![with_states(&[], &[tree.clone(), changed(&tree, &mut Random(1))]), dataset("fz/x", &[], None)];
     let image = write(&spec);
-    let file = open(&image);
+    let file = image.device();
     let pool = Pool::open(&[&file]).unwrap();
     for (to, from, said) in [
         ("fz/root", None, "`fz/root` is not a snapshot"),
@@ -310,7 +305,7 @@ fn an_interrupted_stream_goes_on_where_it_stopped() {
     let mut spec = pool(300);
     spec.datasets = vec![with_states(&[("recordsize", "16k"), ("dnodesize", "auto")], &trees)];
     let image = write(&spec);
-    let file = open(&image);
+    let file = image.device();
     let pool = Pool::open(&[&file]).unwrap();
     let [old, new] = ["fz/root@s0", "fz/root@s1"].map(|name| pool.dataset(name).unwrap());
     for from in [None, Some(&old)] {
@@ -377,7 +372,7 @@ fn tokens_that_cannot_be_used_are_refused() {
     let mut spec = pool(64);
     spec.datasets = vec![with_states(&[], &[random_tree(&mut Random(1), 5)])];
     let image = write(&spec);
-    let file = open(&image);
+    let file = image.device();
     let pool = Pool::open(&[&file]).unwrap();
     let unknown = pool.resume(&good.parse().unwrap()).unwrap_err();
     assert_eq!(unknown.to_string(), "the pool has no snapshot with GUID 7, which was called `fz/root@s0`");
@@ -403,7 +398,7 @@ fn small_stream() -> Vec<u8> {
     spec.ashift = 9;
     spec.datasets = vec![with_states(&[("recordsize", "8k")], &[tree])];
     let image = write(&spec);
-    let file = open(&image);
+    let file = image.device();
     sent(&Pool::open(&[&file]).unwrap(), "fz/root@s0", None, AS_STORED)
 }
 
@@ -439,6 +434,23 @@ fn no_byte_can_change_on_the_way() {
     assert_eq!(check(&b"PK\x03\x04"[..]).unwrap_err().to_string(), "this is no send stream");
 }
 
+/// Where the records of a stream begin.
+fn starts(stream: &[u8]) -> Vec<usize> {
+    // The starts of records: each reads exactly its own bytes.
+    let mut starts = Vec::new();
+    let mut rest = stream;
+    let mut reader = StreamReader::new(&mut rest);
+    loop {
+        let before = stream.len() - reader.get_ref().len();
+        match reader.next() {
+            Some(record) => drop(record.unwrap()),
+            None => break,
+        }
+        starts.push(before);
+    }
+    starts
+}
+
 /// Gives every record the checksum that its bytes have now: what is left to find is what makes no sense.
 fn reseal(stream: &mut [u8], records: &[usize]) {
     let mut sum = [0u64; 4];
@@ -465,18 +477,7 @@ fn reseal(stream: &mut [u8], records: &[usize]) {
 #[test]
 fn lies_with_the_right_checksums_never_panic() {
     let stream = small_stream();
-    // The starts of records: each reads exactly its own bytes.
-    let mut starts = Vec::new();
-    let mut rest = &stream[..];
-    let mut reader = StreamReader::new(&mut rest);
-    loop {
-        let before = stream.len() - reader.get_ref().len();
-        match reader.next() {
-            Some(record) => drop(record.unwrap()),
-            None => break,
-        }
-        starts.push(before);
-    }
+    let starts = starts(&stream);
     let mut whole = stream.clone();
     reseal(&mut whole, &starts);
     assert!(whole == stream, "checksums made here are those of the stream");
@@ -527,7 +528,7 @@ fn zstream_reads_streams_of_every_format() {
         let mut spec = pool(300);
         spec.datasets = vec![with_states(properties, &trees)];
         let image = write(&spec);
-        let file = open(&image);
+        let file = image.device();
         let pool = Pool::open(&[&file]).unwrap();
         for options in [PLAIN, AS_STORED] {
             for from in [None, Some("fz/root@s0")] {
@@ -558,17 +559,31 @@ fn zstream_reads_streams_of_every_format() {
     }
 }
 
-/// The number by which zdb knows a snapshot.
-fn number(image: &Image, snapshot: &str) -> String {
+/// A snapshot by its number, as `zdb -B` wants it.
+fn numbered(image: &Image, snapshot: &str) -> String {
     let text = String::from_utf8(image.zdb(&["-d", snapshot]).stdout).unwrap();
     let at = text.find(&format!("Dataset {snapshot} ")).expect(&text);
-    text[at..].split(", ").find_map(|part| part.strip_prefix("ID ")).expect(&text).to_owned()
+    text[at..]
+        .split(", ")
+        .find_map(|part| part.strip_prefix("ID "))
+        .map(|id| format!("fz/{id}"))
+        .expect(&text)
+}
+
+/// The whole stream of a snapshot, made by zdb with the letters of `zfs send`.
+fn zdb_sends(image: &Image, numbered: &str, letters: &str) -> Vec<u8> {
+    let output = match letters {
+        "" => image.zdb(&["-B", numbered]),
+        letters => image.zdb(&["-B", numbered, letters]),
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
 }
 
 #[test]
 fn a_stream_goes_on_at_any_byte() {
     let image = one_file(&[Random(145).bytes(1_000_000)]);
-    let file = open(&image);
+    let file = image.device();
     let pool = Pool::open(&[&file]).unwrap();
     let whole = sent(&pool, "fz/root@s0", None, PLAIN);
     let stream = pool.send("fz/root@s0", None, PLAIN).unwrap();
@@ -594,22 +609,17 @@ fn zdb_sends_the_same_bytes() {
         let mut spec = pool(300);
         spec.datasets = vec![with_states(properties, &trees)];
         let image = write(&spec);
-        let file = open(&image);
+        let file = image.device();
         let pool = Pool::open(&[&file]).unwrap();
-        let number = number(&image, "fz/root@s1");
+        let numbered = numbered(&image, "fz/root@s1");
         for letters in ["", "c", "L", "Le", "cLe"] {
             let options = SendOptions {
                 compressed: letters.contains('c'),
                 large_blocks: letters.contains('L'),
                 embedded: letters.contains('e'),
             };
-            let mut args = vec!["-B", "fz/", letters];
-            let name = format!("fz/{number}");
-            args[1] = &name;
-            args.retain(|arg| !arg.is_empty());
-            let theirs = image.zdb(&args);
-            assert!(theirs.status.success(), "{}", String::from_utf8_lossy(&theirs.stderr));
-            assert!(sent(&pool, "fz/root@s1", None, options) == theirs.stdout, "{properties:?} -{letters}");
+            let theirs = zdb_sends(&image, &numbered, letters);
+            assert!(sent(&pool, "fz/root@s1", None, options) == theirs, "{properties:?} -{letters}");
         }
     }
 }
@@ -622,7 +632,7 @@ fn what_has_no_place_among_embedded_data_is_not_sent_so() {
     let mut spec = pool(128);
     spec.datasets = vec![with_states(&[("compression", "zstd-3"), ("recordsize", "1M")], &[tree])];
     let image = write(&spec);
-    let file = open(&image);
+    let file = image.device();
     let pool = Pool::open(&[&file]).unwrap();
     let text = String::from_utf8(image.zdb(&["-dddddd", "fz/root@s0"]).stdout).unwrap();
     assert!(text.contains("EMBEDDED et=0 100000L") && text.contains("SPILL_BLKPTR"), "{text}");
@@ -648,4 +658,21 @@ fn what_has_no_place_among_embedded_data_is_not_sent_so() {
         assert_eq!((spills, next), (1, 3 << 20));
         assert_files(&pool, "fz/root@s0", &received(&Objects::default(), &stream));
     }
+    // zdb sends large ones so, and that is seen.
+    let theirs = zdb_sends(&image, &numbered(&image, "fz/root@s0"), "ce");
+    assert!(check(&theirs[..]).unwrap_err().to_string().contains("its size is impossible"));
+}
+
+#[test]
+fn a_spill_block_that_is_sent_as_data_is_seen() {
+    let mut stream = small_stream();
+    let starts = starts(&stream);
+    let embedded = starts.iter().find(|start| stream[**start] == 8).expect("a block is embedded");
+    // Spill blocks have the number -2, of which OpenZFS makes an offset.
+    let size = u64::from_le_bytes(stream[embedded + 24..embedded + 32].try_into().unwrap());
+    let offset = 0u64.wrapping_sub(2 * size);
+    stream[embedded + 16..embedded + 24].copy_from_slice(&offset.to_le_bytes());
+    reseal(&mut stream, &starts);
+    let error = check(&stream[..]).unwrap_err().to_string();
+    assert!(error.contains("it is not the next block"), "{error}");
 }

@@ -2,10 +2,8 @@
 
 mod support;
 
-use std::fs::File;
-
 use kld_pool::tree::{Data, Kind, Meta, Timestamp, Tree};
-use kld_pool::{WriteAt, WriteError, write_pool};
+use kld_pool::{PoolSpec, WriteAt, WriteError, write_pool};
 use support::{Random, dataset, pool, random_tree, write};
 
 #[test]
@@ -33,13 +31,17 @@ fn the_seed_decides_the_identity() {
     assert_ne!(guid(1), guid(2));
 }
 
-#[test]
-fn what_does_not_fit_says_how_much_would() {
+fn of_one_file(content: Vec<u8>) -> PoolSpec {
     let mut tree = Tree::new();
-    let content = Random(3).bytes(90 << 20);
     tree.insert("f", Meta::root(0o644, Timestamp::default()), Kind::File(Data::bytes(content))).unwrap();
     let mut spec = pool(64);
     spec.datasets = vec![dataset("fz/root", &[], Some(tree))];
+    spec
+}
+
+#[test]
+fn what_does_not_fit_says_how_much_would() {
+    let mut spec = of_one_file(Random(3).bytes(90 << 20));
     let out = tempfile::tempfile().unwrap();
     let Err(WriteError::TooSmall { size, needed }) = write_pool(&spec, &[&out], &()) else {
         panic!("it must not fit")
@@ -116,7 +118,7 @@ fn an_output_that_fails_is_reported_with_its_place() {
 fn only_what_holds_something_is_written() {
     use std::os::unix::fs::MetadataExt;
     let image = write(&pool(1024));
-    let file = File::open(image.dir.path().join("pool.img")).unwrap();
+    let file = image.device();
     assert!(file.metadata().unwrap().blocks() * 512 < 8 << 20);
     assert_eq!(file.metadata().unwrap().len(), 1024 << 20);
 }
@@ -137,10 +139,6 @@ impl WriteAt for Panics {
 #[test]
 #[should_panic(expected = "a thread that writes content panicked")]
 fn a_panic_in_a_thread_ends_it_all() {
-    let mut tree = Tree::new();
-    let content = Random(4).bytes(3 << 20);
-    tree.insert("f", Meta::root(0o644, Timestamp::default()), Kind::File(Data::bytes(content))).unwrap();
-    let mut spec = pool(64);
-    spec.datasets = vec![dataset("fz/root", &[], Some(tree))];
+    let spec = of_one_file(Random(4).bytes(3 << 20));
     drop(write_pool(&spec, &[&Panics], &()));
 }

@@ -242,6 +242,11 @@ impl Image {
         std::fs::read(&self.devices[0]).unwrap()
     }
 
+    /// Its first device, open for reading: all there is of most pools.
+    pub(crate) fn device(&self) -> File {
+        File::open(&self.devices[0]).unwrap()
+    }
+
     /// Its devices in the order of the vdevs, open for reading.
     pub(crate) fn devices(&self) -> Vec<File> {
         self.devices.iter().map(|path| File::open(path).unwrap()).collect()

@@ -5,6 +5,7 @@
 //! (32); then the name with its NUL, and from the next multiple of 8 bytes on the value. A size of zero ends the list.
 
 use super::{NvList, Value};
+use crate::read::bytes::{u32_at, u64_at};
 
 const PAIR: usize = 16;
 const ALIGN: usize = 8;
@@ -35,7 +36,7 @@ fn decode(pair: &[u8]) -> Option<(Vec<u8>, Value)> {
     let value = pair.get((PAIR + name_len).next_multiple_of(ALIGN)..)?;
     let value = match kind {
         1 => Value::Flag,
-        8 => Value::Number(u64::from_le_bytes(*value.first_chunk()?)),
+        8 => Value::Number(u64_at(value, 0)?),
         9 => Value::Text(value.split(|byte| *byte == 0).next()?.to_vec()),
         16 => {
             let (words, _) = value.as_chunks::<8>();
@@ -44,8 +45,4 @@ fn decode(pair: &[u8]) -> Option<(Vec<u8>, Value)> {
         _ => Value::Other,
     };
     Some((name.to_vec(), value))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
