@@ -5,6 +5,7 @@ mod checks;
 mod demo;
 mod fuzz;
 mod generate;
+mod kernels;
 mod setup;
 mod test;
 mod tools;

@@ -7,7 +7,7 @@ use kld_build::Cache;
 use kld_host::Cmd;
 use kld_ui::{Phases, Printer};
 
-use crate::{checks, generate, setup, tools};
+use crate::{checks, generate, kernels, setup, tools};
 
 /// What to run.
 #[derive(Debug, Default, clap::Args)]
@@ -15,6 +15,9 @@ pub(crate) struct Args {
     /// Leave out the tests that boot virtual machines, and say so
     #[arg(long)]
     no_vm: bool,
+    /// Also hand pools to the kernels of other OpenZFS releases, whose modules are compiled once
+    #[arg(long, conflicts_with = "no_vm")]
+    kernels: bool,
     /// Arguments for `cargo test`, such as a filter
     #[arg(last = true)]
     rest: Vec<String>,
@@ -48,11 +51,13 @@ pub(crate) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
         let tools = tools.join().map_err(|_| anyhow!("preparing the tools panicked"))??;
         compiled.map(|()| tools)
     })?;
+    let kernels = if args.kernels { kernels::ensure(printer, &cache)? } else { String::new() };
     let check = |words: &[&str]| {
         inherit(Cmd::new("cargo").cwd(root).args(words))
             .env("KLD_TOOLS_ROOT", &tools.root)
             .env("KLD_ZDB", &tools.zdb)
             .env("KLD_OTHER_ZDB", &tools.other_zdb)
+            .env("KLD_OTHER_KERNELS", &kernels)
             .run_attached()
     };
     let mut fast = vec!["test", "--release", "--workspace", "--"];
@@ -70,8 +75,12 @@ pub(crate) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
     }
     if with_vm {
         // Two at a time: an emulated machine waits often, and needs 1.5 GiB.
-        let vm = ["--workspace", "--test", "vm", "--", "--test-threads=2"];
-        check(&[&["test", "--release"], &vm[..]].concat()).context("tests in virtual machines failed")?;
+        let vm = ["test", "--release", "--workspace", "--test", "vm", "--", "--test-threads=2"];
+        let left_out: &[&str] = if args.kernels { &[] } else { &["--skip", "kernels::"] };
+        check(&[&vm[..], left_out].concat()).context("tests in virtual machines failed")?;
+        if !args.kernels {
+            printer.warning("the kernels of other OpenZFS releases were left out (--kernels)");
+        }
     }
     Ok(())
 }

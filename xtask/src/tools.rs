@@ -32,7 +32,7 @@ const PACKAGES: &[&str] = &[
 ];
 
 /// OpenZFS as other releases of Debian have it, and the suites: a pool must mean the same to each.
-const OTHER_ZFS: [(&str, &str); 2] = [("2.1", "bookworm"), ("2.4", "sid")];
+pub(crate) const OTHER_ZFS: [(&str, &str); 2] = [("2.1", "bookworm"), ("2.4", "sid")];
 
 /// Where the tools are.
 #[derive(Debug)]
@@ -49,18 +49,21 @@ pub(crate) struct Tools {
 pub(crate) fn ensure(cache: &Cache, phases: &Phases) -> anyhow::Result<Tools> {
     let phase = phases.start("prepare the tools that tests check with");
     let key = KeyBuilder::new("tools", 1).parts(PACKAGES.iter()).finish();
-    let entry = tree(cache, &key, &phase, |cmd| {
-        cmd.args(["--variant=minbase", &format!("--include={}", PACKAGES.join(","))]).arg("trixie")
+    let entry = debian(cache, &key, &phase, |cmd, out| {
+        cmd.args(["--variant=minbase", "--format=directory", &format!("--include={}", PACKAGES.join(","))])
+            .arg("trixie")
+            .arg(out.join("tree"))
     })?;
     let zdb = install_zdb(&entry)?;
     let mut others = Vec::new();
     for (release, suite) in OTHER_ZFS {
         let key = KeyBuilder::new("zdb", 1).part(suite).finish();
         // Nothing of it runs but zdb: unpacked is enough, and a mirror that lags behind as good as another.
-        let entry = tree(cache, &key, &phase, |cmd| {
-            cmd.args(["--variant=extract", "--include=zfsutils-linux"])
+        let entry = debian(cache, &key, &phase, |cmd, out| {
+            cmd.args(["--variant=extract", "--format=directory", "--include=zfsutils-linux"])
                 .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
                 .arg(suite)
+                .arg(out.join("tree"))
         })?;
         others.push(format!("{release}={}", install_zdb(&entry)?.display()));
     }
@@ -68,17 +71,19 @@ pub(crate) fn ensure(cache: &Cache, phases: &Phases) -> anyhow::Result<Tools> {
     Ok(Tools { root: entry.join("tree"), zdb, other_zdb: others.join(",") })
 }
 
-/// A cache entry with a Debian tree in it; `what` adds what to install, and the suite.
-fn tree(cache: &Cache, key: &Key, phase: &Phase, what: impl Fn(Cmd) -> Cmd) -> anyhow::Result<PathBuf> {
-    if let Some(found) = cache.get("tools", key) {
-        return Ok(found);
-    }
+/// A cache entry that mmdebstrap fills; `what` adds what to install, the suite and the target in the directory of the entry.
+pub(crate) fn debian(
+    cache: &Cache,
+    key: &Key,
+    phase: &Phase,
+    what: impl Fn(Cmd, &Path) -> Cmd,
+) -> anyhow::Result<PathBuf> {
     let made = cache.ensure("tools", key, |out| {
         let cmd = Cmd::new("mmdebstrap")
-            .args(["--format=directory", "--components=main,contrib"])
+            .arg("--components=main,contrib")
             .arg("--aptopt=APT::Install-Recommends \"false\"")
             .args(["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"]);
-        what(cmd).arg(out.join("tree")).stream(|line| {
+        what(cmd, out).stream(|line| {
             if let Line::Stderr(text) = line
                 && let Some(text) = text.strip_prefix("I: ")
             {

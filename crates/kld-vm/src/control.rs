@@ -27,7 +27,11 @@ pub const PORT: &str = "kldload.control";
 /// How long a guest may take, beyond the script's own time, to kill the script and to send what it has written.
 const SLACK: Duration = Duration::from_secs(60);
 
-const SCRIPT: &str = include_str!("control.bash");
+/// How often a guest that is silent is asked whether it is there.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// The guest's end, for guests whose systemd takes no units from credentials: bash runs it as root.
+pub const SCRIPT: &str = include_str!("control.bash");
 
 const UNIT: &str = "[Unit]
 Description=kldload control channel
@@ -90,13 +94,15 @@ pub(crate) struct Control {
     socket: LineSocket,
     life: u64,
     count: u64,
+    /// When the guest was last asked whether it is there, and the nonces of all times since it last answered.
+    asked: Option<(Instant, Vec<String>)>,
 }
 
 impl Control {
     pub(crate) fn connect(path: &Path) -> io::Result<Self> {
         // Random, and only to tell this connection's requests from those of others.
         let life = RandomState::new().build_hasher().finish();
-        Ok(Self { socket: LineSocket::connect(path)?, life, count: 0 })
+        Ok(Self { socket: LineSocket::connect(path)?, life, count: 0, asked: None })
     }
 
     /// Sends a script that may run for `limit`; its nonce is for [`Control::wait`].
@@ -107,10 +113,28 @@ impl Control {
         Ok(nonce)
     }
 
+    /// Whether the guest listens; `false` at the deadline, and then one may ask again. Firmware that knows the port
+    /// (OVMF since 2024) swallows what is sent before the guest's system has it, so the question is repeated.
+    pub(crate) fn is_there(&mut self, deadline: Instant) -> io::Result<bool> {
+        let (at, mut nonces) = self.asked.take().unwrap_or((Instant::now(), Vec::new()));
+        let due = nonces.is_empty() || at.elapsed() >= ASK_AGAIN;
+        let at = if due { Instant::now() } else { at };
+        if due {
+            nonces.push(self.send("true", ASK_AGAIN)?);
+        }
+        let answered = self.wait_for(|nonce| nonces.iter().any(|asked| asked == nonce), deadline)?.is_some();
+        self.asked = (!answered).then_some((at, nonces));
+        Ok(answered)
+    }
+
     /// Waits for the reply to this nonce; `None` at the deadline, and then one may wait again.
     pub(crate) fn wait(&mut self, nonce: &str, deadline: Instant) -> io::Result<Option<Output>> {
+        self.wait_for(|of| of == nonce, deadline)
+    }
+
+    fn wait_for(&mut self, is: impl Fn(&str) -> bool, deadline: Instant) -> io::Result<Option<Output>> {
         while let Some(line) = self.socket.read(deadline)? {
-            if let Some((_, output)) = parse_reply(&line).filter(|(of, _)| of == nonce) {
+            if let Some((_, output)) = parse_reply(&line).filter(|(nonce, _)| is(nonce)) {
                 return Ok(Some(output));
             }
         }
@@ -191,6 +215,30 @@ mod tests {
         let mut control = Control::connect(&path).expect("it listens");
         let output = control.run("true", Duration::from_secs(60)).expect("connected").expect("answered");
         assert_eq!(output.text(), "new");
+        guest.join().expect("no panic");
+    }
+
+    #[test]
+    fn a_guest_whose_firmware_swallowed_the_question_is_asked_again() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("control.sock");
+        let listener = UnixListener::bind(&path).expect("bindable");
+        let guest = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("the host connects");
+            let lines = BufReader::new(stream.try_clone().expect("clonable")).lines();
+            let mut requests = lines.map_while(Result::ok).filter(|line| !line.is_empty());
+            let _swallowed = requests.next();
+            let request = requests.next().expect("it comes again");
+            let nonce = request.split(' ').nth(1).expect("it has a nonce");
+            writeln!(stream, "done {nonce} 0 = = end").expect("the host reads");
+        });
+        let mut control = Control::connect(&path).expect("it listens");
+        assert!(!control.is_there(Instant::now() + Duration::from_millis(10)).expect("connected"));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let soon = || Instant::now() + Duration::from_millis(100);
+        while !control.is_there(soon()).expect("connected") {
+            assert!(Instant::now() < deadline, "never asked again");
+        }
         guest.join().expect("no panic");
     }
 

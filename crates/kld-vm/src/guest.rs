@@ -175,14 +175,13 @@ impl Guest {
     pub fn wait_control(&self, limit: Duration, mut progress: impl FnMut(&str)) -> Result<(), VmError> {
         let mut console = Follow::default();
         let mut control = lock(&self.control);
-        let nonce = control.send("true", SCRIPT_LIMIT).map_err(|source| self.control_error(source))?;
         let deadline = Instant::now() + limit;
         loop {
-            let answer = control.wait(&nonce, Instant::now() + TICK);
+            let is_there = control.is_there(Instant::now() + TICK);
             self.report(&mut console, &mut progress);
-            match answer {
-                Ok(Some(_)) => return Ok(()),
-                Ok(None) => self.check(deadline, limit, "its control channel")?,
+            match is_there {
+                Ok(true) => return Ok(()),
+                Ok(false) => self.check(deadline, limit, "its control channel")?,
                 Err(source) => return Err(self.control_error(source)),
             }
         }

@@ -124,6 +124,8 @@ pub fn with_package_cache(cmd: Cmd, debs: &Path) -> Cmd {
 
 fn base_cmd(distro: &DistroSpec, source: &Source, epoch: u64) -> Cmd {
     let cmd = Cmd::new("mmdebstrap")
+        // Without it there is no /proc in the tree, and modules fail to compile in ways that do not say so.
+        .needs("mount")
         .env("SOURCE_DATE_EPOCH", epoch.to_string())
         // A tree that is lost in a power cut is made again: no fsync per file. The other two are dpkg's defaults, dpkg(1).
         .env("DPKG_FORCE", "unsafe-io,downgrade,security-mac")

@@ -54,6 +54,7 @@ const STDERR_KEPT: usize = 64 << 10;
 pub struct Cmd {
     program: OsString,
     args: Vec<Word>,
+    needs: Vec<OsString>,
     env: BTreeMap<OsString, Word>,
     stdin: Input,
     log_file: Option<PathBuf>,
@@ -110,6 +111,7 @@ impl Cmd {
         Self {
             program: program.as_ref().to_owned(),
             args: Vec::new(),
+            needs: Vec::new(),
             env: BTreeMap::new(),
             stdin: Input::Null,
             log_file: None,
@@ -117,6 +119,13 @@ impl Cmd {
             timeout: None,
             accepted: vec![0],
         }
+    }
+
+    /// Names a program that this one runs and does not name when it is missing: nothing is started without it.
+    #[must_use]
+    pub fn needs(mut self, program: impl AsRef<OsStr>) -> Self {
+        self.needs.push(program.as_ref().to_owned());
+        self
     }
 
     /// Adds one argument.
@@ -365,11 +374,9 @@ impl Cmd {
     }
 
     fn not_started(&self, source: io::Error) -> ExecError {
-        let program = self.program.to_string_lossy().into_owned();
         let folder_exists = self.cwd.as_ref().is_none_or(|folder| folder.is_dir());
         if source.kind() == io::ErrorKind::NotFound && folder_exists {
-            let package = package_of(Path::new(&program).file_name().unwrap_or_default());
-            return ExecError::Missing { program, package };
+            return missing(&self.program);
         }
         ExecError::Start { command: self.to_string(), source }
     }
@@ -377,6 +384,10 @@ impl Cmd {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that starts processes")]
     fn prepare(&self, tied: bool) -> Result<std::process::Command, ExecError> {
         let path = search_path(std::env::var_os("PATH"));
+        let lacks = |program: &&OsString| find(program, &path).is_none();
+        if let Some(program) = self.needs.iter().find(lacks).filter(|_| find(&self.program, &path).is_some()) {
+            return Err(missing(program));
+        }
         // `setpriv` ends the child with this process, whatever ends it, `kill -9` included.
         let found =
             tied.then(|| find(OsStr::new("setpriv"), &path).zip(find(&self.program, &path))).flatten();
@@ -486,6 +497,11 @@ fn search_path(inherited: Option<OsString>) -> OsString {
     folders.retain(|folder| seen.insert(folder.clone()));
     // Joining fails only for a folder with a `:`, which cannot come from splitting at `:`.
     std::env::join_paths(folders).unwrap_or_default()
+}
+
+fn missing(program: &OsStr) -> ExecError {
+    let package = package_of(Path::new(program).file_name().unwrap_or_default());
+    ExecError::Missing { program: program.to_string_lossy().into_owned(), package }
 }
 
 fn find(program: &OsStr, path: &OsStr) -> Option<PathBuf> {

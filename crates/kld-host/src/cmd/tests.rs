@@ -77,6 +77,10 @@ fn a_missing_program_names_its_package() {
     assert_eq!(error.hint().as_deref(), Some("`apt install mmdebstrap`"));
     let error = Cmd::new("kldload-no-such-program").spawn().expect_err("there is no such program");
     assert!(matches!(error, ExecError::Missing { package: None, .. }), "{error}");
+    // A program that is run by the one that is started, before anything is started.
+    let error = Cmd::new("true").needs("qemu-img-of-nobody").run().expect_err("there is no such program");
+    assert_eq!(error.to_string(), "`qemu-img-of-nobody` is not installed");
+    Cmd::new("true").needs("sh").run().expect("both are there");
     let error = Cmd::new("true").cwd("/nowhere").run().expect_err("there is no such folder");
     assert!(matches!(error, ExecError::Start { .. }), "{error}");
 }

@@ -7,7 +7,7 @@ use kld_host::Cmd;
 use kld_pool::ReadAt;
 use kld_pool::read::Pool;
 use kld_pool::verify::verify;
-use kld_vm::Guest;
+use kld_vm::{Guest, Output};
 
 use crate::fixture::BOOT;
 
@@ -34,9 +34,18 @@ pub(crate) struct Shell<'g>(pub(crate) &'g Guest);
 impl Shell<'_> {
     /// What a script that must succeed says.
     pub(crate) fn run(&self, script: &str) -> String {
+        self.output(script).text()
+    }
+
+    /// The same, byte for byte.
+    pub(crate) fn bytes(&self, script: &str) -> Vec<u8> {
+        self.output(script).stdout
+    }
+
+    fn output(&self, script: &str) -> Output {
         let output = self.0.run_for(&format!("set -e -o pipefail; {script}"), BOOT).expect("it answers");
         assert!(output.is_ok(), "{script}: {}", output.error_text());
-        output.text()
+        output
     }
 
     /// What a script that must fail says of it.

@@ -12,6 +12,7 @@ use kld_pool::verify::verify;
 use kld_pool::{Content, DatasetSpec, PoolSpec, SnapshotSpec, Volume, write_pool};
 use kld_vm::{Disk, DiskFormat};
 
+use crate::exercise::Exercise;
 use crate::fixture::{BOOT, core_image, fresh, machine};
 use crate::kernel::{Shell, assert_whole, sums_here};
 
@@ -121,8 +122,10 @@ fn the_kernel_takes_every_kind_of_pool_and_gives_it_back_whole() {
     let dir = fresh("pools");
     let paths = write_mirror(&dir);
     assert_whole_mirror(&paths);
+    let exercise = Exercise::write(&dir, "openzfs-2.3-linux", "/dev/vdd");
     let vm = paths
         .iter()
+        .chain(&exercise.disks)
         .fold(machine(core_image(), 3), |vm, path| vm.disk(Disk::new(path, DiskFormat::Raw).volatile()));
     let guest = vm.start().expect("QEMU starts");
     guest.wait_control(BOOT, |_| ()).expect("it boots");
@@ -177,6 +180,8 @@ fn the_kernel_takes_every_kind_of_pool_and_gives_it_back_whole() {
     run("zpool upgrade tank; zpool sync tank");
     assert_eq!(run("zpool status -x tank"), "pool 'tank' is healthy");
     run("zpool export tank");
+    exercise.run(&shell, ["/dev/vdd", "/dev/vde", "/dev/vdf"]);
     guest.shutdown(Duration::from_secs(300)).expect("it ends");
     assert_whole_mirror(&paths);
+    exercise.assert_whole();
 }
