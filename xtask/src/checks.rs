@@ -14,6 +14,7 @@ use crate::{generate, test};
 const ARROWS: &[(&str, &[&str])] = &[
     ("kld-build", &["kld-disk", "kld-host", "kld-pool", "kld-system", "kld-ui"]),
     ("kld-disk", &[]),
+    ("kld-engine", &["kld-host", "kld-system"]),
     ("kld-host", &[]),
     ("kld-manifest", &[]),
     ("kld-node", &["kld-disk", "kld-host", "kld-system", "kld-ui"]),
@@ -26,6 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "kld-build",
             "kld-disk",
+            "kld-engine",
             "kld-host",
             "kld-manifest",
             "kld-node",

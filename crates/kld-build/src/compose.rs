@@ -162,7 +162,10 @@ pub(crate) fn compose(tree: &mut Tree, system: &System, add: &Additions<'_>) -> 
             place.symlink(link, "kldload")?;
         }
     }
-    for unit in &system.units {
+    // Switched off after everything is switched on: `Also=` of one unit switches others on.
+    let mut units: Vec<_> = system.units.iter().collect();
+    units.sort_by_key(|unit| unit.state != Enablement::Enabled);
+    for unit in units {
         let name = unit.unit.as_str();
         match unit.state {
             Enablement::Enabled => place.enable(name)?,

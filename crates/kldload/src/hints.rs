@@ -6,6 +6,10 @@ use kld_ui::Hints;
 pub(crate) fn all() -> Hints {
     Hints::new()
         .on(kld_build::BuildError::hint)
+        .on(kld_engine::ApplyError::hint)
+        .on(kld_engine::HostError::hint)
+        .on(kld_engine::PlanError::hint)
+        .on(kld_engine::WantedError::hint)
         .on(kld_host::ExecError::hint)
         .on(kld_host::WriteError::hint)
         .on(kld_host::LockError::hint)

@@ -385,7 +385,8 @@ impl Cmd {
     fn prepare(&self, tied: bool) -> Result<std::process::Command, ExecError> {
         let path = search_path(std::env::var_os("PATH"));
         let lacks = |program: &&OsString| find(program, &path).is_none();
-        if let Some(program) = self.needs.iter().find(lacks).filter(|_| find(&self.program, &path).is_some()) {
+        if let Some(program) = self.needs.iter().find(lacks).filter(|_| find(&self.program, &path).is_some())
+        {
             return Err(missing(program));
         }
         // `setpriv` ends the child with this process, whatever ends it, `kill -9` included.

@@ -1,10 +1,14 @@
 //! One file per command (a folder for one with verbs): its arguments, its help and what it does.
 
+pub(crate) mod apply;
 pub(crate) mod build;
 pub(crate) mod check;
 pub(crate) mod explain;
+pub(crate) mod history;
 pub(crate) mod manifest;
 pub(crate) mod node;
+pub(crate) mod plan;
 pub(crate) mod pool;
+pub(crate) mod recover;
 pub(crate) mod run;
 pub(crate) mod status;

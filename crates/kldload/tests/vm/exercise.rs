@@ -16,7 +16,7 @@ const GROWN: u64 = 512 << 20;
 const DATASETS: [(&str, &[(&str, &str)]); 3] = [
     ("a", &[("compression", "zstd-3"), ("recordsize", "1M"), ("dnodesize", "auto"), ("quota", "300M")]),
     ("b", &[("compression", "lz4"), ("recordsize", "4k"), ("reservation", "8M"), ("checksum", "sha256")]),
-    ("c", &[("compression", "off"), ("xattr", "dir"), ("refquota", "200M"), ("copies", "2")]),
+    ("c", &[("compression", "off"), ("xattr", "on"), ("refquota", "200M"), ("copies", "2")]),
 ];
 
 /// `struct posix_acl_xattr_header` and its entries (Linux, include/uapi/linux/posix_acl_xattr.h): tag, permissions, id.
@@ -84,7 +84,7 @@ fn tree() -> Tree {
         insert(format!("xattrs/{size}").as_bytes(), meta, Kind::File(noise(size)));
     }
     // The mode's group bits are the mask of an ACL.
-    let entries = |x| acl(&[(1, 6 | x, !0), (2, 4 | x, 1234), (4, 4, !0), (16, 4 | x, !0), (32, 0, !0)]);
+    let entries = |x: u16| acl(&[(1, 6 | x, !0), (2, 4 | x, 1234), (4, 4, !0), (16, 4 | x, !0), (32, 0, !0)]);
     let mut guarded = meta(0o640);
     guarded.xattrs.insert(b"system.posix_acl_access".to_vec(), entries(0));
     insert(b"xattrs/acl", guarded, Kind::File(noise(100)));
@@ -225,16 +225,16 @@ impl Exercise {
     /// Compares, then uses the pool as people do. `[pool, second, third]` are the machine's names of the disks.
     pub(crate) fn run(&self, shell: &Shell<'_>, [pool, second, third]: [&str; 3]) {
         let run = |script: &str| shell.run(script);
-        let get = |property: &str, dataset: &str| {
-            run(&format!("zfs get -Hp -o value {property} drill/{dataset}"))
-        };
+        let get =
+            |property: &str, dataset: &str| run(&format!("zfs get -Hp -o value {property} drill/{dataset}"));
         run("zpool import drill");
         assert_eq!(run("zpool status -x drill"), "pool 'drill' is healthy");
         for (dataset, properties) in DATASETS {
             self.assert_equal(shell, &format!("/drill/{dataset}/.zfs/snapshot/install"));
             for (property, value) in properties.iter().chain(&[("acltype", "posix")]) {
                 let raw = value.strip_suffix('M').map(|n| n.parse::<u64>().expect("a number") << 20);
-                let raw = raw.or_else(|| Some(value.strip_suffix('k')?.parse::<u64>().expect("a number") << 10));
+                let raw =
+                    raw.or_else(|| Some(value.strip_suffix('k')?.parse::<u64>().expect("a number") << 10));
                 let want = raw.map_or((*value).to_owned(), |bytes| bytes.to_string());
                 assert_eq!(get(property, dataset), want, "{property} of {dataset}");
             }
@@ -248,11 +248,15 @@ impl Exercise {
         shell.scrub("drill");
 
         // Write, snapshot, compare, send, go back, clone, promote, destroy.
-        run("cd /drill/a; for i in 1 2 3; do dd if=/dev/urandom of=new-$i bs=64k count=40 status=none; done; \
+        run(
+            "cd /drill/a; for i in 1 2 3; do dd if=/dev/urandom of=new-$i bs=64k count=40 status=none; done; \
              rm -r many; mv sizes/131072 sizes/moved; setfattr -n user.note -v changed xattrs/40000; \
-             zfs snapshot drill/a@used");
+             zfs snapshot drill/a@used",
+        );
         let diff = run("zfs diff -H drill/a@install drill/a@used");
-        for line in ["+\t/drill/a/new-1", "-\t/drill/a/many", "R\t/drill/a/sizes/131072\t/drill/a/sizes/moved"] {
+        for line in
+            ["+\t/drill/a/new-1", "-\t/drill/a/many", "R\t/drill/a/sizes/131072\t/drill/a/sizes/moved"]
+        {
             assert!(diff.lines().any(|of| of == line), "{line:?} in {diff}");
         }
         run("zfs send drill/a@install | zfs receive -u drill/copy; \

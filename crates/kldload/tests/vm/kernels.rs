@@ -13,7 +13,8 @@ use crate::kernel::Shell;
 
 /// The directory of a release's kernel and memory disk.
 fn kernel(release: &str) -> PathBuf {
-    let all = std::env::var("KLD_OTHER_KERNELS").expect("`cargo xtask test --kernels` sets KLD_OTHER_KERNELS");
+    let all =
+        std::env::var("KLD_OTHER_KERNELS").expect("`cargo xtask test --kernels` sets KLD_OTHER_KERNELS");
     let of = |entry: &str| entry.strip_prefix(release)?.strip_prefix('=').map(PathBuf::from);
     all.split(',').find_map(of).unwrap_or_else(|| panic!("no kernel of OpenZFS {release} in {all}"))
 }

@@ -1,0 +1,318 @@
+//! Carries plans out: journal, snapshot, steps, proof, commit; or back to where it was.
+
+use serde_json::Value;
+
+use kld_host::Cmd;
+use serde::{Deserialize, Serialize};
+
+use crate::history::{History, State, Store};
+use crate::host::{Host, HostError};
+use crate::journal::Event;
+use crate::kinds;
+use crate::plan::{Plan, Step};
+use crate::services::{self, Tell};
+
+/// Where an engine says what it does.
+pub trait Progress {
+    /// A step begins.
+    fn step(&mut self, number: usize, of: usize, step: &Step);
+    /// Something failed, and going back begins.
+    fn back(&mut self, why: &str);
+    /// A step is undone.
+    fn undo(&mut self, step: &Step);
+    /// The proofs of the manifest run.
+    fn proving(&mut self);
+}
+
+/// How carrying out a plan has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The machine is as planned.
+    Committed {
+        /// The number of the apply.
+        number: u32,
+    },
+    /// A step or a proof has failed, and the machine is as it was.
+    RolledBack {
+        /// The number of the apply.
+        number: u32,
+        /// What failed: the step's kind and name, or `verify`.
+        what: String,
+        /// Why, in the tool's own words.
+        error: String,
+    },
+}
+
+/// What [`Engine::recover`] has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// The apply that had been interrupted, and is undone now.
+    pub number: u32,
+    /// How many steps were undone.
+    pub steps: usize,
+}
+
+/// The machine is neither as planned nor as it was. The journal knows the way back: [`Engine::recover`] tries again.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The journal cannot be written, so nothing was begun.
+    #[error("cannot begin: the journal in `/var/lib/kldload` cannot be written")]
+    Journal(#[source] HostError),
+    /// An earlier apply was interrupted, and must be undone first.
+    #[error("apply {number} was interrupted")]
+    Interrupted {
+        /// Which.
+        number: u32,
+    },
+    /// Going back has failed.
+    #[error("cannot undo {what} of apply {number}")]
+    Stuck {
+        /// The apply.
+        number: u32,
+        /// The step.
+        what: String,
+        /// Why.
+        #[source]
+        source: HostError,
+    },
+}
+
+impl ApplyError {
+    /// What the person can do.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Journal(source) => source.hint(),
+            Self::Interrupted { .. } => Some("`kldload recover` undoes it".to_owned()),
+            Self::Stuck { .. } => Some(
+                "mend what the error names, then `kldload recover` goes on; nothing is lost until then"
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
+/// What is remembered of a restart: whether its unit was active.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WasActive {
+    active: bool,
+}
+
+/// Carries plans out on one machine. Whoever uses it holds the machine's lock.
+#[derive(Clone, Copy)]
+pub struct Engine<'a> {
+    host: &'a dyn Host,
+}
+
+impl std::fmt::Debug for Engine<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Engine")
+    }
+}
+
+impl<'a> Engine<'a> {
+    /// An engine for a machine.
+    pub fn new(host: &'a dyn Host) -> Self {
+        Self { host }
+    }
+
+    /// Carries a plan out. `prove` runs the manifest's proofs and says what is wrong. When a step or a proof fails, all
+    /// that was done is undone, newest first.
+    ///
+    /// # Errors
+    /// When nothing could be begun, or going back has failed.
+    pub fn apply(
+        &self,
+        plan: &Plan,
+        by: &str,
+        prove: &dyn Fn() -> Result<(), String>,
+        progress: &mut dyn Progress,
+    ) -> Result<Outcome, ApplyError> {
+        let history = History::new(self.host);
+        if let Some(number) = history.interrupted().map_err(ApplyError::Journal)?.first() {
+            return Err(ApplyError::Interrupted { number: *number });
+        }
+        let store = history.begin(plan).map_err(ApplyError::Journal)?;
+        let started = Event::Started { at: self.host.now(), by: by.to_owned(), steps: plan.all().count() };
+        store.write(&started).map_err(ApplyError::Journal)?;
+        let number = store.number;
+        let Err((step, what, error)) = self.carry_out(&store, plan, prove, progress) else {
+            history.remember(number, plan).map_err(ApplyError::Journal)?;
+            return Ok(Outcome::Committed { number });
+        };
+        // A journal that cannot take this line (a full disk) is read as interrupted, which means the same.
+        let _ = store.write(&Event::Failed { step, error: error.clone() });
+        progress.back(&error);
+        self.go_back(&store, plan, progress)?;
+        Ok(Outcome::RolledBack { number, what, error })
+    }
+
+    /// Undoes what was interrupted: by a kill, a power cut, or an undo that failed. Nothing to do is the usual case.
+    ///
+    /// # Errors
+    /// When going back fails again.
+    pub fn recover(&self, progress: &mut dyn Progress) -> Result<Option<Recovered>, ApplyError> {
+        let history = History::new(self.host);
+        let interrupted = history.interrupted().map_err(ApplyError::Journal)?;
+        for number in &interrupted {
+            let store = history.store(*number);
+            let plan = history.plan(*number).map_err(ApplyError::Journal)?;
+            let Some(plan) = plan else {
+                store.write(&Event::RolledBack).map_err(ApplyError::Journal)?;
+                continue;
+            };
+            let error = "interrupted".to_owned();
+            progress.back(&error);
+            store.write(&Event::Failed { step: None, error }).map_err(ApplyError::Journal)?;
+            let steps = self.go_back(&store, &plan, progress)?;
+            return Ok(Some(Recovered { number: *number, steps }));
+        }
+        self.remember_committed(&history).map_err(ApplyError::Journal)?;
+        Ok(None)
+    }
+
+    /// A power cut between the last line of a journal and the file that remembers what was wanted.
+    fn remember_committed(&self, history: &History<'_>) -> Result<(), HostError> {
+        let records = history.records()?;
+        let Some(last) = records.iter().rev().find(|record| record.state == State::Committed) else {
+            return Ok(());
+        };
+        match history.plan(last.number)? {
+            Some(plan) if history.applied()? != plan.items => history.remember(last.number, &plan),
+            _ => Ok(()),
+        }
+    }
+
+    fn carry_out(
+        &self,
+        store: &Store<'_>,
+        plan: &Plan,
+        prove: &dyn Fn() -> Result<(), String>,
+        progress: &mut dyn Progress,
+    ) -> Result<(), (Option<usize>, String, String)> {
+        let total = plan.all().count();
+        self.snapshot(store, plan).map_err(|error| (None, "the snapshot".to_owned(), chain(&error)))?;
+        for (number, step) in plan.all().enumerate() {
+            progress.step(number + 1, total, step);
+            self.step(store, number, step)
+                .map_err(|error| (Some(number), format!("{} {}", step.kind, step.name), chain(&error)))?;
+        }
+        progress.proving();
+        prove().map_err(|error| (None, "verify".to_owned(), error))?;
+        // Everything is on disk before the line that says so.
+        let commit = || {
+            self.sync()?;
+            store.write(&Event::Committed)
+        };
+        commit().map_err(|error| (None, "the commit".to_owned(), chain(&error)))
+    }
+
+    fn step(&self, store: &Store<'_>, number: usize, step: &Step) -> Result<(), HostError> {
+        if let Some(tell) = as_tell(step) {
+            let memory = WasActive { active: services::is_active(self.host, &tell)? };
+            store.write(&Event::Begun { step: number, memory: kinds::to_value(&memory) })?;
+            services::make(self.host, &tell)?;
+        } else {
+            let kind = kind_of(step)?;
+            let memory = kind.remember(self.host, store, &step.change)?;
+            store.write(&Event::Begun { step: number, memory })?;
+            kind.make(self.host, store, &step.change)?;
+        }
+        store.write(&Event::Done { step: number })
+    }
+
+    /// One moment to go back to, for all datasets that a plan changes: made in one transaction group.
+    fn snapshot(&self, store: &Store<'_>, plan: &Plan) -> Result<(), HostError> {
+        let mut datasets: Vec<String> = plan
+            .steps
+            .iter()
+            .filter(|step| kinds::is_there_already(step))
+            .map(|step| step.name.clone())
+            .collect();
+        if plan.steps.iter().any(|step| step.kind != "dataset")
+            && let Ok(root) = kinds::root_dataset(self.host)
+        {
+            datasets.push(root);
+        }
+        datasets.sort();
+        datasets.dedup();
+        if datasets.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = datasets.iter().map(|name| format!("{name}@{}", store.snapshot())).collect();
+        self.host.run(&Cmd::new("zfs").arg("snapshot").args(&names))?;
+        store.write(&Event::Snapshot { names })
+    }
+
+    /// Undoes every step that was begun, newest first; then units are as they were. What an earlier attempt has undone is
+    /// undone once more: a power cut may have lost it, and undoing twice changes nothing.
+    fn go_back(
+        &self,
+        store: &Store<'_>,
+        plan: &Plan,
+        progress: &mut dyn Progress,
+    ) -> Result<usize, ApplyError> {
+        let number = store.number;
+        let steps: Vec<&Step> = plan.all().collect();
+        let journal = store.journal().map_err(ApplyError::Journal)?;
+        let begun: Vec<(usize, &Value)> = journal.begun().filter(|(step, _)| *step < steps.len()).collect();
+        let stuck = |step: &Step| {
+            let what = format!("{} {}", step.kind, step.name);
+            move |source| ApplyError::Stuck { number, what, source }
+        };
+        for (index, memory) in begun.iter().rev() {
+            let step = steps[*index];
+            if as_tell(step).is_none() {
+                progress.undo(step);
+                let kind = kind_of(step).map_err(stuck(step))?;
+                kind.undo(self.host, store, &step.change, memory).map_err(stuck(step))?;
+                store.write(&Event::Undone { step: *index }).map_err(ApplyError::Journal)?;
+            }
+        }
+        // In the order in which they were told of the change: systemd first.
+        for (index, memory) in &begun {
+            let step = steps[*index];
+            if let Some(tell) = as_tell(step) {
+                progress.undo(step);
+                let was: WasActive =
+                    serde_json::from_value((*memory).clone()).unwrap_or(WasActive { active: true });
+                services::bring_back(self.host, &tell, was.active).map_err(stuck(step))?;
+                store.write(&Event::Undone { step: *index }).map_err(ApplyError::Journal)?;
+            }
+        }
+        self.sync().map_err(ApplyError::Journal)?;
+        store.write(&Event::RolledBack).map_err(ApplyError::Journal)?;
+        Ok(begun.len())
+    }
+
+    /// Waits until all that was written is on disk, in every dataset of the pools.
+    fn sync(&self) -> Result<(), HostError> {
+        self.host.run(&Cmd::new("zpool").arg("sync")).map(drop)
+    }
+}
+
+fn kind_of(step: &Step) -> Result<&'static dyn kinds::AnyKind, HostError> {
+    kinds::find(&step.kind).ok_or_else(|| {
+        let reason = format!("unknown kind `{}`; was it written by another version?", step.kind);
+        kld_host::ParseError { tool: "kldload's plan", reason }.into()
+    })
+}
+
+fn as_tell(step: &Step) -> Option<Tell> {
+    (step.kind == services::KIND).then(|| serde_json::from_value(step.change.clone()).ok())?
+}
+
+/// An error and its causes in one text.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}

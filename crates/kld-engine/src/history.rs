@@ -1,0 +1,238 @@
+//! What was done to a machine: one directory for each time a plan was carried out.
+//!
+//! ```text
+//! /var/lib/kldload/            a dataset of its own, outside every boot environment
+//!   applied.json               digests of what was wanted last
+//!   applies/000012/plan.json   the plan
+//!                  journal     what was done, line by line, each on disk before the next thing happens
+//!                  kept/       content of files that were replaced, by SHA-256
+//! ```
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::{Entry, Host, HostError, KeptEntry, KeptNode, Node};
+use crate::journal::{Event, Journal};
+use crate::kinds::hex;
+use crate::plan::Plan;
+use sha2::{Digest as _, Sha256};
+
+/// Where kldload remembers.
+pub(crate) const MEMORY: &str = "/var/lib/kldload";
+
+/// How an apply ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// The machine is as planned.
+    Committed,
+    /// The machine is as it was before.
+    Undone,
+    /// It was interrupted: neither.
+    Interrupted,
+}
+
+/// One time that a plan was carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Record {
+    /// Its number, from 1.
+    pub number: u32,
+    /// Seconds since 1970.
+    pub at: u64,
+    /// Who asked for it.
+    pub by: String,
+    /// How it ended.
+    pub state: State,
+    /// How many steps its plan has.
+    pub steps: usize,
+    /// Why it was undone.
+    pub failure: Option<String>,
+}
+
+/// Everything that was done.
+#[derive(Clone, Copy)]
+pub struct History<'a> {
+    host: &'a dyn Host,
+}
+
+impl std::fmt::Debug for History<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("History")
+    }
+}
+
+/// The directory of one apply.
+#[derive(Clone)]
+pub(crate) struct Store<'a> {
+    pub(crate) host: &'a dyn Host,
+    pub(crate) number: u32,
+}
+
+/// `applied.json`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Applied {
+    number: u32,
+    manifest: String,
+    items: BTreeMap<String, String>,
+}
+
+const SECRET_FILE: u32 = 0o600;
+const SECRET_DIRECTORY: u32 = 0o700;
+
+fn own(node: Node, mode: u32) -> Entry {
+    Entry { node, mode, uid: 0, gid: 0 }
+}
+
+impl<'a> History<'a> {
+    /// The history of a machine.
+    pub fn new(host: &'a dyn Host) -> Self {
+        Self { host }
+    }
+
+    /// What was wanted last: [`Plan::items`] of the last plan that was committed.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn applied(&self) -> Result<BTreeMap<String, String>, HostError> {
+        let Some(text) = self.host.read(&format!("{MEMORY}/applied.json"))? else {
+            return Ok(BTreeMap::new());
+        };
+        let applied: Applied = parse("applied.json", &text)?;
+        Ok(applied.items)
+    }
+
+    /// Every apply, oldest first.
+    ///
+    /// # Errors
+    /// When a journal cannot be read.
+    pub fn records(&self) -> Result<Vec<Record>, HostError> {
+        self.numbers()?.into_iter().filter_map(|number| self.record(number).transpose()).collect()
+    }
+
+    /// One apply; `None` when its journal never began.
+    ///
+    /// # Errors
+    /// When its journal cannot be read.
+    pub fn record(&self, number: u32) -> Result<Option<Record>, HostError> {
+        let store = self.store(number);
+        let journal = store.journal()?;
+        let Some(Event::Started { at, by, steps }) = journal.events.first() else { return Ok(None) };
+        let failure = journal.events.iter().find_map(|event| match event {
+            Event::Failed { error, .. } => Some(error.clone()),
+            _ => None,
+        });
+        let state = journal.state();
+        Ok(Some(Record { number, at: *at, by: by.clone(), state, steps: *steps, failure }))
+    }
+
+    /// The plan of one apply.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn plan(&self, number: u32) -> Result<Option<Plan>, HostError> {
+        let text = self.host.read(&self.store(number).path("plan.json"))?;
+        text.map(|text| parse("plan.json", &text)).transpose()
+    }
+
+    /// Applies that ended in neither state; there is at most one.
+    pub(crate) fn interrupted(&self) -> Result<Vec<u32>, HostError> {
+        let records = self.records()?;
+        Ok(records.iter().filter(|r| r.state == State::Interrupted).map(|r| r.number).collect())
+    }
+
+    fn numbers(&self) -> Result<Vec<u32>, HostError> {
+        let names = self.host.list(&format!("{MEMORY}/applies"))?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    pub(crate) fn store(&self, number: u32) -> Store<'a> {
+        Store { host: self.host, number }
+    }
+
+    /// Makes the directory of the next apply, with its plan.
+    pub(crate) fn begin(&self, plan: &Plan) -> Result<Store<'a>, HostError> {
+        let number = self.numbers()?.last().map_or(1, |last| last + 1);
+        let store = self.store(number);
+        self.host.put(&format!("{MEMORY}/applies"), &own(Node::Directory, SECRET_DIRECTORY))?;
+        self.host.put(&store.path(""), &own(Node::Directory, SECRET_DIRECTORY))?;
+        self.host.put(&store.path("kept"), &own(Node::Directory, SECRET_DIRECTORY))?;
+        let text = serde_json::to_string_pretty(plan).expect("plans are plain data") + "\n";
+        self.host.put(&store.path("plan.json"), &own(Node::File(text.into_bytes()), SECRET_FILE))?;
+        Ok(store)
+    }
+
+    /// Remembers what was wanted.
+    pub(crate) fn remember(&self, number: u32, plan: &Plan) -> Result<(), HostError> {
+        let applied = Applied { number, manifest: plan.manifest.clone(), items: plan.items.clone() };
+        let text = serde_json::to_string_pretty(&applied).expect("digests are plain data") + "\n";
+        self.host.put(&format!("{MEMORY}/applied.json"), &own(Node::File(text.into_bytes()), SECRET_FILE))
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(name: &'static str, text: &str) -> Result<T, HostError> {
+    serde_json::from_str(text)
+        .map_err(|error| kld_host::ParseError { tool: name, reason: error.to_string() }.into())
+}
+
+impl Store<'_> {
+    /// A path in its directory.
+    pub(crate) fn path(&self, name: &str) -> String {
+        let directory = format!("{MEMORY}/applies/{:06}", self.number);
+        if name.is_empty() { directory } else { format!("{directory}/{name}") }
+    }
+
+    /// The name of its snapshots.
+    pub(crate) fn snapshot(&self) -> String {
+        format!("kldload-apply-{:06}", self.number)
+    }
+
+    pub(crate) fn journal(&self) -> Result<Journal, HostError> {
+        Ok(Journal::parse(&self.host.read(&self.path("journal"))?.unwrap_or_default()))
+    }
+
+    /// Adds an event; it is on disk when this returns.
+    pub(crate) fn write(&self, event: &Event) -> Result<(), HostError> {
+        self.host.append(&self.path("journal"), event.to_line().as_bytes())
+    }
+
+    /// Keeps what is at a path.
+    pub(crate) fn keep(&self, path: &str) -> Result<Option<KeptEntry>, HostError> {
+        let Some(Entry { node, mode, uid, gid }) = self.host.entry(path)? else { return Ok(None) };
+        let node = match node {
+            Node::File(bytes) => {
+                let sum = hex(&Sha256::digest(&bytes));
+                self.host.put(&self.path(&format!("kept/{sum}")), &own(Node::File(bytes), SECRET_FILE))?;
+                KeptNode::File(sum)
+            }
+            Node::Link(target) => KeptNode::Link(target),
+            Node::Directory => KeptNode::Directory,
+            Node::Other => {
+                return Err(HostError::InTheWay { path: path.to_owned(), what: "a device or socket" });
+            }
+        };
+        Ok(Some(KeptEntry { node, mode, uid, gid }))
+    }
+
+    /// Puts back what was kept, or removes what was not there.
+    pub(crate) fn put_back(&self, path: &str, kept: Option<&KeptEntry>) -> Result<(), HostError> {
+        let Some(kept) = kept else { return self.host.remove(path) };
+        let node = match &kept.node {
+            KeptNode::File(sum) => match self.host.entry(&self.path(&format!("kept/{sum}")))? {
+                Some(Entry { node, .. }) => node,
+                None => {
+                    let reason = format!("the content {sum} of `{path}` is not kept");
+                    return Err(kld_host::ParseError { tool: "kldload's journal", reason }.into());
+                }
+            },
+            KeptNode::Link(target) => Node::Link(target.clone()),
+            KeptNode::Directory => Node::Directory,
+        };
+        let entry = Entry { node, mode: kept.mode, uid: kept.uid, gid: kept.gid };
+        if self.host.entry(path)?.as_ref() == Some(&entry) {
+            return Ok(());
+        }
+        self.host.put(path, &entry)
+    }
+}

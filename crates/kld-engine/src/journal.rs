@@ -1,0 +1,118 @@
+//! What was done, line by line: JSON, each line on disk before the next thing happens.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::history::State;
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Event {
+    /// The plan is on disk, and begins.
+    Started {
+        /// Seconds since 1970.
+        at: u64,
+        /// Who asked for it.
+        by: String,
+        /// How many steps the plan has.
+        steps: usize,
+    },
+    /// These snapshots exist from one moment on.
+    Snapshot {
+        /// Full names.
+        names: Vec<String>,
+    },
+    /// A step begins; `memory` is what it takes to go back.
+    Begun {
+        /// Its number in the plan, from 0; restarts count on.
+        step: usize,
+        /// The kind's own data.
+        memory: Value,
+    },
+    /// A step is done.
+    Done {
+        /// Its number.
+        step: usize,
+    },
+    /// Something failed: from here on everything is undone.
+    Failed {
+        /// The step, or `None` when it was a proof of the manifest, or an interruption.
+        step: Option<usize>,
+        /// Why, in words.
+        error: String,
+    },
+    /// A step is undone.
+    Undone {
+        /// Its number.
+        step: usize,
+    },
+    /// All steps are done and proven: the machine is as planned.
+    Committed,
+    /// All steps are undone: the machine is as it was.
+    RolledBack,
+}
+
+impl Event {
+    /// Its line.
+    pub(crate) fn to_line(&self) -> String {
+        // The newline before it ends what a power cut has left unfinished.
+        format!("\n{}\n", serde_json::to_string(self).expect("events are plain data"))
+    }
+}
+
+/// A journal.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Journal {
+    /// The events, in order.
+    pub events: Vec<Event>,
+}
+
+impl Journal {
+    /// Reads a journal. A line that a power cut left unfinished was never written: nothing was done on its account.
+    pub fn parse(text: &str) -> Self {
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let events = whole.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        Self { events }
+    }
+
+    /// How it ended.
+    pub fn state(&self) -> State {
+        match self.events.last() {
+            Some(Event::Committed) => State::Committed,
+            Some(Event::RolledBack) => State::Undone,
+            _ => State::Interrupted,
+        }
+    }
+
+    /// Steps that were begun, in order, with what it takes to go back.
+    pub fn begun(&self) -> impl DoubleEndedIterator<Item = (usize, &Value)> {
+        self.events.iter().filter_map(|event| match event {
+            Event::Begun { step, memory } => Some((*step, memory)),
+            _ => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_a_power_cut_left_unfinished_was_never_done() {
+        let begun = Event::Begun { step: 0, memory: json!({"old": 1}) };
+        let started = Event::Started { at: 1, by: "root".to_owned(), steps: 2 };
+        let mut text = started.to_line() + &begun.to_line() + r#"{"event":"done","st"#;
+        let journal = Journal::parse(&text);
+        assert_eq!(journal.events, [started.clone(), begun.clone()]);
+        assert_eq!(journal.state(), State::Interrupted);
+        assert_eq!(journal.begun().collect::<Vec<_>>(), [(0, &json!({"old": 1}))]);
+        assert_eq!(Journal::parse("").state(), State::Interrupted);
+        // And the next line stands on its own.
+        text += &Event::RolledBack.to_line();
+        let journal = Journal::parse(&text);
+        assert_eq!(journal.events, [started, begun, Event::RolledBack]);
+        assert_eq!(journal.state(), State::Undone);
+    }
+}

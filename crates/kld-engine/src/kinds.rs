@@ -1,0 +1,178 @@
+//! The types of things that a machine is made of. Each is one file; [`ALL`] is the only list of them.
+
+mod account;
+mod dataset;
+mod file;
+mod package;
+mod unit;
+
+pub(crate) use dataset::is_there_already;
+pub(crate) use package::root_dataset;
+pub(crate) use unit::properties as unit_properties;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::history::Store;
+use crate::host::{Host, HostError};
+use crate::plan::{Left, Step};
+use crate::wanted::Wanted;
+
+/// Every kind, in the order in which changes are made: data has a place before programs come, accounts come with
+/// packages before files belong to them, files are there before units start.
+pub(crate) const ALL: [&dyn AnyKind; 5] =
+    [&dataset::Dataset, &package::Package, &account::Account, &file::File, &unit::Unit];
+
+/// What a kind has found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Changes, in order.
+    pub(crate) steps: Vec<Step>,
+    /// What the manifest no longer mentions.
+    pub(crate) left: Vec<Left>,
+    /// Digest of each wanted thing by name.
+    pub(crate) items: BTreeMap<String, String>,
+}
+
+/// Why a kind has no plan.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// It could not look at something.
+    Look(&'static str, HostError),
+    /// The pool is not there.
+    NoPool(String, HostError),
+    /// The manifest asks for what cannot be done.
+    Refused { name: String, reason: String, hint: String },
+}
+
+/// A type of thing.
+pub(crate) trait Kind: Sync {
+    /// What is to be done with one thing, as a plan and a journal keep it.
+    type Change: Serialize + DeserializeOwned;
+    /// What it takes to go back.
+    type Memory: Serialize + DeserializeOwned;
+    /// The word for it in plans.
+    const NAME: &'static str;
+
+    /// Looks and compares. `before` holds the digests of what was wanted last, by [`crate::plan::key`]; `earlier` the
+    /// steps that come before those of this kind.
+    fn compare(
+        &self,
+        host: &dyn Host,
+        wanted: &Wanted,
+        before: &BTreeMap<String, String>,
+        earlier: &[Step],
+    ) -> Result<Found, Refusal>;
+
+    /// What it takes to go back from a change that is about to be made. Changes nothing but the store.
+    fn remember(
+        &self,
+        host: &dyn Host,
+        store: &Store<'_>,
+        change: &Self::Change,
+    ) -> Result<Self::Memory, HostError>;
+
+    /// Makes a change. What is done already is not done again.
+    fn make(&self, host: &dyn Host, store: &Store<'_>, change: &Self::Change) -> Result<(), HostError>;
+
+    /// Goes back, however much of the change was made. What is undone already is not undone again.
+    fn undo(
+        &self,
+        host: &dyn Host,
+        store: &Store<'_>,
+        change: &Self::Change,
+        memory: &Self::Memory,
+    ) -> Result<(), HostError>;
+}
+
+/// A [`Kind`] whose data is JSON.
+pub(crate) trait AnyKind: Sync {
+    fn name(&self) -> &'static str;
+    fn compare(
+        &self,
+        host: &dyn Host,
+        wanted: &Wanted,
+        before: &BTreeMap<String, String>,
+        earlier: &[Step],
+    ) -> Result<Found, Refusal>;
+    fn remember(&self, host: &dyn Host, store: &Store<'_>, change: &Value) -> Result<Value, HostError>;
+    fn make(&self, host: &dyn Host, store: &Store<'_>, change: &Value) -> Result<(), HostError>;
+    fn undo(
+        &self,
+        host: &dyn Host,
+        store: &Store<'_>,
+        change: &Value,
+        memory: &Value,
+    ) -> Result<(), HostError>;
+}
+
+impl<K: Kind> AnyKind for K {
+    fn name(&self) -> &'static str {
+        K::NAME
+    }
+
+    fn compare(
+        &self,
+        host: &dyn Host,
+        wanted: &Wanted,
+        before: &BTreeMap<String, String>,
+        earlier: &[Step],
+    ) -> Result<Found, Refusal> {
+        Kind::compare(self, host, wanted, before, earlier)
+    }
+
+    fn remember(&self, host: &dyn Host, store: &Store<'_>, change: &Value) -> Result<Value, HostError> {
+        Ok(to_value(&Kind::remember(self, host, store, &from_value(change)?)?))
+    }
+
+    fn make(&self, host: &dyn Host, store: &Store<'_>, change: &Value) -> Result<(), HostError> {
+        Kind::make(self, host, store, &from_value(change)?)
+    }
+
+    fn undo(
+        &self,
+        host: &dyn Host,
+        store: &Store<'_>,
+        change: &Value,
+        memory: &Value,
+    ) -> Result<(), HostError> {
+        Kind::undo(self, host, store, &from_value(change)?, &from_value(memory)?)
+    }
+}
+
+/// The kind with this name.
+pub(crate) fn find(name: &str) -> Option<&'static dyn AnyKind> {
+    ALL.into_iter().find(|kind| kind.name() == name)
+}
+
+/// Plain data as JSON.
+pub(crate) fn to_value<T: Serialize>(data: &T) -> Value {
+    serde_json::to_value(data).expect("changes and memories have string keys and plain values only")
+}
+
+fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, HostError> {
+    serde_json::from_value(value.clone()).map_err(|error| {
+        HostError::Parse(kld_host::ParseError {
+            tool: "kldload's journal",
+            reason: format!("{error}; was it written by another version?"),
+        })
+    })
+}
+
+/// A digest of anything that prints itself.
+pub(crate) fn digest(of: &impl std::fmt::Debug) -> String {
+    hex(&Sha256::digest(format!("{of:?}").as_bytes()))
+}
+
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

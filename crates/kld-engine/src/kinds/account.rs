@@ -1,0 +1,215 @@
+//! Accounts and their groups.
+//!
+//! An account that is there keeps its number: files belong to it. Accounts that leave the manifest stay, and the plan says
+//! how to remove them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kld_host::Cmd;
+use kld_system::SystemUser;
+use serde::{Deserialize, Serialize};
+
+use super::{Found, Kind, Refusal, digest, to_value};
+use crate::history::Store;
+use crate::host::{Host, HostError, KeptEntry};
+use crate::plan::{Action, Because, Cause, Left, Step};
+use crate::wanted::Wanted;
+
+pub(super) struct Account;
+
+/// The account as it is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Change {
+    name: String,
+    /// `None` when it is there already, with a number of its own.
+    uid: Option<u32>,
+    system: bool,
+    home: String,
+    shell: String,
+    /// Groups it is to be in besides its own; those it is in already stay.
+    groups: Vec<String>,
+}
+
+/// The files of accounts as they were.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Memory {
+    files: Vec<(String, Option<KeptEntry>)>,
+}
+
+/// passwd(5), shadow(5), group(5), gshadow(5), and subordinate ids.
+const FILES: [&str; 6] =
+    ["/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow", "/etc/subuid", "/etc/subgid"];
+
+/// `/etc/passwd` and `/etc/group`, as far as they matter here.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Number, home and shell by name.
+    accounts: BTreeMap<String, (u32, String, String)>,
+    /// Groups by member.
+    groups: BTreeSet<(String, String)>,
+    group_numbers: BTreeSet<u32>,
+}
+
+fn look(host: &dyn Host) -> Result<Seen, HostError> {
+    let mut seen = Seen::default();
+    for line in host.read("/etc/passwd")?.unwrap_or_default().lines() {
+        if let [name, _, uid, _, _, home, shell] = line.split(':').collect::<Vec<_>>()[..]
+            && let Ok(uid) = uid.parse()
+        {
+            seen.accounts.insert(name.to_owned(), (uid, home.to_owned(), shell.to_owned()));
+        }
+    }
+    for line in host.read("/etc/group")?.unwrap_or_default().lines() {
+        if let [group, _, gid, members] = line.split(':').collect::<Vec<_>>()[..] {
+            seen.group_numbers.extend(gid.parse::<u32>());
+            let members = members.split(',').filter(|member| !member.is_empty());
+            seen.groups.extend(members.map(|member| (member.to_owned(), group.to_owned())));
+        }
+    }
+    Ok(seen)
+}
+
+/// The numbers of an account and a group.
+pub(crate) fn ids(host: &dyn Host, user: &str, group: &str) -> Result<(u32, u32), HostError> {
+    let find = |file: &str, name: &str| -> Result<u32, HostError> {
+        let text = host.read(file)?.unwrap_or_default();
+        let number = text.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
+        });
+        number.ok_or_else(|| HostError::NoAccount(name.to_owned()))
+    };
+    let root = |name: &str| matches!(name, "root" | "0");
+    let uid = if root(user) { 0 } else { find("/etc/passwd", user)? };
+    let gid = if root(group) { 0 } else { find("/etc/group", group)? };
+    Ok((uid, gid))
+}
+
+impl Kind for Account {
+    type Change = Change;
+    type Memory = Memory;
+    const NAME: &'static str = "account";
+
+    fn compare(
+        &self,
+        host: &dyn Host,
+        wanted: &Wanted,
+        before: &BTreeMap<String, String>,
+        _earlier: &[Step],
+    ) -> Result<Found, Refusal> {
+        let seen = look(host).map_err(|error| Refusal::Look("the accounts", error))?;
+        let mut found = Found::default();
+        let mut taken: BTreeSet<u32> = seen.accounts.values().map(|(uid, ..)| *uid).collect();
+        taken.extend(&seen.group_numbers);
+        for user in &wanted.system.users {
+            let name = user.name.to_string();
+            found.items.insert(name.clone(), digest(&(&user.home, &user.shell, &user.groups, user.admin)));
+            found.steps.extend(compare_one(user, &seen, &mut taken));
+        }
+        for gone in before.keys().filter_map(|item| item.strip_prefix("account ")) {
+            if !found.items.contains_key(gone) && seen.accounts.contains_key(gone) {
+                found.left.push(Left {
+                    kind: Self::NAME.to_owned(),
+                    name: gone.to_owned(),
+                    remove_with: format!("userdel {gone}   # its files stay"),
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    fn remember(&self, _host: &dyn Host, store: &Store<'_>, _change: &Change) -> Result<Memory, HostError> {
+        let files = FILES.iter().map(|path| Ok(((*path).to_owned(), store.keep(path)?)));
+        Ok(Memory { files: files.collect::<Result<_, HostError>>()? })
+    }
+
+    fn make(&self, host: &dyn Host, _store: &Store<'_>, change: &Change) -> Result<(), HostError> {
+        let there = look(host)?.accounts.contains_key(&change.name);
+        let groups = change.groups.join(",");
+        if there {
+            let mut cmd = Cmd::new("usermod").args(["--home", &change.home, "--shell", &change.shell]);
+            if !groups.is_empty() {
+                cmd = cmd.args(["--append", "--groups", &groups]);
+            }
+            return host.run(&cmd.arg(&change.name)).map(drop);
+        }
+        let number = change.uid.unwrap_or_default().to_string();
+        let system = change.system.then_some("--system");
+        host.run(&Cmd::new("groupadd").args(system).args(["--force", "--gid", &number, &change.name]))?;
+        let mut cmd = Cmd::new("useradd").args(system).args(["--uid", &number, "--gid", &number]);
+        cmd = cmd.args(["--home-dir", &change.home, "--shell", &change.shell]);
+        cmd = cmd.arg(if change.system { "--no-create-home" } else { "--create-home" });
+        if !groups.is_empty() {
+            cmd = cmd.args(["--groups", &groups]);
+        }
+        host.run(&cmd.arg(&change.name)).map(drop)
+    }
+
+    fn undo(
+        &self,
+        _host: &dyn Host,
+        store: &Store<'_>,
+        _change: &Change,
+        memory: &Memory,
+    ) -> Result<(), HostError> {
+        memory.files.iter().try_for_each(|(path, kept)| store.put_back(path, kept.as_ref()))
+    }
+}
+
+/// The number an image would give it, or the next that is free: numbers of accounts that are there do not change.
+fn free_number(wanted: u32, taken: &mut BTreeSet<u32>) -> u32 {
+    let number = (wanted..).find(|number| !taken.contains(number)).unwrap_or(wanted);
+    taken.insert(number);
+    number
+}
+
+fn compare_one(user: &SystemUser, seen: &Seen, taken: &mut BTreeSet<u32>) -> Option<Step> {
+    let name = user.name.to_string();
+    let is_in = |group: &str| seen.groups.contains(&(name.clone(), group.to_owned()));
+    let mut groups: Vec<String> = user.groups.iter().map(ToString::to_string).collect();
+    if user.admin && !groups.iter().any(|group| group == "sudo") {
+        groups.push("sudo".to_owned());
+    }
+    let missing: Vec<&String> = groups.iter().filter(|group| !is_in(group)).collect();
+    let there = seen.accounts.get(&name);
+    let (action, uid, summary) = match there {
+        None => {
+            let uid = free_number(user.uid, taken);
+            let kind = if user.system { "system account" } else { "person" };
+            (Action::Add, Some(uid), format!("{kind} {uid}"))
+        }
+        Some((_, home, shell)) => {
+            let mut changes = Vec::new();
+            if *home != user.home {
+                changes.push(format!("home {home} → {}", user.home));
+            }
+            if *shell != user.shell {
+                changes.push(format!("shell {shell} → {}", user.shell));
+            }
+            changes.extend(missing.iter().map(|group| format!("joins {group}")));
+            if changes.is_empty() {
+                return None;
+            }
+            (Action::Change, None, changes.join(", "))
+        }
+    };
+    Some(Step {
+        kind: Account::NAME.to_owned(),
+        name: name.clone(),
+        action,
+        cause: Cause::Wish,
+        summary,
+        notes: Vec::new(),
+        because: Because::from(&user.because),
+        change: to_value(&Change {
+            name,
+            uid,
+            system: user.system,
+            home: user.home.clone(),
+            shell: user.shell.clone(),
+            groups,
+        }),
+    })
+}

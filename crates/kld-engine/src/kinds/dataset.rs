@@ -1,0 +1,401 @@
+//! ZFS datasets and their properties.
+//!
+//! A dataset that leaves the manifest is never destroyed: the plan lists the command that would, and what it would free.
+//! Encrypted datasets are made by `kldload node init`, because their keys are born on the machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kld_host::zfs::{self, Property};
+use kld_host::{Cmd, ParseError};
+use kld_system::{Created, Layer, SystemDataset};
+use serde::{Deserialize, Serialize};
+
+use super::{Found, Kind, Refusal, digest, to_value};
+use crate::history::Store;
+use crate::host::{Host, HostError};
+use crate::plan::{Action, Because, Cause, Left, Step};
+use crate::wanted::Wanted;
+
+pub(super) struct Dataset;
+
+/// What is to be done with one dataset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Change {
+    /// Make it.
+    Create {
+        dataset: String,
+        properties: Vec<(String, String)>,
+        /// Its root directory, when it is mounted.
+        mountpoint: Option<String>,
+    },
+    /// Give a property another value.
+    Set { dataset: String, property: String, value: String },
+}
+
+/// What it takes to go back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Memory {
+    /// It was not there.
+    Nothing,
+    /// The property had this value of its own.
+    Local(String),
+    /// The property had none of its own.
+    Inherited,
+}
+
+/// Values that name numbers of bytes, and `none` for 0.
+const SIZES: [&str; 8] = [
+    "recordsize",
+    "quota",
+    "refquota",
+    "reservation",
+    "refreservation",
+    "volsize",
+    "volblocksize",
+    "special_small_blocks",
+];
+
+/// Set when a dataset is made, and never after: zfsprops(7).
+const FIXED: [(&str, &str); 5] = [
+    ("encryption", "make a dataset beside it, copy into it, and swap their mountpoints"),
+    ("casesensitivity", "make a dataset beside it and copy into it"),
+    ("normalization", "make a dataset beside it and copy into it"),
+    ("utf8only", "make a dataset beside it and copy into it"),
+    ("volblocksize", "make a volume beside it and copy into it"),
+];
+
+/// Properties that hold for what is written from now on; the way to bring it to what is there.
+const ONLY_NEW: &str =
+    "holds for what is written from now on; files keep theirs until they are copied or received again";
+const NEW_BLOCKS_ONLY: [&str; 6] = ["recordsize", "compression", "checksum", "copies", "dedup", "dnodesize"];
+
+impl Kind for Dataset {
+    type Change = Change;
+    type Memory = Memory;
+    const NAME: &'static str = "dataset";
+
+    fn compare(
+        &self,
+        host: &dyn Host,
+        wanted: &Wanted,
+        before: &BTreeMap<String, String>,
+        _earlier: &[Step],
+    ) -> Result<Found, Refusal> {
+        let pool = wanted.system.pool.as_str();
+        let seen = look(host, wanted)?;
+        let mut found = Found::default();
+        let root_is_ours = seen.contains_key(wanted.system.boot_dataset.as_str());
+        for dataset in &wanted.system.datasets {
+            if dataset.created != Created::InImage || !(root_is_ours || belongs_to_the_manifest(dataset)) {
+                continue;
+            }
+            let name = dataset.name.to_string();
+            let properties: Vec<_> = dataset.properties.iter().map(|item| item.value.clone()).collect();
+            found.items.insert(name.clone(), digest(&properties));
+            match seen.get(&name) {
+                None => found.steps.push(create(host, dataset, &seen, pool)?),
+                Some(there) => found.steps.append(&mut changes(dataset, there)?),
+            }
+        }
+        for gone in before.keys().filter_map(|item| item.strip_prefix("dataset ")) {
+            if !found.items.contains_key(gone) && seen.contains_key(gone) {
+                let used = seen[gone].get("used").map_or("", |p| p.value.as_str());
+                found.left.push(Left {
+                    kind: Self::NAME.to_owned(),
+                    name: gone.to_owned(),
+                    remove_with: format!("zfs destroy -r {gone}   # frees {}", bytes(used)),
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    fn remember(&self, host: &dyn Host, _store: &Store<'_>, change: &Change) -> Result<Memory, HostError> {
+        let Change::Set { dataset, property, .. } = change else { return Ok(Memory::Nothing) };
+        let text = host.text(&zfs::get_cmd(dataset, &[property], false))?;
+        let found = zfs::parse_get(&text)?.into_iter().next();
+        Ok(match found {
+            Some(Property { value, source, .. }) if source == "local" => Memory::Local(value),
+            _ => Memory::Inherited,
+        })
+    }
+
+    fn make(&self, host: &dyn Host, _store: &Store<'_>, change: &Change) -> Result<(), HostError> {
+        match change {
+            Change::Create { dataset, properties, .. } => {
+                if exists(host, dataset)? {
+                    return Ok(());
+                }
+                let properties: Vec<(&str, &str)> =
+                    properties.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+                host.run(&zfs::create_cmd(dataset, &properties)).map(drop)
+            }
+            Change::Set { dataset, property, value } => {
+                host.run(&zfs::set_cmd(dataset, &[(property, value)])).map(drop)
+            }
+        }
+    }
+
+    fn undo(
+        &self,
+        host: &dyn Host,
+        store: &Store<'_>,
+        change: &Change,
+        memory: &Memory,
+    ) -> Result<(), HostError> {
+        match (change, memory) {
+            (Change::Create { dataset, mountpoint, .. }, _) => {
+                if !exists(host, dataset)? {
+                    return Ok(());
+                }
+                let holds_files = match mountpoint {
+                    Some(path) => !host.list(path)?.is_empty(),
+                    None => false,
+                };
+                if !holds_files {
+                    return host.run(&destroy_cmd(dataset)).map(drop);
+                }
+                // Somebody has written into it since: out of the way, and nothing lost.
+                host.run(&zfs::set_cmd(dataset, &[("canmount", "noauto")]))?;
+                host.run(&unmount_cmd(dataset))?;
+                let (parent, name) = dataset.rsplit_once('/').unwrap_or(("", dataset));
+                let aside = format!("{parent}/{name}.undone-{:06}", store.number);
+                host.run(&Cmd::new("zfs").args(["rename", dataset, &aside])).map(drop)
+            }
+            (Change::Set { dataset, property, .. }, Memory::Local(value)) => {
+                host.run(&zfs::set_cmd(dataset, &[(property, value)])).map(drop)
+            }
+            (Change::Set { dataset, property, .. }, _) => {
+                host.run(&Cmd::new("zfs").args(["inherit", property, dataset])).map(drop)
+            }
+        }
+    }
+}
+
+fn destroy_cmd(dataset: &str) -> Cmd {
+    Cmd::new("zfs").args(["destroy", dataset])
+}
+
+fn unmount_cmd(dataset: &str) -> Cmd {
+    Cmd::new("zfs").args(["unmount", dataset])
+}
+
+fn exists(host: &dyn Host, dataset: &str) -> Result<bool, HostError> {
+    let cmd = Cmd::new("zfs").args(["list", "-H", "-o", "name", dataset]).accept(1);
+    Ok(host.run(&cmd)?.code == 0)
+}
+
+/// Properties of every dataset of the pool, by dataset and name: one process, whatever there is.
+type Seen = BTreeMap<String, BTreeMap<String, Property>>;
+
+fn look(host: &dyn Host, wanted: &Wanted) -> Result<Seen, Refusal> {
+    let pool = wanted.system.pool.as_str();
+    let names: BTreeSet<&str> = wanted
+        .system
+        .datasets
+        .iter()
+        .flat_map(|dataset| dataset.properties.iter().map(|item| item.value.0.as_str()))
+        .chain(["mountpoint", "mounted", "used"])
+        .collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    let cmd = Cmd::new("zfs")
+        .args(["get", "-Hpr", "-t", "filesystem,volume", "-o", "name,property,value,source"])
+        .args([&names.join(","), pool]);
+    let text = host.text(&cmd).map_err(|error| match &error {
+        HostError::Exec(exec) if exec.stderr().is_some_and(|said| said.contains("does not exist")) => {
+            Refusal::NoPool(pool.to_owned(), error)
+        }
+        _ => Refusal::Look("the datasets", error),
+    })?;
+    let parsed =
+        zfs::parse_get(&text).map_err(|error: ParseError| Refusal::Look("the datasets", error.into()))?;
+    let mut seen = Seen::new();
+    for property in parsed {
+        seen.entry(property.dataset.clone()).or_default().insert(property.name.clone(), property);
+    }
+    Ok(seen)
+}
+
+/// Whether a person wrote it, or a layer added it for a service; the operating system's own datasets are for machines
+/// whose root is a boot environment, and kldload's memory is for all.
+fn belongs_to_the_manifest(dataset: &SystemDataset) -> bool {
+    dataset.because.span.is_written() || dataset.because.layer != Layer::Datasets
+}
+
+fn create(host: &dyn Host, dataset: &SystemDataset, seen: &Seen, pool: &str) -> Result<Step, Refusal> {
+    let name = dataset.name.to_string();
+    if name == pool {
+        let reason = format!("there is no pool `{pool}`");
+        return Err(Refusal::Refused { name, reason, hint: format!("`zpool create {pool} …` makes it") });
+    }
+    if let Some(path) = dataset.mounted_at() {
+        let mounted_by_another = seen.iter().any(|(_, properties)| {
+            let is = |name: &str, value: &str| properties.get(name).is_some_and(|p| p.value == value);
+            is("mountpoint", path) && is("mounted", "yes")
+        });
+        let files = host.list(path).map_err(|error| Refusal::Look("a mountpoint", error))?;
+        if mounted_by_another || !files.is_empty() {
+            let (reason, hint) = if mounted_by_another {
+                (
+                    format!("another dataset is mounted on `{path}`"),
+                    "give one of them another `mountpoint=`".to_owned(),
+                )
+            } else {
+                (
+                    format!("`{path}` holds {} files that the dataset would hide", files.len()),
+                    format!("`kldload adopt {path}` moves them into the dataset"),
+                )
+            };
+            return Err(Refusal::Refused { name, reason, hint });
+        }
+    }
+    let properties: Vec<(String, String)> =
+        dataset.properties.iter().map(|item| item.value.clone()).collect();
+    let shown: Vec<String> = properties.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mountpoint = dataset.mounted_at().map(str::to_owned);
+    Ok(Step {
+        kind: Dataset::NAME.to_owned(),
+        name: name.clone(),
+        action: Action::Add,
+        cause: Cause::Wish,
+        summary: shown.join(" "),
+        notes: Vec::new(),
+        because: (&dataset.because).into(),
+        change: to_value(&Change::Create { dataset: name, properties, mountpoint }),
+    })
+}
+
+/// Properties that differ. The value counts, not where it comes from.
+fn changes(dataset: &SystemDataset, there: &BTreeMap<String, Property>) -> Result<Vec<Step>, Refusal> {
+    let mut steps = Vec::new();
+    let name = dataset.name.to_string();
+    for item in &dataset.properties {
+        let (property, value) = (&item.value.0, &item.value.1);
+        let Some(found) = there.get(property) else { continue };
+        if same(property, value, &found.value) {
+            continue;
+        }
+        if let Some((_, hint)) = FIXED.iter().find(|(fixed, _)| fixed == property) {
+            let reason =
+                format!("`{property}` is `{}` since it was made, and cannot become `{value}`", found.value);
+            return Err(Refusal::Refused { name, reason, hint: (*hint).to_owned() });
+        }
+        let mut notes = Vec::new();
+        if NEW_BLOCKS_ONLY.contains(&property.as_str()) {
+            notes.push(ONLY_NEW.to_owned());
+        }
+        if property == "mountpoint" {
+            notes.push(format!("it is mounted again: what uses `{}` is interrupted", found.value));
+        }
+        steps.push(Step {
+            kind: Dataset::NAME.to_owned(),
+            name: name.clone(),
+            action: Action::Change,
+            cause: Cause::Wish,
+            summary: format!("{property} {} → {value}", shown(property, &found.value)),
+            notes,
+            because: Because::from(&item.because),
+            change: to_value(&Change::Set {
+                dataset: name.clone(),
+                property: property.clone(),
+                value: value.clone(),
+            }),
+        });
+    }
+    Ok(steps)
+}
+
+/// Whether a value as a person writes it is the exact one that `zfs get -p` prints.
+fn same(property: &str, wanted: &str, found: &str) -> bool {
+    if SIZES.contains(&property) {
+        return number(wanted).is_some() && number(wanted) == number(found);
+    }
+    let on = |value: &str| match (property, value) {
+        // zfsprops(7): `on` is a fixed choice of these.
+        ("compression", "on") => "lz4".to_owned(),
+        ("acltype", "posixacl") => "posix".to_owned(),
+        ("xattr", "on") => "sa".to_owned(),
+        ("compression", "zstd-3") => "zstd".to_owned(),
+        ("compression", "gzip-6") => "gzip".to_owned(),
+        _ => value.to_owned(),
+    };
+    on(wanted) == on(found)
+}
+
+/// `128k`, `10G`, `none`, `131072` in bytes.
+fn number(text: &str) -> Option<u64> {
+    if matches!(text, "none" | "-") {
+        return Some(0);
+    }
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = text[digits.len()..].trim_end_matches(['B', 'b', 'i']).to_ascii_uppercase();
+    let shift = match unit.as_str() {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        "P" => 50,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+fn shown(property: &str, value: &str) -> String {
+    if SIZES.contains(&property) { bytes(value) } else { value.to_owned() }
+}
+
+/// Bytes as `zfs` shows them.
+fn bytes(text: &str) -> String {
+    let Ok(bytes) = text.parse::<u64>() else { return text.to_owned() };
+    if bytes == 0 {
+        return "none".to_owned();
+    }
+    let units = ["B", "K", "M", "G", "T", "P"];
+    let step =
+        (0..units.len() - 1).rev().find(|step| bytes >> (10 * (step + 1)) > 0).map_or(0, |step| step + 1);
+    let unit = 1u64 << (10 * step);
+    if bytes % unit == 0 {
+        format!("{}{}", bytes / unit, units[step])
+    } else {
+        let tenths = u128::from(bytes) * 10 / u128::from(unit);
+        format!("{}.{}{}", tenths / 10, tenths % 10, units[step])
+    }
+}
+
+/// Whether a step of a plan is for a dataset that is in use already; those are snapshotted before the change.
+pub(crate) fn is_there_already(step: &Step) -> bool {
+    step.kind == Dataset::NAME && step.action == Action::Change
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_compared_as_zfs_understands_them() {
+        for (property, wanted, found, want) in [
+            ("recordsize", "128k", "131072", true),
+            ("recordsize", "1M", "131072", false),
+            ("quota", "none", "0", true),
+            ("quota", "10G", "10737418240", true),
+            ("compression", "zstd-3", "zstd", true),
+            ("compression", "zstd-3", "zstd-4", false),
+            ("atime", "off", "off", true),
+            ("mountpoint", "/srv/10G", "/srv/10240M", false),
+        ] {
+            assert_eq!(same(property, wanted, found), want, "{property} {wanted} {found}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_shown_as_zfs_does() {
+        for (text, want) in
+            [("0", "none"), ("512", "512B"), ("131072", "128K"), ("1288490188", "1.1G"), ("-", "-")]
+        {
+            assert_eq!(bytes(text), want);
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Files, links and directories that are not a package's own.
+//!
+//! A file that leaves the manifest is removed when it is as kldload put it there; one that was changed since stays.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::{Found, Kind, Refusal, hex, to_value};
+use crate::history::Store;
+use crate::host::{Entry, Host, HostError, KeptEntry, Node};
+use crate::plan::{Action, Because, Cause, Left, Step, key};
+use crate::wanted::{Wanted, WantedFile};
+
+pub(super) struct File;
+
+/// What is to be at a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Change {
+    /// This.
+    Put { path: String, node: NewNode, mode: u32, owner: (String, String) },
+    /// Nothing.
+    Remove { path: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum NewNode {
+    /// Content in base64.
+    File(String),
+    Link(String),
+    Directory,
+}
+
+impl Change {
+    fn path(&self) -> &str {
+        match self {
+            Self::Put { path, .. } | Self::Remove { path } => path,
+        }
+    }
+}
+
+/// What was there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Memory {
+    /// `None`: nothing.
+    entry: Option<KeptEntry>,
+    /// Directories above it that were not there either, the highest first.
+    missing: Vec<String>,
+}
+
+impl Kind for File {
+    type Change = Change;
+    type Memory = Memory;
+    const NAME: &'static str = "file";
+
+    fn compare(
+        &self,
+        host: &dyn Host,
+        wanted: &Wanted,
+        before: &BTreeMap<String, String>,
+        _earlier: &[Step],
+    ) -> Result<Found, Refusal> {
+        let look = |error| Refusal::Look("a file", error);
+        let mut found = Found::default();
+        for (path, file) in &wanted.files {
+            found.items.insert(path.clone(), digest_of(&file.node, file.mode));
+            let there = host.entry(path).map_err(look)?;
+            found.steps.extend(compare_one(host, path, file, there)?);
+        }
+        // The deepest first: directories empty themselves.
+        for gone in before.keys().rev().filter_map(|item| item.strip_prefix("file ")) {
+            if found.items.contains_key(gone) {
+                continue;
+            }
+            let Some(there) = host.entry(gone).map_err(look)? else { continue };
+            // A directory may be somebody else's by now, and harms nobody.
+            if there.node == Node::Directory {
+                continue;
+            }
+            if digest_of(&there.node, there.mode) != before[&key(Self::NAME, gone)] {
+                found.left.push(Left {
+                    kind: Self::NAME.to_owned(),
+                    name: gone.to_owned(),
+                    remove_with: format!("rm {gone}   # it was changed since kldload put it there"),
+                });
+                continue;
+            }
+            found.steps.push(Step {
+                kind: Self::NAME.to_owned(),
+                name: gone.to_owned(),
+                action: Action::Remove,
+                cause: Cause::Wish,
+                summary: "no longer in the manifest".to_owned(),
+                notes: Vec::new(),
+                because: Because {
+                    layer: "files".to_owned(),
+                    line: None,
+                    reason: "the manifest no longer makes it".to_owned(),
+                },
+                change: to_value(&Change::Remove { path: gone.to_owned() }),
+            });
+        }
+        Ok(found)
+    }
+
+    fn remember(&self, host: &dyn Host, store: &Store<'_>, change: &Change) -> Result<Memory, HostError> {
+        let path = change.path();
+        let mut missing = Vec::new();
+        for (end, _) in path.match_indices('/').filter(|(end, _)| *end > 0) {
+            if host.entry(&path[..end])?.is_none() {
+                missing.push(path[..end].to_owned());
+            }
+        }
+        Ok(Memory { entry: store.keep(path)?, missing })
+    }
+
+    fn make(&self, host: &dyn Host, _store: &Store<'_>, change: &Change) -> Result<(), HostError> {
+        match change {
+            Change::Put { path, node, mode, owner } => {
+                let (uid, gid) = super::account::ids(host, &owner.0, &owner.1)?;
+                let node = match node {
+                    NewNode::File(text) => Node::File(STANDARD.decode(text).unwrap_or_default()),
+                    NewNode::Link(target) => Node::Link(target.clone()),
+                    NewNode::Directory => Node::Directory,
+                };
+                host.put(path, &Entry { node, mode: *mode, uid, gid })
+            }
+            Change::Remove { path } => host.remove(path),
+        }
+    }
+
+    fn undo(
+        &self,
+        host: &dyn Host,
+        store: &Store<'_>,
+        change: &Change,
+        memory: &Memory,
+    ) -> Result<(), HostError> {
+        store.put_back(change.path(), memory.entry.as_ref())?;
+        memory.missing.iter().rev().try_for_each(|path| remove_if_empty(host, path))
+    }
+}
+
+/// A directory that somebody else has put files into stays.
+pub(super) fn remove_if_empty(host: &dyn Host, path: &str) -> Result<(), HostError> {
+    match host.remove(path) {
+        Err(HostError::File { source, .. }) if source.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// What a file is, without its owner, whose number may change.
+fn digest_of(node: &Node, mode: u32) -> String {
+    let (letter, bytes): (char, &[u8]) = match node {
+        Node::File(bytes) => ('f', bytes),
+        Node::Link(target) => ('l', target.as_bytes()),
+        Node::Directory => ('d', b""),
+        Node::Other => ('o', b""),
+    };
+    let mode = if letter == 'l' { 0 } else { mode };
+    format!("{letter}{mode:o} {}", hex(&Sha256::digest(bytes)))
+}
+
+fn compare_one(
+    host: &dyn Host,
+    path: &str,
+    file: &WantedFile,
+    there: Option<Entry>,
+) -> Result<Option<Step>, Refusal> {
+    let refuse = |what: &str, wanted: &str| Refusal::Refused {
+        name: path.to_owned(),
+        reason: format!("it is {what}, and the manifest makes {wanted} of it"),
+        hint: format!("move it away: `mv {path} {path}.old`"),
+    };
+    // An account that does not exist yet is made, or comes with a package, before the file.
+    let owner = match super::account::ids(host, &file.owner.0, &file.owner.1) {
+        Ok(ids) => Some(ids),
+        Err(HostError::NoAccount(_)) => None,
+        Err(error) => return Err(Refusal::Look("the accounts", error)),
+    };
+    let (action, summary) = match &there {
+        None => (Action::Add, describe_new(&file.node)),
+        Some(Entry { node: Node::Other, .. }) => return Err(refuse("a device or a socket", "a file")),
+        Some(Entry { node: Node::Directory, .. }) if file.node != Node::Directory => {
+            return Err(refuse("a directory", "a file"));
+        }
+        Some(Entry { node: Node::File(_) | Node::Link(_), .. }) if file.node == Node::Directory => {
+            return Err(refuse("a file", "a directory"));
+        }
+        Some(entry) => {
+            let mut changes = Vec::new();
+            if entry.node != file.node {
+                changes.push(describe_change(&entry.node, &file.node));
+            }
+            let is_link = matches!(file.node, Node::Link(_));
+            if entry.mode != file.mode && !is_link {
+                changes.push(format!("mode {:04o} → {:04o}", entry.mode, file.mode));
+            }
+            if owner != Some((entry.uid, entry.gid)) && !is_link {
+                changes.push(format!("owner → {}:{}", file.owner.0, file.owner.1));
+            }
+            if changes.is_empty() {
+                return Ok(None);
+            }
+            (Action::Change, changes.join(", "))
+        }
+    };
+    let node = match &file.node {
+        Node::File(bytes) => NewNode::File(STANDARD.encode(bytes)),
+        Node::Link(target) => NewNode::Link(target.clone()),
+        Node::Directory | Node::Other => NewNode::Directory,
+    };
+    let change = Change::Put { path: path.to_owned(), node, mode: file.mode, owner: file.owner.clone() };
+    Ok(Some(Step {
+        kind: File::NAME.to_owned(),
+        name: path.to_owned(),
+        action,
+        cause: Cause::Wish,
+        summary,
+        notes: Vec::new(),
+        because: file.because.clone(),
+        change: to_value(&change),
+    }))
+}
+
+fn describe_new(node: &Node) -> String {
+    match node {
+        Node::File(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => format!("{} lines", text.lines().count()),
+            Err(_) => format!("{} bytes", bytes.len()),
+        },
+        Node::Link(target) => format!("link to {target}"),
+        Node::Directory | Node::Other => "directory".to_owned(),
+    }
+}
+
+fn describe_change(old: &Node, new: &Node) -> String {
+    match (old, new) {
+        (Node::File(old), Node::File(new)) => match (std::str::from_utf8(old), std::str::from_utf8(new)) {
+            (Ok(old), Ok(new)) => {
+                let (added, removed) = count_lines(old, new);
+                format!("+{added} −{removed} lines")
+            }
+            _ => format!("{} bytes → {}", old.len(), new.len()),
+        },
+        (Node::Link(old), Node::Link(new)) => format!("link to {old} → {new}"),
+        (_, Node::Link(target)) => format!("becomes a link to {target}"),
+        _ => "becomes a file".to_owned(),
+    }
+}
+
+/// Lines of one that the other does not have, however often: enough to say how much changes.
+fn count_lines(old: &str, new: &str) -> (usize, usize) {
+    let mut count: BTreeMap<&str, isize> = BTreeMap::new();
+    new.lines().for_each(|line| *count.entry(line).or_default() += 1);
+    old.lines().for_each(|line| *count.entry(line).or_default() -= 1);
+    let sum = |keep: fn(isize) -> bool| {
+        count.values().filter(|n| keep(**n)).map(|n| n.unsigned_abs()).sum::<usize>()
+    };
+    (sum(|n| n > 0), sum(|n| n < 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_counted_in_lines() {
+        assert_eq!(count_lines("a\nb\nc\n", "a\nx\nc\ny\n"), (2, 1));
+        assert_eq!(count_lines("a\na\n", "a\n"), (0, 1));
+        let file = |text: &str| Node::File(text.into());
+        assert_eq!(describe_change(&file("a\n"), &file("b\n")), "+1 −1 lines");
+    }
+}

@@ -1,0 +1,339 @@
+//! Packages of the distribution, installed and taken back with its own package manager.
+//!
+//! One step installs all that is missing, as one transaction of apt. Services do not start by themselves: their
+//! configuration comes after them. Going back puts every file of the root dataset back that the step has changed, the
+//! package database among them, from the snapshots before and after it: exactly as it was, whatever state dpkg was in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use kld_host::Cmd;
+use kld_system::Layer;
+use serde::{Deserialize, Serialize};
+
+use super::{Found, Kind, Refusal, to_value};
+use crate::history::Store;
+use crate::host::{Entry, Host, HostError, Node};
+use crate::plan::{Action, Because, Cause, Left, Step};
+use crate::wanted::Wanted;
+
+pub(super) struct Package;
+
+/// Packages to install.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Change {
+    names: Vec<String>,
+}
+
+/// What it takes to go back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Memory {
+    /// The dataset that `/` is on.
+    root: String,
+    /// Its snapshot from before.
+    before: String,
+}
+
+/// invoke-rc.d(8): 101 means that nothing may be started.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+const POLICY_TEXT: &str =
+    "#!/bin/sh\n# kldload starts services when their configuration is there.\nexit 101\n";
+
+/// Where packages put files; what else changes on the root dataset is not theirs.
+const TERRITORY: [&str; 9] =
+    ["/usr", "/etc", "/boot", "/opt", "/var/lib", "/var/cache", "/var/spool", "/bin", "/lib"];
+/// Files of others within it, which change by themselves.
+const FOREIGN: [&str; 4] = ["/var/lib/systemd", "/var/lib/kldload", "/var/lib/private", "/etc/resolv.conf"];
+
+const LIMIT: Duration = Duration::from_secs(3600);
+
+impl Kind for Package {
+    type Change = Change;
+    type Memory = Memory;
+    const NAME: &'static str = "package";
+
+    fn compare(
+        &self,
+        host: &dyn Host,
+        wanted: &Wanted,
+        before: &BTreeMap<String, String>,
+        _earlier: &[Step],
+    ) -> Result<Found, Refusal> {
+        let look = |error| Refusal::Look("the packages", error);
+        let cmd = Cmd::new("dpkg-query").args(["-W", "-f", "${db:Status-Status}\t${Package}\n"]);
+        let text = host.text(&cmd).map_err(look)?;
+        let installed: BTreeSet<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("installed\t")).collect();
+        let mut found = Found::default();
+        // What boots the machine is chosen when it is built, by exact release.
+        let mine = wanted.system.packages.iter().filter(|item| item.because.layer != Layer::Boot);
+        let mut missing: Vec<(&str, Because)> = Vec::new();
+        for item in mine {
+            found.items.insert(item.value.to_string(), String::new());
+            if !installed.contains(item.value.as_str()) {
+                missing.push((item.value.as_str(), Because::from(&item.because)));
+            }
+        }
+        for gone in before.keys().filter_map(|item| item.strip_prefix("package ")) {
+            if !found.items.contains_key(gone) && installed.contains(gone) {
+                found.left.push(Left {
+                    kind: Self::NAME.to_owned(),
+                    name: gone.to_owned(),
+                    remove_with: format!("apt-get purge {gone}"),
+                });
+            }
+        }
+        let Some((_, because)) = missing.first().cloned() else { return Ok(found) };
+        let names: Vec<String> = missing.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let simulated = simulate(host, &names).map_err(|error| unavailable(&names, error))?;
+        if let Some(removed) = simulated.removed.first() {
+            return Err(Refusal::Refused {
+                name: names.join(", "),
+                reason: format!("apt would remove `{removed}` for it"),
+                hint: "choose packages that fit together; `apt-get install -s` shows what conflicts"
+                    .to_owned(),
+            });
+        }
+        let along = simulated.installed.iter().filter(|name| !names.contains(name)).count();
+        let mut notes = Vec::new();
+        if along > 0 {
+            notes.push(format!("{along} more come along"));
+        }
+        found.steps.push(Step {
+            kind: Self::NAME.to_owned(),
+            name: names.join(", "),
+            action: Action::Add,
+            cause: Cause::Wish,
+            summary: "install".to_owned(),
+            notes,
+            because,
+            change: to_value(&Change { names }),
+        });
+        Ok(found)
+    }
+
+    fn remember(&self, host: &dyn Host, store: &Store<'_>, _change: &Change) -> Result<Memory, HostError> {
+        let root = root_dataset(host)?;
+        let before = format!("{root}@{}-packages", store.snapshot());
+        snapshot_again(host, &before)?;
+        Ok(Memory { root, before })
+    }
+
+    fn make(&self, host: &dyn Host, _store: &Store<'_>, change: &Change) -> Result<(), HostError> {
+        host.put(POLICY, &Entry { node: Node::File(POLICY_TEXT.into()), mode: 0o755, uid: 0, gid: 0 })?;
+        let installed = host.run(&apt().arg("install").args(&change.names).timeout(LIMIT));
+        host.remove(POLICY)?;
+        installed.map(drop)
+    }
+
+    fn undo(
+        &self,
+        host: &dyn Host,
+        store: &Store<'_>,
+        _change: &Change,
+        memory: &Memory,
+    ) -> Result<(), HostError> {
+        host.remove(POLICY)?;
+        // The last thing that going back does is to destroy it.
+        if !has_snapshot(host, &memory.before)? {
+            return Ok(());
+        }
+        let after = format!("{}@{}-undo", memory.root, store.snapshot());
+        snapshot_again(host, &after)?;
+        let diff =
+            host.text(&Cmd::new("zfs").args(["diff", "-FH", &memory.before, &after]).timeout(LIMIT))?;
+        let (remove, restore) = split(&parse_diff(&diff)?);
+        for path in &remove {
+            super::file::remove_if_empty(host, path)?;
+        }
+        if !restore.is_empty() {
+            let name = memory.before.rsplit_once('@').map_or("", |(_, name)| name);
+            let list = restore.iter().fold(Vec::new(), |mut list, path| {
+                list.extend(path.trim_start_matches('/').as_bytes());
+                list.push(0);
+                list
+            });
+            let (list_file, archive) = (store.path("restore.list"), store.path("restore.tar"));
+            host.put(&list_file, &Entry { node: Node::File(list), mode: 0o600, uid: 0, gid: 0 })?;
+            let tar = || Cmd::new("tar").args(["--acls", "--xattrs", "--numeric-owner"]).timeout(LIMIT);
+            host.run(
+                &tar().args(["--null", "--no-recursion", "--verbatim-files-from", "-cf", &archive]).args([
+                    "-C",
+                    &format!("/.zfs/snapshot/{name}"),
+                    "-T",
+                    &list_file,
+                ]),
+            )?;
+            host.run(&tar().args(["-xpf", &archive, "-C", "/", "--unlink-first"]))?;
+            host.remove(&archive)?;
+            host.remove(&list_file)?;
+        }
+        host.run(&Cmd::new("systemctl").arg("daemon-reload"))?;
+        for snapshot in [&after, &memory.before] {
+            host.run(&Cmd::new("zfs").args(["destroy", snapshot]))?;
+        }
+        Ok(())
+    }
+}
+
+fn apt() -> Cmd {
+    Cmd::new("apt-get")
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["-y", "-q", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0"])
+        // The files of the manifest win over those of packages.
+        .args(["-o", "Dpkg::Options::=--force-confold"])
+}
+
+/// What apt would do.
+struct Simulated {
+    installed: Vec<String>,
+    removed: Vec<String>,
+}
+
+fn simulate(host: &dyn Host, names: &[String]) -> Result<Simulated, HostError> {
+    let text = host.text(&apt().args(["-s", "install"]).args(names).timeout(Duration::from_secs(120)))?;
+    let of = |verb: &str| {
+        let names = text.lines().filter_map(|line| line.strip_prefix(verb)?.split(' ').next());
+        names.map(str::to_owned).collect::<Vec<String>>()
+    };
+    Ok(Simulated { installed: of("Inst "), removed: of("Remv ") })
+}
+
+fn unavailable(names: &[String], error: HostError) -> Refusal {
+    let said = match &error {
+        HostError::Exec(exec) => exec.stderr().unwrap_or_default().to_owned(),
+        _ => String::new(),
+    };
+    let unknown =
+        |line: &&str| line.contains("Unable to locate package") || line.contains("no installation candidate");
+    match said.lines().find(unknown) {
+        Some(line) => Refusal::Refused {
+            name: names.join(", "),
+            reason: line.trim_start_matches("E: ").to_owned(),
+            hint: "check the spelling in `packages:`, and whether `apt-get update` has run".to_owned(),
+        },
+        None => Refusal::Look("what apt would do", error),
+    }
+}
+
+/// The dataset that `/` is on.
+pub(crate) fn root_dataset(host: &dyn Host) -> Result<String, HostError> {
+    let text = host.text(&Cmd::new("findmnt").args(["-n", "-o", "SOURCE,FSTYPE", "/"]))?;
+    match text.split_whitespace().collect::<Vec<_>>()[..] {
+        [dataset, "zfs"] => Ok(dataset.to_owned()),
+        _ => {
+            let reason = format!("`/` is on `{}`, and packages can only be taken back on ZFS", text.trim());
+            Err(kld_host::ParseError { tool: "findmnt", reason }.into())
+        }
+    }
+}
+
+fn has_snapshot(host: &dyn Host, snapshot: &str) -> Result<bool, HostError> {
+    let cmd = Cmd::new("zfs").args(["list", "-H", "-t", "snapshot", "-o", "name", snapshot]).accept(1);
+    Ok(host.run(&cmd)?.code == 0)
+}
+
+/// Makes a snapshot, in place of one of that name that an earlier attempt has left.
+fn snapshot_again(host: &dyn Host, snapshot: &str) -> Result<(), HostError> {
+    if has_snapshot(host, snapshot)? {
+        host.run(&Cmd::new("zfs").args(["destroy", snapshot]))?;
+    }
+    host.run(&Cmd::new("zfs").args(["snapshot", snapshot])).map(drop)
+}
+
+/// One difference between two snapshots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Difference {
+    Added(String),
+    Removed(String),
+    Modified(String),
+    Renamed { from: String, to: String },
+}
+
+/// Reads `zfs diff -FH`: tab-separated, other bytes than printable ASCII as `\0ooo`.
+fn parse_diff(text: &str) -> Result<Vec<Difference>, HostError> {
+    let error =
+        |line: &str| kld_host::ParseError { tool: "zfs diff", reason: format!("unknown line `{line}`") };
+    text.lines()
+        .map(|line| {
+            let words: Vec<&str> = line.split('\t').collect();
+            Ok(match words[..] {
+                ["+", _, path] => Difference::Added(unescape(path)),
+                ["-", _, path] => Difference::Removed(unescape(path)),
+                ["M", _, path] | ["M", _, path, _] => Difference::Modified(unescape(path)),
+                ["R", _, from, to] => Difference::Renamed { from: unescape(from), to: unescape(to) },
+                _ => return Err(error(line).into()),
+            })
+        })
+        .collect()
+}
+
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let octal = (*first == b'\\').then(|| tail.get(..4)).flatten();
+        let byte = octal.and_then(|digits| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        match byte.and_then(|byte| u8::try_from(byte).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[4..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What is to be removed, the deepest first, and what is to be put back, in order.
+fn split(differences: &[Difference]) -> (Vec<String>, Vec<String>) {
+    let below = |path: &str, of: &str| {
+        path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let ours = |path: &String| {
+        TERRITORY.iter().any(|of| below(path, of)) && !FOREIGN.iter().any(|of| below(path, of))
+    };
+    let (mut remove, mut restore) = (Vec::new(), Vec::new());
+    for difference in differences {
+        match difference {
+            Difference::Added(path) => remove.push(path.clone()),
+            Difference::Removed(path) | Difference::Modified(path) => restore.push(path.clone()),
+            Difference::Renamed { from, to } => {
+                remove.push(to.clone());
+                restore.push(from.clone());
+            }
+        }
+    }
+    remove.retain(ours);
+    restore.retain(ours);
+    remove.sort_by(|a, b| b.cmp(a));
+    restore.sort();
+    (remove, restore)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_taken_back_deepest_first_and_only_where_packages_are() {
+        let text = "M\t/\t/usr/bin\n+\tF\t/usr/bin/new\n+\t/\t/usr/share/new\n+\tF\t/usr/share/new/a\\0040b\n\
+                    -\tF\t/etc/old\nR\tF\t/etc/a\t/etc/b\nM\tF\t/var/lib/dpkg/status\n+\tF\t/srv/of-a-person\n\
+                    M\tF\t/var/lib/systemd/timers/x\n";
+        let (remove, restore) = split(&parse_diff(text).expect("readable"));
+        assert_eq!(remove, ["/usr/share/new/a b", "/usr/share/new", "/usr/bin/new", "/etc/b"]);
+        assert_eq!(restore, ["/etc/a", "/etc/old", "/usr/bin", "/var/lib/dpkg/status"]);
+        assert!(parse_diff("?\tF\t/x\n").is_err());
+    }
+
+    #[test]
+    fn escapes_are_bytes() {
+        assert_eq!(unescape("/caf\\0303\\0251"), "/café");
+        assert_eq!(unescape("/a\\b\\9999"), "/a\\b\\9999");
+    }
+}

@@ -1,0 +1,162 @@
+//! Whether units start by themselves.
+
+use std::collections::BTreeMap;
+
+use kld_host::Cmd;
+use kld_system::Enablement;
+use serde::{Deserialize, Serialize};
+
+use super::{Found, Kind, Refusal, to_value};
+use crate::history::Store;
+use crate::host::{Host, HostError};
+use crate::plan::{Action, Because, Cause, Step};
+use crate::wanted::Wanted;
+
+pub(super) struct Unit;
+
+/// A unit and the state it is to be in, as `systemctl is-enabled` says it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Change {
+    unit: String,
+    state: String,
+}
+
+/// The state it was in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Memory {
+    state: String,
+}
+
+impl Kind for Unit {
+    type Change = Change;
+    type Memory = Memory;
+    const NAME: &'static str = "unit";
+
+    fn compare(
+        &self,
+        host: &dyn Host,
+        wanted: &Wanted,
+        _before: &BTreeMap<String, String>,
+        earlier: &[Step],
+    ) -> Result<Found, Refusal> {
+        let look = |error| Refusal::Look("the units", error);
+        let names: Vec<&str> = wanted.system.units.iter().map(|unit| unit.unit.as_str()).collect();
+        let states = states(host, &names).map_err(look)?;
+        let mut found = Found::default();
+        // Switched off after everything is switched on: `Also=` of one unit switches others on.
+        let mut units: Vec<_> = wanted.system.units.iter().collect();
+        units.sort_by_key(|unit| unit.state != Enablement::Enabled);
+        for unit in units {
+            let name = unit.unit.to_string();
+            found.items.insert(name.clone(), unit.state.to_string());
+            let state = states.get(&name).map_or("", String::as_str);
+            // Packages that come switch their units on.
+            let may_come = state.is_empty() && earlier.iter().any(|step| step.kind == "package");
+            let is_as_wanted = is_as_wanted(unit.state, state);
+            if is_as_wanted && !(may_come && unit.state == Enablement::Disabled) {
+                continue;
+            }
+            let (action, summary) = match unit.state {
+                Enablement::Enabled => (Action::Add, "starts by itself"),
+                Enablement::Disabled => (Action::Change, "no longer starts by itself"),
+                Enablement::Masked => (Action::Change, "cannot be started"),
+            };
+            found.steps.push(Step {
+                kind: Self::NAME.to_owned(),
+                name: name.clone(),
+                action,
+                cause: Cause::Wish,
+                summary: summary.to_owned(),
+                notes: Vec::new(),
+                because: Because::from(&unit.because),
+                change: to_value(&Change { unit: name, state: unit.state.to_string() }),
+            });
+        }
+        Ok(found)
+    }
+
+    fn remember(&self, host: &dyn Host, _store: &Store<'_>, change: &Change) -> Result<Memory, HostError> {
+        let mut states = states(host, &[&change.unit])?;
+        Ok(Memory { state: states.remove(&change.unit).unwrap_or_default() })
+    }
+
+    fn make(&self, host: &dyn Host, _store: &Store<'_>, change: &Change) -> Result<(), HostError> {
+        let is_there = !states(host, &[&change.unit])?.get(&change.unit).is_none_or(String::is_empty);
+        if !is_there && change.state == "disabled" {
+            return Ok(());
+        }
+        set(host, &change.unit, &change.state)
+    }
+
+    fn undo(
+        &self,
+        host: &dyn Host,
+        _store: &Store<'_>,
+        change: &Change,
+        memory: &Memory,
+    ) -> Result<(), HostError> {
+        if change.state == "masked" && memory.state != "masked" {
+            host.run(&Cmd::new("systemctl").args(["unmask", &change.unit]))?;
+        }
+        match memory.state.as_str() {
+            state @ ("enabled" | "masked") => set(host, &change.unit, state),
+            // A unit that was not there has left nothing to switch off but its links.
+            _ if change.state == "enabled" => set(host, &change.unit, "disabled"),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn set(host: &dyn Host, unit: &str, state: &str) -> Result<(), HostError> {
+    let verb = match state {
+        "enabled" => "enable",
+        "masked" => "mask",
+        _ => "disable",
+    };
+    host.run(&Cmd::new("systemctl").args([verb, "--quiet", unit])).map(drop)
+}
+
+/// Units that cannot be switched on, because nothing says what that would mean, are as good as switched on.
+fn is_as_wanted(wanted: Enablement, state: &str) -> bool {
+    match wanted {
+        Enablement::Enabled => {
+            matches!(state, "enabled" | "enabled-runtime" | "static" | "alias" | "generated" | "indirect")
+        }
+        // A unit that is not there does not start.
+        Enablement::Disabled => !matches!(state, "enabled" | "enabled-runtime"),
+        Enablement::Masked => state == "masked",
+    }
+}
+
+/// `UnitFileState` of units, in one process.
+pub(crate) fn states(host: &dyn Host, units: &[&str]) -> Result<BTreeMap<String, String>, HostError> {
+    let properties = properties(host, units, "UnitFileState")?;
+    Ok(properties
+        .into_iter()
+        .map(|(unit, mut found)| (unit, found.remove("UnitFileState").unwrap_or_default()))
+        .collect())
+}
+
+/// Some properties of units, by the names that were asked for.
+pub(crate) fn properties(
+    host: &dyn Host,
+    units: &[&str],
+    names: &str,
+) -> Result<BTreeMap<String, BTreeMap<String, String>>, HostError> {
+    if units.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let cmd = Cmd::new("systemctl").args(["show", "--property", &format!("Id,{names}"), "--"]).args(units);
+    let text = host.text(&cmd)?;
+    // One block for each unit, in the order in which they were asked for; an alias answers with its real name.
+    let blocks = text.split("\n\n").map(|block| {
+        block
+            .lines()
+            .filter_map(|line| line.split_once('='))
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect()
+    });
+    Ok(units.iter().map(|unit| (*unit).to_owned()).zip(blocks).collect())
+}

@@ -1,0 +1,27 @@
+//! Changes running machines: what a manifest wants is compared with what is, the difference is a [`Plan`], and a plan is
+//! carried out as one transaction with a journal, or undone.
+//!
+//! * [`Wanted`] is the machine as the manifest describes it, with the content of every file.
+//! * [`plan`] looks at a [`Host`] and says what is to be done. A plan is data: it can be printed, kept, and leaves no
+//!   choice to whoever carries it out.
+//! * [`Engine`] carries plans out. Before each step it writes to its journal what it takes to go back. Killed at any
+//!   instant, [`Engine::recover`] finishes going back.
+//!
+//! Each type of thing (`kinds/`: dataset, package, account, file, unit) is one file that knows how to look, compare,
+//! change and go back; everything else is the same for all of them.
+
+mod engine;
+mod history;
+mod host;
+mod journal;
+mod kinds;
+mod plan;
+mod services;
+mod wanted;
+
+pub use engine::{ApplyError, Engine, Outcome, Progress, Recovered};
+pub use history::{History, Record, State};
+pub use host::{Entry, Host, HostError, Node, RealHost};
+pub use journal::{Event, Journal};
+pub use plan::{Action, Because, Cause, Left, Plan, PlanError, Step, plan};
+pub use wanted::{Wanted, WantedError, WantedFile};

@@ -1,0 +1,222 @@
+//! The difference between what is wanted and what is, as immutable data.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::host::{Host, HostError};
+use crate::kinds::{self, Refusal};
+use crate::services;
+use crate::wanted::Wanted;
+
+/// Why something is wanted: the layer, the manifest's line and the reason in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Because {
+    /// Which layer asked for it.
+    pub layer: String,
+    /// The line of the manifest; `None` when every machine has it.
+    pub line: Option<u32>,
+    /// The reason.
+    pub reason: String,
+}
+
+impl From<&kld_system::Because> for Because {
+    fn from(because: &kld_system::Because) -> Self {
+        Self {
+            layer: because.layer.to_string(),
+            line: because.span.is_written().then_some(because.span.line),
+            reason: because.reason.clone(),
+        }
+    }
+}
+
+/// What a step does with a thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// It comes into being.
+    Add,
+    /// It changes.
+    Change,
+    /// It goes away.
+    Remove,
+}
+
+/// Where a difference comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The manifest says something new.
+    Wish,
+    /// The manifest says what it said when it was last applied; the machine was changed since.
+    Drift,
+}
+
+/// One change of one thing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// The type of the thing: `dataset`, `package`, `account`, `file`, `unit`, `service`, `firewall`.
+    pub kind: String,
+    /// The thing: `rpool/srv/webapp`, `/etc/nftables.conf`, `webapp.service`.
+    pub name: String,
+    /// What happens to it.
+    pub action: Action,
+    /// Where the difference comes from.
+    pub cause: Cause,
+    /// The change in words: `recordsize 128K → 1M`.
+    pub summary: String,
+    /// What a person must know besides: what it does not do, what is interrupted.
+    pub notes: Vec<String>,
+    /// Why the thing is wanted.
+    pub because: Because,
+    /// The change as data; its shape is the kind's own.
+    pub change: Value,
+}
+
+/// Something on the machine that the manifest no longer mentions, and that is never removed by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Left {
+    /// The type of the thing.
+    pub kind: String,
+    /// The thing.
+    pub name: String,
+    /// The command that removes it, and what that frees.
+    pub remove_with: String,
+}
+
+/// What is to be done, in order. Equal machines and equal manifests give equal plans.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// The machine's name in the manifest.
+    pub machine: String,
+    /// SHA-256 of the manifest's text.
+    pub manifest: String,
+    /// The changes, in the order in which they are made.
+    pub steps: Vec<Step>,
+    /// Units that are started again, rules that are loaded, once the changes are made; in order.
+    pub restarts: Vec<Step>,
+    /// What the manifest no longer mentions and what stays.
+    pub left: Vec<Left>,
+    /// Digest of each wanted thing by `kind name`: what is remembered once the plan is carried out.
+    pub items: BTreeMap<String, String>,
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty() && self.restarts.is_empty()
+    }
+
+    /// All steps in the order in which they are carried out.
+    pub fn all(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().chain(&self.restarts)
+    }
+}
+
+/// Why there is no plan. Nothing was touched.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The machine could not be looked at.
+    #[error("cannot look at {what}")]
+    Look {
+        /// What was looked at.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: HostError,
+    },
+    /// The manifest asks for what cannot be done here.
+    #[error("cannot plan `{name}`: {reason}")]
+    Refused {
+        /// The thing.
+        name: String,
+        /// Why not.
+        reason: String,
+        /// What the person can do.
+        hint: String,
+    },
+    /// The manifest belongs to another machine.
+    #[error("this machine is `{here}`, and the manifest describes `{wanted}`")]
+    OtherMachine {
+        /// This machine.
+        here: String,
+        /// The manifest's.
+        wanted: String,
+    },
+    /// The pool of the manifest is not here.
+    #[error("there is no pool `{pool}` on this machine")]
+    NoPool {
+        /// The pool.
+        pool: String,
+        /// What `zpool` said.
+        #[source]
+        source: HostError,
+    },
+}
+
+impl PlanError {
+    /// What the person can do.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Look { source, .. } => source.hint(),
+            Self::Refused { hint, .. } => Some(hint.clone()),
+            Self::OtherMachine { wanted, .. } => Some(format!(
+                "give the manifest of this machine, or rename it first: `hostnamectl hostname {wanted}`"
+            )),
+            Self::NoPool { pool, .. } => Some(format!(
+                "`zpool import` lists pools that could be imported; datasets of the manifest begin with `{pool}/`"
+            )),
+        }
+    }
+}
+
+/// Looks at the machine and says what is to be done. `before` is [`Plan::items`] of the last plan that was carried out.
+///
+/// # Errors
+/// When the machine cannot be looked at, or the manifest asks for what cannot be done here.
+pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>) -> Result<Plan, PlanError> {
+    if let Some(name) = &wanted.system.host_name {
+        let here =
+            host.read("/etc/hostname").map_err(|source| PlanError::Look { what: "/etc/hostname", source })?;
+        let here = here.unwrap_or_default().trim().to_owned();
+        // A machine that nobody has named yet takes the manifest's name.
+        if !here.is_empty() && here != "localhost" && here != name.as_str() {
+            return Err(PlanError::OtherMachine { here, wanted: name.to_string() });
+        }
+    }
+    let mut plan = Plan {
+        machine: wanted.system.host_name.as_ref().map(ToString::to_string).unwrap_or_default(),
+        manifest: wanted.digest.clone(),
+        steps: Vec::new(),
+        restarts: Vec::new(),
+        left: Vec::new(),
+        items: BTreeMap::new(),
+    };
+    for kind in kinds::ALL {
+        let mut found = kind.compare(host, wanted, before, &plan.steps).map_err(|refusal| match refusal {
+            Refusal::Look(what, source) => PlanError::Look { what, source },
+            Refusal::NoPool(pool, source) => PlanError::NoPool { pool, source },
+            Refusal::Refused { name, reason, hint } => PlanError::Refused { name, reason, hint },
+        })?;
+        for step in &mut found.steps {
+            let known = before.get(&key(kind.name(), &step.name));
+            let same = known.is_some() && known == found.items.get(&step.name);
+            step.cause = if same { Cause::Drift } else { Cause::Wish };
+        }
+        plan.steps.append(&mut found.steps);
+        plan.left.append(&mut found.left);
+        plan.items.extend(found.items.into_iter().map(|(name, digest)| (key(kind.name(), &name), digest)));
+    }
+    plan.restarts = services::restarts(host, wanted, &plan.steps)
+        .map_err(|source| PlanError::Look { what: "the services", source })?;
+    Ok(plan)
+}
+
+/// The name of an item among [`Plan::items`].
+pub(crate) fn key(kind: &str, name: &str) -> String {
+    format!("{kind} {name}")
+}

@@ -1,0 +1,213 @@
+//! What must be told that something has changed: units that are started again, rules that are loaded.
+//!
+//! These steps are worked out from the others and come after them; they have no undo of their own. Going back runs them
+//! again, once everything else is as it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kld_host::Cmd;
+use kld_system::NODE_CONFIG_PATH;
+use serde::{Deserialize, Serialize};
+
+use crate::host::{Host, HostError};
+use crate::kinds::to_value;
+use crate::kinds::unit_properties;
+use crate::plan::{Action, Because, Cause, Step};
+use crate::wanted::Wanted;
+
+pub(crate) const KIND: &str = "service";
+
+/// What is done.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Tell {
+    /// systemd reads its units again.
+    DaemonReload,
+    /// A unit that is running starts again, one that is not starts.
+    Restart { unit: String },
+    /// A unit reads its configuration again, when it is running.
+    Reload { unit: String },
+    /// A unit that is running stops.
+    Stop { unit: String },
+}
+
+/// What a file belongs to: a path or the beginning of one, and what is told when it changes. The first that fits counts.
+const READERS: [(&str, Reader); 12] = [
+    ("/etc/nftables.conf", Reader::Reload("nftables.service")),
+    (NODE_CONFIG_PATH, Reader::Restart("kldload-identity.service")),
+    ("/etc/ssh/", Reader::Reload("ssh.service")),
+    ("/etc/systemd/network/", Reader::Reload("systemd-networkd.service")),
+    ("/etc/systemd/resolved.conf", Reader::Restart("systemd-resolved.service")),
+    ("/etc/systemd/timesyncd.conf", Reader::Restart("systemd-timesyncd.service")),
+    ("/etc/systemd/journald.conf", Reader::Restart("systemd-journald.service")),
+    ("/etc/sysctl.d/", Reader::Restart("systemd-sysctl.service")),
+    ("/etc/modules-load.d/", Reader::Restart("systemd-modules-load.service")),
+    ("/etc/tmpfiles.d/", Reader::Restart("systemd-tmpfiles-setup.service")),
+    ("/etc/default/prometheus-node-exporter", Reader::Restart("prometheus-node-exporter.service")),
+    ("/etc/zfs/", Reader::Nobody),
+];
+
+#[derive(Clone, Copy)]
+enum Reader {
+    Restart(&'static str),
+    Reload(&'static str),
+    /// systemd's generator, at the next reload of its units.
+    Nobody,
+}
+
+/// Directories of units and of their drop-ins.
+const UNITS: [&str; 2] = ["/etc/systemd/system/", "/etc/containers/systemd/"];
+
+/// Works out what must be told.
+pub(crate) fn restarts(host: &dyn Host, wanted: &Wanted, steps: &[Step]) -> Result<Vec<Step>, HostError> {
+    let services: Vec<&str> =
+        wanted.system.node.iter().flat_map(|node| node.services.iter().map(|s| s.unit.as_str())).collect();
+    let mut why: BTreeMap<Tell, String> = BTreeMap::new();
+    let mut add = |tell: Tell, reason: String| {
+        why.entry(tell).or_insert(reason);
+    };
+    let changed: BTreeSet<&str> =
+        steps.iter().filter(|step| step.kind == "file").map(|step| step.name.as_str()).collect();
+    for path in &changed {
+        if let Some(unit) = UNITS.iter().find_map(|dir| unit_of(path, dir)) {
+            add(Tell::DaemonReload, format!("{path} changes"));
+            if services.contains(&unit.as_str()) {
+                add(Tell::Restart { unit }, format!("{path} changes"));
+            }
+        } else if let Some((_, reader)) = READERS.iter().find(|(of, _)| path.starts_with(of)) {
+            let reason = format!("{path} changes");
+            match reader {
+                Reader::Restart(unit) => add(Tell::Restart { unit: (*unit).to_owned() }, reason),
+                Reader::Reload(unit) => add(Tell::Reload { unit: (*unit).to_owned() }, reason),
+                Reader::Nobody => add(Tell::DaemonReload, reason),
+            }
+        } else {
+            for service in services.iter().filter(|unit| reads(wanted, unit, path)) {
+                add(Tell::Restart { unit: (*service).to_owned() }, format!("{path} changes"));
+            }
+        }
+    }
+    for step in steps.iter().filter(|step| step.kind == "unit") {
+        let unit = step.name.clone();
+        add(Tell::DaemonReload, format!("{unit} is switched"));
+        match step.action {
+            Action::Add => add(Tell::Restart { unit }, "it starts by itself from now on".to_owned()),
+            _ => add(Tell::Stop { unit }, "it is switched off".to_owned()),
+        }
+    }
+    // Services that must run and do not.
+    let active = unit_properties(host, &services, "ActiveState,LoadState")?;
+    for unit in &services {
+        let state = active.get(*unit).and_then(|p| p.get("ActiveState")).map_or("", String::as_str);
+        if !matches!(state, "active" | "activating" | "reloading") {
+            add(
+                Tell::Restart { unit: (*unit).to_owned() },
+                format!("it is {}", if state.is_empty() { "not there yet" } else { state }),
+            );
+        }
+    }
+    Ok(why.into_iter().map(|(tell, reason)| step(&tell, reason)).collect())
+}
+
+fn step(tell: &Tell, reason: String) -> Step {
+    let (name, summary) = match tell {
+        Tell::DaemonReload => ("systemd", "reads its units again"),
+        Tell::Restart { unit } => (unit.as_str(), "starts again"),
+        Tell::Reload { unit } => (unit.as_str(), "reads its configuration again"),
+        Tell::Stop { unit } => (unit.as_str(), "stops"),
+    };
+    Step {
+        kind: KIND.to_owned(),
+        name: name.to_owned(),
+        action: Action::Change,
+        cause: Cause::Wish,
+        summary: summary.to_owned(),
+        notes: Vec::new(),
+        because: Because { layer: "services".to_owned(), line: None, reason },
+        change: to_value(tell),
+    }
+}
+
+/// `webapp.service` of `/etc/systemd/system/webapp.service` and of `…/webapp.service.d/10-x.conf`.
+fn unit_of(path: &str, directory: &str) -> Option<String> {
+    let rest = path.strip_prefix(directory)?;
+    let first = rest.split('/').next()?;
+    if let Some(container) = first.strip_suffix(".container") {
+        return Some(format!("{container}.service"));
+    }
+    Some(first.strip_suffix(".d").unwrap_or(first).to_owned())
+}
+
+/// Whether a service's own file names a path, or a directory above it.
+fn reads(wanted: &Wanted, unit: &str, path: &str) -> bool {
+    let texts = wanted
+        .files
+        .iter()
+        .filter(|(of, _)| UNITS.iter().any(|dir| unit_of(of, dir).as_deref() == Some(unit)));
+    let mut words = texts.filter_map(|(_, file)| match &file.node {
+        crate::host::Node::File(bytes) => std::str::from_utf8(bytes).ok(),
+        _ => None,
+    });
+    words.any(|text| {
+        text.split(|c: char| c.is_whitespace() || matches!(c, '=' | ':' | '"' | '\''))
+            .filter(|word| word.len() > 1 && word.starts_with('/'))
+            .any(|word| path == word || path.starts_with(&format!("{}/", word.trim_end_matches('/'))))
+    })
+}
+
+/// Does it. Restarting a unit that does not exist is an error; that is what a proof is for.
+pub(crate) fn make(host: &dyn Host, tell: &Tell) -> Result<(), HostError> {
+    let systemctl = |words: &[&str]| host.run(&Cmd::new("systemctl").args(words)).map(drop);
+    match tell {
+        Tell::DaemonReload => systemctl(&["daemon-reload"]),
+        Tell::Restart { unit } => systemctl(&["restart", unit]),
+        Tell::Reload { unit } => systemctl(&["try-reload-or-restart", unit]),
+        Tell::Stop { unit } => systemctl(&["stop", unit]),
+    }
+}
+
+/// Brings a unit back to how it was before a plan: started again with its old configuration, or stopped.
+pub(crate) fn bring_back(host: &dyn Host, tell: &Tell, was_active: bool) -> Result<(), HostError> {
+    let systemctl = |words: &[&str]| host.run(&Cmd::new("systemctl").args(words)).map(drop);
+    match tell {
+        Tell::DaemonReload => systemctl(&["daemon-reload"]),
+        Tell::Restart { unit } | Tell::Reload { unit } | Tell::Stop { unit } => {
+            if was_active {
+                let reload = matches!(tell, Tell::Reload { .. });
+                systemctl(&[if reload { "try-reload-or-restart" } else { "restart" }, unit])
+            } else {
+                // A unit that came with the plan may be gone again: there is nothing to stop then.
+                let loaded = unit_properties(host, &[unit], "LoadState")?;
+                let gone =
+                    loaded.get(unit).and_then(|p| p.get("LoadState")).is_some_and(|s| s == "not-found");
+                if gone { Ok(()) } else { systemctl(&["stop", unit]) }
+            }
+        }
+    }
+}
+
+/// Whether the unit of a restart is active.
+pub(crate) fn is_active(host: &dyn Host, tell: &Tell) -> Result<bool, HostError> {
+    let unit = match tell {
+        Tell::DaemonReload => return Ok(true),
+        Tell::Restart { unit } | Tell::Reload { unit } | Tell::Stop { unit } => unit,
+    };
+    let found = unit_properties(host, &[unit], "ActiveState")?;
+    let state = found.get(unit).and_then(|p| p.get("ActiveState")).map_or("", String::as_str);
+    Ok(matches!(state, "active" | "activating" | "reloading"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drop_in_belongs_to_its_unit() {
+        let of = |path: &str| UNITS.iter().find_map(|dir| unit_of(path, dir));
+        assert_eq!(of("/etc/systemd/system/webapp.service").as_deref(), Some("webapp.service"));
+        let drop_in = "/etc/systemd/system/postgresql@17-main.service.d/kldload.conf";
+        assert_eq!(of(drop_in).as_deref(), Some("postgresql@17-main.service"));
+        assert_eq!(of("/etc/containers/systemd/web.container").as_deref(), Some("web.service"));
+        assert_eq!(of("/etc/ssh/sshd_config"), None);
+    }
+}

@@ -1,0 +1,224 @@
+//! What must hold whatever happens: applying twice changes nothing, and a machine is as before or as planned.
+
+mod support;
+
+use kld_engine::{ApplyError, Cause, Engine, History, Outcome, State, Wanted};
+use support::fake::{Fake, Machine};
+use support::{RECIPE, Silent, apply, machine_for, plan_for, wanted};
+
+/// The recipe after somebody has thought about it again.
+fn changed() -> String {
+    RECIPE
+        .replace("recordsize=128k  compression=lz4", "recordsize=1M  compression=zstd-3")
+        .replace(
+            "  rpool/srv/webapp-db:",
+            "  rpool/srv/webapp-cache:  recordsize=16k\n  rpool/srv/webapp-db:",
+        )
+        .replace("TCP 8000 guest book,", "TCP 8000 guest book, TCP 8001 spare,")
+        .replace("packages:  curl,", "packages:  curl, git,")
+        .replace(
+            "  webapp:  system  home=/srv/webapp",
+            "  webapp:  system  home=/srv/webapp\n  helper:  system  home=/srv",
+        )
+        .replace("--workers 2", "--workers 1")
+}
+
+/// A machine that the recipe was applied to, and the plan to change it.
+fn applied() -> (Fake, Wanted, Wanted) {
+    let (old, new) = (wanted(RECIPE), wanted(&changed()));
+    let fake = machine_for(&[&old, &new]);
+    let plan = plan_for(&fake, &old);
+    assert_eq!(apply(&fake, &plan), Outcome::Committed { number: 1 });
+    (fake, old, new)
+}
+
+#[test]
+fn a_second_plan_is_empty() {
+    let (fake, old, new) = applied();
+    assert!(plan_for(&fake, &old).is_empty(), "{:#?}", plan_for(&fake, &old));
+    let plan = plan_for(&fake, &new);
+    assert!(plan.steps.iter().all(|step| step.cause == Cause::Wish), "{plan:#?}");
+    assert_eq!(apply(&fake, &plan), Outcome::Committed { number: 2 });
+    let again = plan_for(&fake, &new);
+    assert!(again.is_empty() && again.left.is_empty(), "{again:#?}");
+    // Back to the old one: what was added by hand of the manifest stays, and is named.
+    let back = plan_for(&fake, &old);
+    let left: Vec<&str> = back.left.iter().map(|left| left.name.as_str()).collect();
+    assert_eq!(left, ["rpool/srv/webapp-cache", "git", "helper"]);
+    assert!(back.left[0].remove_with.starts_with("zfs destroy -r rpool/srv/webapp-cache"));
+    apply(&fake, &back);
+    assert!(plan_for(&fake, &old).is_empty());
+}
+
+#[test]
+fn a_machine_that_dies_anywhere_is_as_before_or_as_planned() {
+    let (fake, _, new) = applied();
+    let before = fake.machine();
+    let start = fake.changes();
+    let plan = plan_for(&fake, &new);
+    apply(&fake, &plan);
+    let after = fake.machine();
+    let length = fake.changes() - start;
+    let (mut as_before, mut as_planned) = (0, 0);
+    for fuel in 0..=length {
+        let (fake, _, new) = applied();
+        let plan = plan_for(&fake, &new);
+        fake.fuel(Some(fuel));
+        let outcome = Engine::new(&fake).apply(&plan, "tester", &|| Ok(()), &mut Silent);
+        assert!(outcome.is_err() == (fuel < length), "{fuel} of {length}: {outcome:?}");
+        // It dies once more on the way back, anywhere, and then it stays alive.
+        for again in [fuel % 7, fuel % 3] {
+            fake.fuel(Some(again));
+            let _ = Engine::new(&fake).recover(&mut Silent);
+        }
+        fake.fuel(None);
+        Engine::new(&fake).recover(&mut Silent).unwrap_or_else(|error| panic!("{fuel}: {error:?}"));
+        let now = fake.machine();
+        if now == after {
+            as_planned += 1;
+        } else {
+            assert_same(&now, &before, fuel);
+            as_before += 1;
+        }
+        let records = History::new(&fake).records().expect("readable");
+        assert!(records.iter().all(|record| record.state != State::Interrupted), "{fuel}: {records:?}");
+        // And it can be brought there all the same.
+        let plan = plan_for(&fake, &new);
+        apply(&fake, &plan);
+        assert_same(&fake.machine(), &after, fuel);
+    }
+    assert!(
+        as_planned >= 1 && as_before + as_planned == length + 1,
+        "{as_before} + {as_planned} of {length}"
+    );
+}
+
+#[test]
+fn a_change_that_fails_is_undone_with_all_before_it() {
+    let (fake, _, new) = applied();
+    let start = fake.changes();
+    let plan = plan_for(&fake, &new);
+    apply(&fake, &plan);
+    let length = fake.changes() - start;
+    for number in 0..length {
+        let (fake, _, new) = applied();
+        let before = fake.machine();
+        let plan = plan_for(&fake, &new);
+        fake.refuse(Some(number));
+        match Engine::new(&fake).apply(&plan, "tester", &|| Ok(()), &mut Silent) {
+            Ok(Outcome::RolledBack { error, .. }) => assert!(error.contains("no space left"), "{error}"),
+            // Before anything was done, or after all of it: the journal itself could not be written.
+            Err(ApplyError::Journal(_)) => {
+                Engine::new(&fake).recover(&mut Silent).expect("it has room again");
+            }
+            other => panic!("{number} of {length}: {other:?}"),
+        }
+        let committed = History::new(&fake)
+            .records()
+            .expect("readable")
+            .iter()
+            .filter(|r| r.state == State::Committed)
+            .count();
+        if committed < 2 {
+            assert_same(&fake.machine(), &before, number);
+        }
+    }
+}
+
+#[test]
+fn a_proof_that_fails_undoes_everything_and_says_why() {
+    let (fake, _, new) = applied();
+    let before = fake.machine();
+    let plan = plan_for(&fake, &new);
+    let outcome = Engine::new(&fake)
+        .apply(&plan, "tester", &|| Err("the guest book does not answer".to_owned()), &mut Silent)
+        .expect("it goes back");
+    let error = "the guest book does not answer".to_owned();
+    assert_eq!(outcome, Outcome::RolledBack { number: 2, what: "verify".to_owned(), error: error.clone() });
+    assert_same(&fake.machine(), &before, 0);
+    let records = History::new(&fake).records().expect("readable");
+    assert_eq!(records[1].state, State::Undone);
+    assert_eq!(records[1].failure, Some(error));
+}
+
+#[test]
+fn data_that_came_while_it_ran_is_never_destroyed() {
+    let (fake, _, new) = applied();
+    let plan = plan_for(&fake, &new);
+    let write = || {
+        fake.change(|machine| {
+            let entry = machine.files["/etc/passwd"].clone();
+            machine.files.insert("/srv/webapp-cache/of-a-person".to_owned(), entry);
+        });
+        Err("no".to_owned())
+    };
+    Engine::new(&fake).apply(&plan, "tester", &write, &mut Silent).expect("it goes back");
+    let machine = fake.machine();
+    assert!(
+        machine.datasets.contains_key("rpool/srv/webapp-cache.undone-000002"),
+        "{:?}",
+        machine.datasets.keys()
+    );
+    assert!(!machine.datasets.contains_key("rpool/srv/webapp-cache"));
+}
+
+#[test]
+fn what_was_changed_by_hand_is_told_apart() {
+    let (fake, old, _) = applied();
+    fake.change(|machine| {
+        machine
+            .datasets
+            .get_mut("rpool/srv/webapp")
+            .expect("there")
+            .insert("atime".to_owned(), "on".to_owned());
+        machine.files.remove("/etc/nftables.conf");
+    });
+    let plan = plan_for(&fake, &old);
+    let names: Vec<(&str, Cause)> = plan.steps.iter().map(|step| (step.name.as_str(), step.cause)).collect();
+    assert_eq!(names, [("rpool/srv/webapp", Cause::Drift), ("/etc/nftables.conf", Cause::Drift)]);
+    assert!(plan.restarts.iter().any(|step| step.name == "nftables.service"));
+}
+
+#[test]
+fn a_plan_is_refused_before_anything_is_touched() {
+    let (fake, old, _) = applied();
+    let check = |manifest: &str, want: &str| {
+        let before = fake.machine();
+        let error = kld_engine::plan(&fake, &wanted(manifest), &Default::default()).expect_err("refused");
+        let text = format!("{error} / {}", error.hint().unwrap_or_default());
+        assert!(text.contains(want), "{text}");
+        assert_same(&fake.machine(), &before, 0);
+    };
+    check(&RECIPE.replace("name:        webapp", "name:        other"), "this machine is `webapp`");
+    check(
+        &RECIPE.replace("packages:  curl,", "packages:  no-such-thing,"),
+        "Unable to locate package no-such-thing",
+    );
+    fake.change(|machine| {
+        let entry = machine.files["/etc/passwd"].clone();
+        machine.files.insert("/srv/full/of/files".to_owned(), entry);
+    });
+    let hidden =
+        RECIPE.replace("  rpool/srv/webapp-db:", "  rpool/srv/full:  recordsize=16k\n  rpool/srv/webapp-db:");
+    check(&hidden, "`kldload adopt /srv/full`");
+    check(&RECIPE.replace("rpool/", "tank/"), "there is no pool `tank`");
+    assert!(plan_for(&fake, &old).is_empty());
+}
+
+fn assert_same(got: &Machine, want: &Machine, at: usize) {
+    let differ = |a: &Machine, b: &Machine| -> Vec<String> {
+        let files = a
+            .files
+            .iter()
+            .filter(|(path, entry)| b.files.get(*path) != Some(entry))
+            .map(|(path, _)| path.clone());
+        let datasets = a
+            .datasets
+            .iter()
+            .filter(|(name, own)| b.datasets.get(*name) != Some(own))
+            .map(|(name, own)| format!("{name} {own:?}"));
+        let active = a.active.difference(&b.active).map(|unit| format!("{unit} active"));
+        files.chain(datasets).chain(active).collect()
+    };
+    assert!(got == want, "{at}: has {:#?}, lacks {:#?}", differ(got, want), differ(want, got));
+}

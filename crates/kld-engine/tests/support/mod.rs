@@ -1,0 +1,107 @@
+//! Manifests, and machines in memory that fit them.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+pub(crate) mod fake;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use kld_engine::{Engine, History, Host, Outcome, Plan, Progress, Step, Wanted, plan};
+use kld_system::{Layer, render};
+
+use fake::{Deb, Fake};
+
+pub(crate) const RECIPE: &str = include_str!("../../../../recipes/webapp/appliance.manifest");
+
+/// What a manifest wants; its files are those of recipes/webapp.
+pub(crate) fn wanted(manifest: &str) -> Wanted {
+    let checked = kld_manifest::check(manifest);
+    let appliance = checked.appliance.unwrap_or_else(|| panic!("{:#?}", checked.diagnostics));
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/webapp");
+    Wanted::new(render(&appliance).expect("it renders"), &dir, "digest".to_owned())
+        .expect("its files are there")
+}
+
+/// A Debian whose archive has all packages that these manifests ask for, and whose accounts own all their files.
+pub(crate) fn machine_for(all: &[&Wanted]) -> Fake {
+    let mut archive: BTreeMap<String, Deb> = BTreeMap::new();
+    let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
+    for wanted in all {
+        for item in wanted.system.packages.iter().filter(|item| item.because.layer != Layer::Boot) {
+            let name = item.value.to_string();
+            let deb = Deb {
+                files: vec![
+                    (leak(format!("/usr/lib/{name}/program")), "program"),
+                    (leak(format!("/etc/{name}.conf")), "default"),
+                ],
+                ..Deb::default()
+            };
+            archive.insert(name, deb);
+        }
+        let first = archive.values_mut().next().expect("it asks for packages");
+        for unit in &wanted.system.units {
+            first.units.push(leak(unit.unit.to_string()));
+        }
+        for service in wanted.system.node.iter().flat_map(|node| &node.services) {
+            first.units.push(leak(service.unit.clone()));
+        }
+        first.units.extend([
+            "nftables.service",
+            "kldload-identity.service",
+            "systemd-sysctl.service",
+            "systemd-modules-load.service",
+        ]);
+        first.units.extend([
+            "systemd-tmpfiles-setup.service",
+            "systemd-resolved.service",
+            "systemd-timesyncd.service",
+        ]);
+        first.units.extend(["prometheus-node-exporter.service", "systemd-journald.service"]);
+    }
+    let fake = Fake::new(archive);
+    let mut passwd = String::from("root:x:0:0:root:/root:/bin/bash\n");
+    let mut group = String::from("root:x:0:\nsudo:x:27:\n");
+    let mut names: Vec<&str> = all
+        .iter()
+        .flat_map(|wanted| {
+            let own = |name: &str| wanted.system.users.iter().any(|user| user.name.as_str() == name);
+            let files = wanted.files.values().flat_map(|file| [file.owner.0.as_str(), file.owner.1.as_str()]);
+            let mounts = wanted.system.datasets.iter().filter_map(|d| d.owner.as_ref());
+            let mounts = mounts.flat_map(|owner| [owner.user.as_str(), owner.group.as_str()]);
+            files.chain(mounts).filter(move |name| *name != "root" && !own(name))
+        })
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    for (number, name) in (100..).zip(names) {
+        passwd += &format!("{name}:x:{number}:{number}::/:/usr/sbin/nologin\n");
+        group += &format!("{name}:x:{number}:\n");
+    }
+    fake.change(|machine| {
+        for (path, text) in [("/etc/passwd", &passwd), ("/etc/group", &group)] {
+            let entry = machine.files.get_mut(path).expect("it is there");
+            entry.node = kld_engine::Node::File(text.clone().into_bytes());
+        }
+    });
+    fake
+}
+
+pub(crate) fn plan_for(host: &dyn Host, wanted: &Wanted) -> Plan {
+    let before = History::new(host).applied().expect("it can be read");
+    plan(host, wanted, &before).unwrap_or_else(|error| panic!("{error:?}"))
+}
+
+pub(crate) struct Silent;
+
+impl Progress for Silent {
+    fn step(&mut self, _: usize, _: usize, _: &Step) {}
+    fn back(&mut self, _: &str) {}
+    fn undo(&mut self, _: &Step) {}
+    fn proving(&mut self) {}
+}
+
+pub(crate) fn apply(host: &dyn Host, plan: &Plan) -> Outcome {
+    Engine::new(host)
+        .apply(plan, "tester", &|| Ok(()), &mut Silent)
+        .unwrap_or_else(|error| panic!("{error:?}"))
+}

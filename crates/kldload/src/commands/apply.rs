@@ -1,0 +1,149 @@
+//! `kldload apply`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use kld_engine::{Engine, Outcome, Progress, RealHost, Step};
+use kld_host::Lock;
+use kld_node::RealMachine;
+use kld_node::health::{DEADLINE, Status, check};
+use kld_system::NodeConfig;
+use kld_ui::{ExitStatus, Hinted, Printer};
+
+use super::plan;
+
+/// Bring this machine to what a manifest says, or leave it as it was
+///
+/// Shows the plan and asks. Then each change is made and written to a journal, the changed services are told, and the
+/// manifest's own proofs run. When anything fails, all of it is undone; data of users is never rolled back.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  kldload apply --dry-run appliance.manifest\n  kldload apply appliance.manifest\n  kldload apply --yes appliance.manifest"
+)]
+pub(crate) struct Args {
+    /// The manifest; its files lie beside it
+    file: PathBuf,
+    /// Only show the plan; exits with 3 when there are changes
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    /// How long the services and proofs may take to be well, in seconds
+    #[arg(long, default_value_t = 90, value_name = "SECONDS")]
+    within: u64,
+}
+
+/// One at a time on a machine.
+const LOCK: &str = "/run/kldload-apply.lock";
+
+/// Plans, asks, applies.
+pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
+    if args.dry_run {
+        let (plan, _) = plan::make(printer, &args.file)?;
+        printer.data(&plan::render(&plan))?;
+        return Ok(if plan.is_empty() { ExitStatus::Done } else { ExitStatus::Pending });
+    }
+    let _lock = lock("kldload apply")?;
+    recover(printer)?;
+    let (plan, wanted) = plan::make(printer, &args.file)?;
+    printer.data(&plan::render(&plan))?;
+    if plan.is_empty() {
+        return Ok(ExitStatus::Done);
+    }
+    if !printer.confirm("apply?", args.yes) {
+        let hint = "`--yes` applies without asking";
+        return Err(Hinted::new("nothing was changed: not confirmed", hint).into());
+    }
+    let prove = || prove(wanted.system.node.as_ref(), Duration::from_secs(args.within));
+    let outcome = Engine::new(&RealHost).apply(&plan, &who(), &prove, &mut Said { printer })?;
+    match outcome {
+        Outcome::Committed { number } => {
+            printer.note(&format!("apply {number} is done: the machine is as the manifest says"));
+            Ok(ExitStatus::Done)
+        }
+        Outcome::RolledBack { number, what, error } => Err(Hinted::new(
+            format!("apply {number} failed at {what}, and everything is as it was before\n  {error}"),
+            "mend what it names and apply again",
+        )
+        .into()),
+    }
+}
+
+/// The machine's lock.
+pub(crate) fn lock(purpose: &str) -> anyhow::Result<Lock> {
+    Ok(Lock::try_acquire(Path::new(LOCK), purpose)?)
+}
+
+/// Undoes what was interrupted.
+pub(crate) fn recover(printer: &Printer) -> anyhow::Result<bool> {
+    let recovered = Engine::new(&RealHost)
+        .recover(&mut Said { printer })
+        .context("cannot undo an apply that was interrupted")?;
+    if let Some(recovered) = &recovered {
+        printer.note(&format!(
+            "apply {} was interrupted: {} steps undone, the machine is as it was before it",
+            recovered.number, recovered.steps
+        ));
+    }
+    Ok(recovered.is_some())
+}
+
+/// Who asked: the account behind sudo, when there is one.
+fn who() -> String {
+    ["SUDO_USER", "LOGNAME", "USER"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()))
+        .unwrap_or_else(|| "root".to_owned())
+}
+
+/// Waits until the services run and the manifest's proofs hold.
+fn prove(node: Option<&NodeConfig>, limit: Duration) -> Result<(), String> {
+    let Some(node) = node else { return Ok(()) };
+    let end = Instant::now() + limit;
+    loop {
+        let health = check(Arc::new(RealMachine), Some(node.clone()), DEADLINE);
+        let wrong: Vec<String> = health
+            .probes
+            .iter()
+            .filter(|probe| matches!(probe.status, Status::Fail | Status::Timeout))
+            .filter(|probe| {
+                probe.name.starts_with("verify: ")
+                    || ["services", "firewall", "wireguard", "sandboxes"].contains(&probe.name.as_str())
+            })
+            .map(|probe| format!("{}: {}", probe.name, probe.summary))
+            .collect();
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= end {
+            return Err(wrong.join("; "));
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// Says each step.
+struct Said<'a> {
+    printer: &'a Printer,
+}
+
+impl Progress for Said<'_> {
+    fn step(&mut self, number: usize, of: usize, step: &Step) {
+        self.printer.note(&format!("[{number}/{of}] {} {}: {}", step.kind, step.name, step.summary));
+    }
+
+    fn back(&mut self, why: &str) {
+        self.printer.warning(&format!("{why}: going back"));
+    }
+
+    fn undo(&mut self, step: &Step) {
+        self.printer.note(&format!("undo {} {}", step.kind, step.name));
+    }
+
+    fn proving(&mut self) {
+        self.printer.note("prove that services run and that the manifest's proofs hold");
+    }
+}

@@ -1,0 +1,80 @@
+//! `kldload history`.
+
+use kld_engine::{History, RealHost, Record, State};
+use kld_ui::{ExitStatus, Printer, Table};
+
+use super::plan;
+
+/// Show what was applied to this machine, when, by whom, and how it ended
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  kldload history\n  kldload history 3\n  kldload history --json | jq '.items[-1].state'"
+)]
+pub(crate) struct Args {
+    /// Show the plan of this apply
+    number: Option<u32>,
+    /// Print JSON on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows it.
+pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
+    let history = History::new(&RealHost);
+    let mut records = history.records()?;
+    records.retain(|record| args.number.is_none_or(|number| record.number == number));
+    if let Some(number) = args.number {
+        let Some(plan) = history.plan(number)?.filter(|_| !records.is_empty()) else {
+            let hint = "`kldload history` lists them";
+            return Err(kld_ui::Hinted::new(format!("there is no apply {number}"), hint).into());
+        };
+        if args.json {
+            printer.envelope("plan", &[plan])?;
+        } else {
+            printer.data(&plan::render(&plan))?;
+        }
+        return Ok(ExitStatus::Done);
+    }
+    if args.json {
+        printer.envelope("apply", &records)?;
+        return Ok(ExitStatus::Done);
+    }
+    let mut table =
+        Table::new().right("APPLY").left("WHEN").left("BY").right("STEPS").left("ENDED").left("WHY");
+    for record in &records {
+        table.row(cells(record));
+    }
+    printer.data(&table.to_string())?;
+    Ok(ExitStatus::Done)
+}
+
+fn cells(record: &Record) -> [String; 6] {
+    let ended = match record.state {
+        State::Committed => "committed",
+        State::Undone => "undone",
+        State::Interrupted => "interrupted",
+    };
+    let why = record.failure.as_deref().and_then(|text| text.lines().next()).unwrap_or("-").to_owned();
+    [
+        record.number.to_string(),
+        utc(record.at),
+        record.by.clone(),
+        record.steps.to_string(),
+        ended.to_owned(),
+        why,
+    ]
+}
+
+/// `2026-11-27 04:13 UTC`.
+fn utc(seconds: u64) -> String {
+    let (year, month, day) = kld_disk::esp::civil_from_days(seconds / 86_400);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", seconds / 3600 % 24, seconds / 60 % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn times_are_in_utc() {
+        assert_eq!(super::utc(1_795_752_780), "2026-11-27 04:13 UTC");
+    }
+}

@@ -1,0 +1,106 @@
+//! `kldload plan`.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use kld_engine::{Action, Cause, History, Plan, RealHost, Step, Wanted};
+use kld_ui::{ExitStatus, Printer};
+use sha2::{Digest as _, Sha256};
+
+use crate::manifest::ManifestFile;
+
+/// Say what `kldload apply` would change on this machine, and why
+///
+/// Looks, and touches nothing. Exits with 0 when the machine is as the manifest says, with 3 when there are changes.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  kldload plan /etc/kldload/appliance.manifest\n  kldload plan --json appliance.manifest | jq '.items[0].steps[].name'"
+)]
+pub(crate) struct Args {
+    /// The manifest; its files lie beside it
+    file: PathBuf,
+    /// Print the plan as JSON on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Looks.
+pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
+    let (plan, _) = make(printer, &args.file)?;
+    if args.json {
+        printer.envelope("plan", std::slice::from_ref(&plan))?;
+    } else {
+        printer.data(&render(&plan))?;
+    }
+    Ok(if plan.is_empty() { ExitStatus::Done } else { ExitStatus::Pending })
+}
+
+/// The plan for this machine, and what it is for.
+pub(crate) fn make(printer: &Printer, file: &Path) -> anyhow::Result<(Plan, Wanted)> {
+    let manifest = ManifestFile::read(file)?;
+    let system = manifest.system(printer)?;
+    let digest = Sha256::digest(manifest.text.as_bytes()).iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
+    let wanted = Wanted::new(system, &manifest.dir, digest)?;
+    let before = History::new(&RealHost).applied().context("cannot read what was applied last")?;
+    let plan = kld_engine::plan(&RealHost, &wanted, &before)?;
+    Ok((plan, wanted))
+}
+
+/// A plan for people.
+pub(crate) fn render(plan: &Plan) -> String {
+    let mut text = String::new();
+    if plan.is_empty() {
+        let _ = writeln!(text, "{}: as the manifest says, nothing to do", plan.machine);
+    } else {
+        let counted =
+            |count: usize, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
+        let _ = writeln!(
+            text,
+            "{}: {}, then {}",
+            plan.machine,
+            counted(plan.steps.len(), "change", "changes"),
+            counted(plan.restarts.len(), "service is told", "services are told")
+        );
+    }
+    let of = |cause| plan.steps.iter().filter(move |step| step.cause == cause);
+    section(&mut text, "changes", of(Cause::Wish));
+    section(&mut text, "changed by hand since the last apply, and put back", of(Cause::Drift));
+    section(&mut text, "then", plan.restarts.iter());
+    if !plan.left.is_empty() {
+        let _ = writeln!(text, "\nno longer in the manifest, and left alone");
+        for left in &plan.left {
+            let _ = writeln!(text, "    {} {}", left.kind, left.name);
+            let _ = writeln!(text, "      {}", left.remove_with);
+        }
+    }
+    text
+}
+
+fn section<'a>(text: &mut String, title: &str, steps: impl Iterator<Item = &'a Step>) {
+    let steps: Vec<&Step> = steps.collect();
+    if steps.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\n{title}");
+    let width = steps.iter().map(|step| step.name.chars().count()).max().unwrap_or_default().min(48);
+    for step in steps {
+        let sign = match step.action {
+            _ if step.kind == "service" => ' ',
+            Action::Add => '+',
+            Action::Change => '~',
+            Action::Remove => '-',
+        };
+        let line = step.because.line.map_or_else(String::new, |line| format!("  (line {line})"));
+        let _ = writeln!(text, "  {sign} {:8} {:width$}  {}{line}", step.kind, step.name, step.summary);
+        for note in &step.notes {
+            let _ = writeln!(text, "             {note}");
+        }
+        if step.kind == "service" {
+            let _ = writeln!(text, "             because {}", step.because.reason);
+        }
+    }
+}
