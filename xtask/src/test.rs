@@ -15,9 +15,9 @@ pub(crate) struct Args {
     /// Leave out the tests that boot virtual machines, and say so
     #[arg(long)]
     no_vm: bool,
-    /// Also hand pools to the kernels of other OpenZFS releases, whose modules are compiled once
+    /// Also what takes hours: pools in kernels of other OpenZFS releases, a kill and a power cut after each step of an apply
     #[arg(long, conflicts_with = "no_vm")]
-    kernels: bool,
+    long: bool,
     /// Arguments for `cargo test`, such as a filter
     #[arg(last = true)]
     rest: Vec<String>,
@@ -51,7 +51,7 @@ pub(crate) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
         let tools = tools.join().map_err(|_| anyhow!("preparing the tools panicked"))??;
         compiled.map(|()| tools)
     })?;
-    let kernels = if args.kernels { kernels::ensure(printer, &cache)? } else { String::new() };
+    let kernels = if args.long { kernels::ensure(printer, &cache)? } else { String::new() };
     let check = |words: &[&str]| {
         inherit(Cmd::new("cargo").cwd(root).args(words))
             .env("KLD_TOOLS_ROOT", &tools.root)
@@ -76,10 +76,12 @@ pub(crate) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
     if with_vm {
         // Two at a time: an emulated machine waits often, and needs 1.5 GiB.
         let vm = ["test", "--release", "--workspace", "--test", "vm", "--", "--test-threads=2"];
-        let left_out: &[&str] = if args.kernels { &[] } else { &["--skip", "kernels::"] };
+        let left_out: &[&str] = if args.long { &[] } else { &["--skip", "long::"] };
         check(&[&vm[..], left_out].concat()).context("tests in virtual machines failed")?;
-        if !args.kernels {
-            printer.warning("the kernels of other OpenZFS releases were left out (--kernels)");
+        if !args.long {
+            printer.warning(
+                "left out (--long): kernels of other OpenZFS releases, a crash after each step of an apply",
+            );
         }
     }
     Ok(())

@@ -102,6 +102,7 @@ struct WasActive {
 #[derive(Clone, Copy)]
 pub struct Engine<'a> {
     host: &'a dyn Host,
+    starting: bool,
 }
 
 impl std::fmt::Debug for Engine<'_> {
@@ -113,7 +114,15 @@ impl std::fmt::Debug for Engine<'_> {
 impl<'a> Engine<'a> {
     /// An engine for a machine.
     pub fn new(host: &'a dyn Host) -> Self {
-        Self { host }
+        Self { host, starting: false }
+    }
+
+    /// The same for a machine that is starting: services have not been started yet, so none is started again, and
+    /// waiting for one would wait for ever.
+    #[must_use]
+    pub fn while_starting(mut self) -> Self {
+        self.starting = true;
+        self
     }
 
     /// Carries a plan out. `prove` runs the manifest's proofs and says what is wrong. When a step or a proof fails, all
@@ -272,13 +281,18 @@ impl<'a> Engine<'a> {
         // In the order in which they were told of the change: systemd first.
         for (index, memory) in &begun {
             let step = steps[*index];
-            if let Some(tell) = as_tell(step) {
+            if let Some(tell) = as_tell(step).filter(|tell| !self.starting || *tell == Tell::DaemonReload) {
                 progress.undo(step);
                 let was: WasActive =
                     serde_json::from_value((*memory).clone()).unwrap_or(WasActive { active: true });
                 services::bring_back(self.host, &tell, was.active).map_err(stuck(step))?;
                 store.write(&Event::Undone { step: *index }).map_err(ApplyError::Journal)?;
             }
+        }
+        if self.starting && !begun.is_empty() {
+            // What is switched on again was not when this start was worked out.
+            let again = Cmd::new("systemctl").args(["start", "--no-block", "default.target"]);
+            self.host.run(&again).map_err(ApplyError::Journal)?;
         }
         self.sync().map_err(ApplyError::Journal)?;
         store.write(&Event::RolledBack).map_err(ApplyError::Journal)?;

@@ -50,6 +50,61 @@ fn a_second_plan_is_empty() {
     assert!(plan_for(&fake, &old).is_empty());
 }
 
+/// Changes of the recipe that may be combined as one likes.
+const EDITS: [(&str, &str); 14] = [
+    ("recordsize=128k  compression=lz4", "recordsize=1M  compression=zstd-3"),
+    ("recordsize=8k ", "recordsize=16k "),
+    ("mountpoint=/var/lib/postgresql\n", "mountpoint=/var/lib/postgresql  quota=20G\n"),
+    ("  rpool/srv/webapp-db:", "  rpool/srv/cache:  recordsize=16k  atime=off\n  rpool/srv/webapp-db:"),
+    ("  rpool/srv/webapp-db:", "  rpool/srv/media:  recordsize=1M\n  rpool/srv/webapp-db:"),
+    ("TCP 8000 guest book,", "TCP 8000 guest book, TCP 8001 spare,"),
+    ("TCP 9100 node_exporter", "TCP 9100 node_exporter, TCP 9187 exporter"),
+    ("port=51822  over=wg0", "port=51832  over=wg0"),
+    ("packages:  curl,", "packages:  curl, git, tmux,"),
+    ("packages:  curl,", "packages:  curl, rsync,"),
+    (
+        "  webapp:  system  home=/srv/webapp",
+        "  webapp:  system  home=/srv/webapp\n  helper:  system  home=/srv",
+    ),
+    ("--workers 2", "--workers 4"),
+    ("frequent_period: 15 ", "frequent_period: 5 "),
+    ("  daily:           30", "  daily:           7"),
+];
+
+/// A manifest for each number: the bits say which edits are made.
+fn generated(bits: u32) -> String {
+    EDITS.iter().enumerate().filter(|(bit, _)| bits & (1 << bit) != 0).fold(
+        RECIPE.to_owned(),
+        |text, (_, edit)| {
+            assert!(text.contains(edit.0), "{}", edit.0);
+            text.replacen(edit.0, edit.1, 1)
+        },
+    )
+}
+
+#[test]
+fn any_manifest_after_any_other_leaves_nothing_to_do() {
+    let every = wanted(&generated(u32::MAX >> 18));
+    let fake = machine_for(&[&every, &wanted(RECIPE)]);
+    let mut bits = 1u32;
+    for number in 0..200 {
+        // A linear congruence: every combination comes once before one comes again.
+        bits = (bits * 5 + 3) % (1 << EDITS.len());
+        let wanted = wanted(&generated(bits));
+        let plan = plan_for(&fake, &wanted);
+        assert_eq!(plan, plan_for(&fake, &wanted), "looking changes nothing");
+        assert!(plan.steps.iter().all(|step| step.cause == Cause::Wish), "{number}: {plan:#?}");
+        if !plan.is_empty() {
+            assert!(matches!(apply(&fake, &plan), Outcome::Committed { .. }));
+        }
+        let again = plan_for(&fake, &wanted);
+        assert!(again.is_empty(), "{number}, {bits:b}: {again:#?}");
+        // What a manifest no longer says of a dataset is no longer so.
+        let quota = fake.machine().datasets["rpool/srv/webapp-db"].contains_key("quota");
+        assert_eq!(quota, bits & 0b100 != 0, "{number}, {bits:b}");
+    }
+}
+
 #[test]
 fn a_machine_that_dies_anywhere_is_as_before_or_as_planned() {
     let (fake, _, new) = applied();

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{Found, Kind, Refusal, digest, to_value};
 use crate::history::Store;
 use crate::host::{Host, HostError};
-use crate::plan::{Action, Because, Cause, Left, Step};
+use crate::plan::{Action, Because, Cause, Left, Step, key};
 use crate::wanted::Wanted;
 
 pub(super) struct Dataset;
@@ -31,6 +31,8 @@ pub(super) enum Change {
     },
     /// Give a property another value.
     Set { dataset: String, property: String, value: String },
+    /// Let a property have the parent's value again, or the default.
+    Inherit { dataset: String, property: String },
 }
 
 /// What it takes to go back.
@@ -94,12 +96,21 @@ impl Kind for Dataset {
             let name = dataset.name.to_string();
             let properties: Vec<_> = dataset.properties.iter().map(|item| item.value.clone()).collect();
             found.items.insert(name.clone(), digest(&properties));
+            for (property, value) in &properties {
+                found.items.insert(item(&name, property), value.clone());
+            }
             match seen.get(&name) {
                 None => found.steps.push(create(host, dataset, &seen, pool)?),
-                Some(there) => found.steps.append(&mut changes(dataset, there)?),
+                Some(there) => {
+                    found.steps.append(&mut changes(dataset, there)?);
+                    found.steps.extend(given_up(host, dataset, before)?);
+                }
             }
         }
         for gone in before.keys().filter_map(|item| item.strip_prefix("dataset ")) {
+            if gone.contains('#') {
+                continue;
+            }
             if !found.items.contains_key(gone) && seen.contains_key(gone) {
                 let used = seen[gone].get("used").map_or("", |p| p.value.as_str());
                 found.left.push(Left {
@@ -113,7 +124,9 @@ impl Kind for Dataset {
     }
 
     fn remember(&self, host: &dyn Host, _store: &Store<'_>, change: &Change) -> Result<Memory, HostError> {
-        let Change::Set { dataset, property, .. } = change else { return Ok(Memory::Nothing) };
+        let (Change::Set { dataset, property, .. } | Change::Inherit { dataset, property }) = change else {
+            return Ok(Memory::Nothing);
+        };
         let text = host.text(&zfs::get_cmd(dataset, &[property], false))?;
         let found = zfs::parse_get(&text)?.into_iter().next();
         Ok(match found {
@@ -135,6 +148,9 @@ impl Kind for Dataset {
             Change::Set { dataset, property, value } => {
                 host.run(&zfs::set_cmd(dataset, &[(property, value)])).map(drop)
             }
+            Change::Inherit { dataset, property } => {
+                host.run(&Cmd::new("zfs").args(["inherit", property, dataset])).map(drop)
+            }
         }
     }
 
@@ -150,12 +166,10 @@ impl Kind for Dataset {
                 if !exists(host, dataset)? {
                     return Ok(());
                 }
-                let holds_files = match mountpoint {
-                    Some(path) => !host.list(path)?.is_empty(),
-                    None => false,
-                };
-                if !holds_files {
-                    return host.run(&destroy_cmd(dataset)).map(drop);
+                if !holds_anything(host, dataset, mountpoint.as_deref())? {
+                    // A timer may have snapshotted it: nothing is in those either.
+                    host.run(&Cmd::new("zfs").args(["destroy", &format!("{dataset}@%")]).accept(1))?;
+                    return host.run(&Cmd::new("zfs").args(["destroy", dataset])).map(drop);
                 }
                 // Somebody has written into it since: out of the way, and nothing lost.
                 host.run(&zfs::set_cmd(dataset, &[("canmount", "noauto")]))?;
@@ -164,18 +178,34 @@ impl Kind for Dataset {
                 let aside = format!("{parent}/{name}.undone-{:06}", store.number);
                 host.run(&Cmd::new("zfs").args(["rename", dataset, &aside])).map(drop)
             }
-            (Change::Set { dataset, property, .. }, Memory::Local(value)) => {
-                host.run(&zfs::set_cmd(dataset, &[(property, value)])).map(drop)
-            }
-            (Change::Set { dataset, property, .. }, _) => {
+            (
+                Change::Set { dataset, property, .. } | Change::Inherit { dataset, property },
+                Memory::Local(value),
+            ) => host.run(&zfs::set_cmd(dataset, &[(property, value)])).map(drop),
+            (Change::Set { dataset, property, .. } | Change::Inherit { dataset, property }, _) => {
                 host.run(&Cmd::new("zfs").args(["inherit", property, dataset])).map(drop)
             }
         }
     }
 }
 
-fn destroy_cmd(dataset: &str) -> Cmd {
-    Cmd::new("zfs").args(["destroy", dataset])
+/// Whether there are files in a dataset, in one of its snapshots, or datasets below it.
+fn holds_anything(host: &dyn Host, dataset: &str, mountpoint: Option<&str>) -> Result<bool, HostError> {
+    let below = Cmd::new("zfs").args(["list", "-H", "-r", "-o", "name", "-t", "filesystem,volume", dataset]);
+    if host.text(&below)?.lines().count() > 1 {
+        return Ok(true);
+    }
+    let Some(path) = mountpoint else { return Ok(false) };
+    if !host.list(path)?.is_empty() {
+        return Ok(true);
+    }
+    let snapshots = format!("{path}/.zfs/snapshot");
+    for name in host.list(&snapshots)? {
+        if !host.list(&format!("{snapshots}/{name}"))?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn unmount_cmd(dataset: &str) -> Cmd {
@@ -305,6 +335,50 @@ fn changes(dataset: &SystemDataset, there: &BTreeMap<String, Property>) -> Resul
         });
     }
     Ok(steps)
+}
+
+/// The name of a property among what is remembered; `#` is in no name of a dataset.
+fn item(dataset: &str, property: &str) -> String {
+    format!("{dataset}#{property}")
+}
+
+/// Properties that the manifest has stated and no longer does.
+fn given_up(
+    host: &dyn Host,
+    dataset: &SystemDataset,
+    before: &BTreeMap<String, String>,
+) -> Result<Vec<Step>, Refusal> {
+    let name = dataset.name.to_string();
+    let prefix = key(Dataset::NAME, &item(&name, ""));
+    let stated = before.keys().filter_map(|key| key.strip_prefix(&prefix));
+    let gone: Vec<&str> = stated.filter(|property| dataset.property(property).is_none()).collect();
+    if gone.is_empty() {
+        return Ok(Vec::new());
+    }
+    let look = |error| Refusal::Look("the datasets", error);
+    let text = host.text(&zfs::get_cmd(&name, &gone, false)).map_err(look)?;
+    let found = zfs::parse_get(&text).map_err(|error| look(error.into()))?;
+    let still = found.into_iter().filter(|property| property.source == "local");
+    Ok(still
+        .map(|property| Step {
+            kind: Dataset::NAME.to_owned(),
+            name: name.clone(),
+            action: Action::Change,
+            cause: Cause::Wish,
+            summary: format!(
+                "{} {} → as its parent, or the default",
+                property.name,
+                shown(&property.name, &property.value)
+            ),
+            notes: Vec::new(),
+            because: Because {
+                layer: "datasets".to_owned(),
+                line: None,
+                reason: "the manifest no longer states it".to_owned(),
+            },
+            change: to_value(&Change::Inherit { dataset: name.clone(), property: property.name }),
+        })
+        .collect())
 }
 
 /// Whether a value as a person writes it is the exact one that `zfs get -p` prints.

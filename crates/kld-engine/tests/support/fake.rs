@@ -319,6 +319,11 @@ impl State {
                 }
                 Ok(String::new())
             }
+            "destroy" if last.ends_with("@%") => {
+                self.burn(&args.join(" "))?;
+                self.snapshots.retain(|name, _| !name.starts_with(last.trim_end_matches('%')));
+                Ok(String::new())
+            }
             "destroy" if last.contains('@') => {
                 self.burn(&args.join(" "))?;
                 self.snapshots.remove(&last).map(|_| String::new()).ok_or_else(|| error("does not exist"))

@@ -1,7 +1,7 @@
 //! Vdev labels: what makes a disk recognisable as part of a pool, and the uberblock that points at the pool's root.
 //!
 //! Four copies, two at each end of the vdev. Each is 256 KiB: padding and boot area, the configuration as an nvlist, and a
-//! ring of uberblocks of which one slot is used.
+//! ring of uberblocks of which two slots are used.
 
 use crate::features::FOR_LABEL;
 use crate::format::blkptr::BlockPointer;
@@ -22,6 +22,9 @@ const BOOT_AT: usize = 8 << 10;
 const CONFIG_AT: usize = 16 << 10;
 const RING_AT: usize = 128 << 10;
 const RING_LEN: usize = 128 << 10;
+/// In its own slot and in the one that the next group will take. libblkid before 2.40, which `zpool import` asks what is on a
+/// disk, wants four in all; on a disk that is larger than the pool it finds the two labels at the front only.
+const UBERBLOCK_COPIES: usize = 2;
 
 /// Everything the labels and the pool's configuration say.
 #[derive(Debug)]
@@ -156,10 +159,12 @@ impl Config<'_> {
         const MIN_SLOT_SHIFT: u8 = 10;
         const MAX_SLOT_SHIFT: u8 = 13;
         let slot = 1usize << self.ashift.clamp(MIN_SLOT_SHIFT, MAX_SLOT_SHIFT);
-        let start = RING_AT + (self.txg as usize % (RING_LEN / slot)) * slot;
-        let uberblock = &mut label[start..start + slot];
-        self.fill_uberblock(uberblock, root);
-        seal_area(uberblock, at + start as u64);
+        for n in 0..UBERBLOCK_COPIES {
+            let start = RING_AT + ((self.txg as usize + n) % (RING_LEN / slot)) * slot;
+            let uberblock = &mut label[start..start + slot];
+            self.fill_uberblock(uberblock, root);
+            seal_area(uberblock, at + start as u64);
+        }
         label
     }
 

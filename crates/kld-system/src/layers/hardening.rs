@@ -104,6 +104,30 @@ pub(crate) const IDENTITY: &[Hardening] = sandbox![
     ),
 ];
 
+/// For the unit that undoes a change. What it undoes may be anywhere, set-user-id programs among it, and datasets are
+/// unmounted for all to see: nothing here gives it file systems of its own, as the common part would.
+pub(crate) const RECOVERY: &[Hardening] = &[
+    ("NoNewPrivileges", "yes", "no program it starts gains rights, setuid or not"),
+    ("RestrictRealtime", "yes", "it cannot starve everything else"),
+    ("LockPersonality", "yes", "no odd execution domains, which have odd bugs"),
+    ("SystemCallArchitectures", "native", "no 32-bit calls, which have been holes before"),
+    ("RestrictAddressFamilies", "AF_UNIX", "it talks to no other machine"),
+    ("IPAddressDeny", "any", "it talks to no other machine"),
+    ("MemoryDenyWriteExecute", "yes", "memory is written or executed, never both"),
+    ("RestrictNamespaces", "yes", "it starts no containers"),
+    ("KeyringMode", "private", "keys of others are not seen"),
+    ("DevicePolicy", "closed", "only what it needs for datasets"),
+    ("DeviceAllow", "/dev/zfs rw", "pools and datasets"),
+    ("SystemCallFilter", "@system-service @mount", "the calls of services, and mounting a dataset"),
+    ("SystemCallFilter", "~@resources", "it has no priority of its own to raise"),
+    ("SystemCallErrorNumber", "EPERM", "a refused call is an error it can report"),
+    (
+        "CapabilityBoundingSet",
+        "CAP_SYS_ADMIN CAP_CHOWN CAP_FOWNER CAP_FSETID CAP_DAC_OVERRIDE CAP_MKNOD CAP_SETFCAP",
+        "files are put back with their owners, modes and capabilities",
+    ),
+];
+
 /// For the unit that waits for the planes.
 pub(crate) const MESH: &[Hardening] = sandbox![
     ("DynamicUser", "yes", "it only looks, so it needs no account"),

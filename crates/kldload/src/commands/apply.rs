@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use kld_engine::{Engine, Outcome, Progress, RealHost, Step};
 use kld_host::Lock;
 use kld_node::RealMachine;
-use kld_node::health::{DEADLINE, Status, check};
+use kld_node::health::{Status, check};
 use kld_system::NodeConfig;
 use kld_ui::{ExitStatus, Hinted, Printer};
 
@@ -39,6 +39,9 @@ pub(crate) struct Args {
 /// One at a time on a machine.
 const LOCK: &str = "/run/kldload-apply.lock";
 
+/// Longer than a person waits for `kst`: a machine whose services have just started is busy.
+const PROBE: Duration = Duration::from_secs(20);
+
 /// Plans, asks, applies.
 pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
     if args.dry_run {
@@ -47,7 +50,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         return Ok(if plan.is_empty() { ExitStatus::Done } else { ExitStatus::Pending });
     }
     let _lock = lock("kldload apply")?;
-    recover(printer)?;
+    recover(printer, Engine::new(&RealHost))?;
     let (plan, wanted) = plan::make(printer, &args.file)?;
     printer.data(&plan::render(&plan))?;
     if plan.is_empty() {
@@ -78,10 +81,9 @@ pub(crate) fn lock(purpose: &str) -> anyhow::Result<Lock> {
 }
 
 /// Undoes what was interrupted.
-pub(crate) fn recover(printer: &Printer) -> anyhow::Result<bool> {
-    let recovered = Engine::new(&RealHost)
-        .recover(&mut Said { printer })
-        .context("cannot undo an apply that was interrupted")?;
+pub(crate) fn recover(printer: &Printer, engine: Engine<'_>) -> anyhow::Result<bool> {
+    let recovered =
+        engine.recover(&mut Said { printer }).context("cannot undo an apply that was interrupted")?;
     if let Some(recovered) = &recovered {
         printer.note(&format!(
             "apply {} was interrupted: {} steps undone, the machine is as it was before it",
@@ -104,7 +106,7 @@ fn prove(node: Option<&NodeConfig>, limit: Duration) -> Result<(), String> {
     let Some(node) = node else { return Ok(()) };
     let end = Instant::now() + limit;
     loop {
-        let health = check(Arc::new(RealMachine), Some(node.clone()), DEADLINE);
+        let health = check(Arc::new(RealMachine), Some(node.clone()), PROBE);
         let wrong: Vec<String> = health
             .probes
             .iter()

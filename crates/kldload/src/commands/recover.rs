@@ -1,5 +1,6 @@
 //! `kldload recover`.
 
+use kld_engine::{Engine, RealHost};
 use kld_ui::{ExitStatus, Printer};
 
 use super::apply;
@@ -10,12 +11,18 @@ use super::apply;
 /// nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  kldload recover")]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// The machine is starting: no service is started again
+    #[arg(long)]
+    boot: bool,
+}
 
 /// Undoes it.
-pub(crate) fn run(printer: &Printer, _args: &Args) -> anyhow::Result<ExitStatus> {
+pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
     let _lock = apply::lock("kldload recover")?;
-    if !apply::recover(printer)? {
+    let engine = Engine::new(&RealHost);
+    let engine = if args.boot { engine.while_starting() } else { engine };
+    if !apply::recover(printer, engine)? {
         printer.note("nothing was interrupted");
     }
     Ok(ExitStatus::Done)

@@ -9,8 +9,41 @@ use kld_vm::Guest;
 
 use crate::fixture::{BOOT, RECIPE, webapp};
 
+/// Everything that a change may touch: datasets, rules, files, packages, units, what runs.
+pub(crate) const STATE: &str = "zfs get -Hp -o name,property,value,source \
+     recordsize,compression,mountpoint,canmount,quota -t filesystem -r rpool; \
+     nft list ruleset | sed -E 's/packets [0-9]+ bytes [0-9]+//'; \
+     find /etc /usr/local /usr/share/kld-probe -xdev -type f -not -path '/etc/resolv.conf' -print0 2>/dev/null | sort -z | xargs -0 sha256sum; \
+     find /etc/systemd -type l -printf '%p %l\\n' | sort; \
+     dpkg-query -W; dpkg --audit; getent passwd; getent group; \
+     systemctl show -p Id,ActiveState,UnitFileState webapp.service postgresql@17-main.service nftables.service kld-probe.service";
+
+/// Where [`rich_manifest`] lies in the machine.
+pub(crate) const RICH: &str = "/root/rich";
+
+/// A change of everything: datasets, rules, a package, an account, services and the database.
+pub(crate) fn rich_manifest() -> Vec<(&'static str, &'static str)> {
+    vec![
+        (
+            "recordsize=128k  compression=lz4  atime=off\n",
+            "recordsize=1M  compression=zstd-3  atime=off\n  rpool/srv/webapp-cache:  recordsize=16k\n",
+        ),
+        ("TCP 8000 guest book,", "TCP 8000 guest book, TCP 8001 spare,"),
+        ("packages:  curl,", "packages:  curl, kld-probe,"),
+        (
+            "  webapp:  system  home=/srv/webapp",
+            "  webapp:  system  home=/srv/webapp\n  helper:  system  home=/srv",
+        ),
+        ("--workers 2", "--workers 1"),
+        (
+            "    listens:      localhost:5432\n",
+            "    listens:      localhost:5432\n    environment:  KLD_PROBE=1\n",
+        ),
+    ]
+}
+
 /// Puts the recipe into the machine, with these texts replaced in its manifest.
-fn give(guest: &Guest, dir: &str, replaced: &[(&str, &str)]) {
+pub(crate) fn give(guest: &Guest, dir: &str, replaced: &[(&str, &str)]) {
     let recipe = Path::new(RECIPE).parent().expect("it lies in a directory");
     let mut manifest = fs::read_to_string(RECIPE).expect("it is there");
     for (old, new) in replaced {
@@ -24,6 +57,33 @@ fn give(guest: &Guest, dir: &str, replaced: &[(&str, &str)]) {
     }
 }
 
+/// An archive in the machine with one package, `kld-probe`: a program, a configuration file, an account's worth of files
+/// and a service that is switched on.
+pub(crate) fn make_package(guest: &Guest) {
+    let script = r#"
+        set -e
+        mkdir -p /root/debs/p/DEBIAN /root/debs/p/usr/share/kld-probe /root/debs/p/etc /root/debs/p/usr/lib/systemd/system
+        cd /root/debs
+        printf 'Package: kld-probe\nVersion: 1.0\nArchitecture: all\nMaintainer: nobody <n@example.com>\nDescription: a probe\n' > p/DEBIAN/control
+        echo /etc/kld-probe.conf > p/DEBIAN/conffiles
+        echo default > p/etc/kld-probe.conf
+        for i in $(seq 200); do echo $i > p/usr/share/kld-probe/$i; done
+        printf '[Service]\nExecStart=/usr/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n' > p/usr/lib/systemd/system/kld-probe.service
+        printf '#!/bin/sh\nset -e\ndeb-systemd-helper enable kld-probe.service\ndeb-systemd-invoke start kld-probe.service\nuseradd --system kldprobe\n' > p/DEBIAN/postinst
+        chmod 755 p/DEBIAN/postinst
+        dpkg-deb --root-owner-group --build p kld-probe.deb > /dev/null
+        { dpkg-deb -f kld-probe.deb; echo "Filename: ./kld-probe.deb"; echo "Size: $(stat -c %s kld-probe.deb)"; echo "SHA256: $(sha256sum kld-probe.deb | cut -d' ' -f1)"; } > Packages
+        rm -r p
+        mkdir -p /root/sources; mv /etc/apt/sources.list* /root/sources/ 2>/dev/null || true
+        echo 'deb [trusted=yes] file:/root/debs ./' > /etc/apt/sources.list
+        apt-get update -q
+    "#;
+    guest
+        .run_for(script, BOOT)
+        .map(|output| assert!(output.is_ok(), "{}", output.error_text()))
+        .expect("made");
+}
+
 /// Runs kldload in the machine: its status, what it says on stdout and on stderr.
 fn kldload(guest: &Guest, words: &str) -> (i32, String, String) {
     let output = guest.run_for(&format!("kldload {words}"), BOOT).expect("it answers");
@@ -31,8 +91,9 @@ fn kldload(guest: &Guest, words: &str) -> (i32, String, String) {
 }
 
 #[test]
-fn a_machine_that_was_just_built_needs_no_change() {
+fn a_machine_is_planned_applied_and_taken_back() {
     let guest = webapp();
+    // What was just built is as its manifest says.
     give(&guest, "/root/webapp", &[]);
     let (status, said, error) = kldload(&guest, "plan /root/webapp/appliance.manifest");
     assert_eq!(
@@ -40,52 +101,89 @@ fn a_machine_that_was_just_built_needs_no_change() {
         (0, "webapp: as the manifest says, nothing to do"),
         "{said}\n{error}"
     );
-}
 
-#[test]
-fn a_change_is_shown_made_and_undone_when_a_proof_fails() {
-    let guest = webapp();
-    let wish = [
-        (
-            "recordsize=128k  compression=lz4  atime=off\n",
-            "recordsize=1M  compression=zstd-3  atime=off\n  rpool/srv/webapp-cache:  recordsize=16k\n",
-        ),
-        ("TCP 8000 guest book,", "TCP 8000 guest book, TCP 8001 spare,"),
-        ("--workers 2", "--workers 1"),
-    ];
-    give(&guest, "/root/new", &wish);
-    let (status, said, _) = kldload(&guest, "plan /root/new/appliance.manifest");
+    make_package(&guest);
+    give(&guest, RICH, &rich_manifest());
+    let plan = format!("plan {RICH}/appliance.manifest");
+    let (status, said, _) = kldload(&guest, &plan);
     assert_eq!(status, 3, "{said}");
-    for line in ["recordsize 128K → 1M", "+ dataset  rpool/srv/webapp-cache", "/etc/nftables.conf"] {
+    for line in [
+        "recordsize 128K → 1M",
+        "+ dataset  rpool/srv/webapp-cache",
+        "/etc/nftables.conf",
+        "+ package  kld-probe",
+    ] {
         assert!(said.contains(line), "{line:?} in {said}");
     }
-    let state = "zfs get -Hp -o name,property,value recordsize,compression,mountpoint -r rpool/srv; nft list ruleset | sed 's/packets [0-9]* bytes [0-9]*//'; \
-                 cat /etc/nftables.conf /etc/systemd/system/webapp.service; systemctl show -p ActiveState webapp";
-    let before = guest.run_ok(state).expect("it answers");
+    let before = guest.run_ok(STATE).expect("readable");
 
-    // A proof that fails: everything is as it was.
-    let bad = [("expect:   postgresql", "expect:   something else"), wish[0], wish[1], wish[2]];
+    // A proof that fails: everything is as it was, and no committed note is lost.
+    let writer = "i=0; while curl -fsS -d text=n$i http://10.8.0.1:8000/notes -o /dev/null || curl -fsS --retry 30 --retry-all-errors --retry-delay 1 -d text=n$i http://10.8.0.1:8000/notes -o /dev/null; do echo n$i > /run/last-note; i=$((i+1)); sleep 0.2; done";
+    guest.run_ok(&format!("systemd-run --quiet --unit=the-writer bash -c '{writer}'")).expect("started");
+    let bad: Vec<_> =
+        rich_manifest().into_iter().chain([("expect:   postgresql", "expect:   something else")]).collect();
     give(&guest, "/root/bad", &bad);
     let (status, said, error) = kldload(&guest, "apply --yes --within 15 /root/bad/appliance.manifest");
     assert_eq!(status, 1, "{said}\n{error}");
     assert!(error.contains("failed at verify, and everything is as it was before"), "{error}");
-    assert_eq!(guest.run_ok(state).expect("it answers"), before);
+    guest.run_ok("systemctl stop the-writer").expect("stopped");
+    assert_same(&before, &guest.run_ok(STATE).expect("readable"));
+    let last = guest.run_ok("cat /run/last-note").expect("there is one");
+    let notes =
+        guest.run_ok("until curl -fsS http://10.8.0.1:8000/notes; do sleep 1; done").expect("it answers");
+    assert!(notes.contains(&last), "{last} in {notes}");
 
-    let (status, said, error) = kldload(&guest, "apply --yes /root/new/appliance.manifest");
+    let (status, said, error) = kldload(&guest, &format!("apply --yes {RICH}/appliance.manifest"));
     assert_eq!(status, 0, "{said}\n{error}");
-    let after = guest.run_ok(state).expect("it answers");
-    assert!(after.contains("rpool/srv/webapp\trecordsize\t1048576") && after.contains("8001"), "{after}");
-    assert!(after.contains("/srv/webapp-cache"), "{after}");
-    let (status, said, _) = kldload(&guest, "plan /root/new/appliance.manifest");
+    let after = guest.run_ok(STATE).expect("readable");
+    for part in
+        ["rpool/srv/webapp\trecordsize\t1048576", "8001", "/srv/webapp-cache", "kld-probe\t1.0", "helper"]
+    {
+        assert!(after.contains(part), "{part:?} in {after}");
+    }
+    let (status, said, _) = kldload(&guest, &plan);
     assert_eq!(status, 0, "{said}");
+
     // What somebody changes by hand is told apart.
     guest
         .run_ok("zfs set recordsize=64k rpool/srv/webapp; echo '# mine' >> /etc/nftables.conf")
         .expect("done");
-    let (status, said, _) = kldload(&guest, "plan /root/new/appliance.manifest");
+    let (status, said, _) = kldload(&guest, &plan);
     assert_eq!(status, 3);
     assert!(said.contains("changed by hand since the last apply"), "{said}");
     assert!(said.contains("recordsize 64K → 1M") && said.contains("+0 −1 lines"), "{said}");
     let history = guest.run_ok("kldload history").expect("it answers");
     assert!(history.contains("undone") && history.contains("committed"), "{history}");
+}
+
+#[test]
+fn an_apply_that_is_killed_is_undone_and_two_do_not_mix() {
+    let guest = webapp();
+    make_package(&guest);
+    give(&guest, RICH, &rich_manifest());
+    let before = guest.run_ok(STATE).expect("readable");
+    let script = format!(
+        "systemd-run --quiet --unit=the-apply kldload apply --yes {RICH}/appliance.manifest; \
+         until grep -q '\"begun\",\"step\":9' /var/lib/kldload/applies/*/journal 2>/dev/null; do sleep 0.05; done"
+    );
+    guest.run_for(&script, BOOT).expect("it begins");
+    let (status, _, error) = kldload(&guest, &format!("apply --yes {RICH}/appliance.manifest"));
+    assert!(
+        status == 1 && error.contains("is locked by process") && error.contains("kldload apply"),
+        "{error}"
+    );
+    guest.run_ok("systemctl kill --signal=KILL the-apply; sleep 0.5").expect("killed");
+    let (status, said, error) = kldload(&guest, "recover");
+    assert_eq!(status, 0, "{said}{error}");
+    assert!(error.contains("apply 1 was interrupted"), "{error}");
+    assert_same(&before, &guest.run_ok(STATE).expect("readable"));
+}
+
+/// Two states, and only the lines that differ.
+pub(crate) fn assert_same(before: &str, after: &str) {
+    let lacks = |a: &str, b: &str| -> Vec<String> {
+        let lines: std::collections::BTreeSet<&str> = b.lines().collect();
+        a.lines().filter(|line| !lines.contains(line)).take(20).map(str::to_owned).collect()
+    };
+    assert!(before == after, "gone: {:#?}\nnew: {:#?}", lacks(before, after), lacks(after, before));
 }

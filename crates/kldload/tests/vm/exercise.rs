@@ -122,10 +122,9 @@ fn listing(tree: &Tree) -> BTreeSet<Vec<u8>> {
             Kind::Fifo => ('p', 0, 1, b""),
             Kind::Socket => ('s', 0, 1, b""),
         };
-        // find(1) prints ten digits, and the seconds of a time before 1970 rounded up.
-        let whole = if mtime.sec < 0 && mtime.nsec > 0 { mtime.sec + 1 } else { mtime.sec };
-        let nsec = if mtime.sec < 0 && mtime.nsec > 0 { 1_000_000_000 - mtime.nsec } else { mtime.nsec };
-        let words = format!("{letter} {mode:o} {uid} {gid} {whole}.{nsec:09}0 {links} {size} ");
+        // find(1) prints ten digits.
+        let Timestamp { sec, nsec } = mtime;
+        let words = format!("{letter} {mode:o} {uid} {gid} {sec}.{nsec:09}0 {links} {size} ");
         [words.as_bytes(), target, b" ", &path].concat()
     };
     tree.walk().map(line).collect()
@@ -203,9 +202,9 @@ impl Exercise {
         }
         let disk = File::options().read(true).write(true).open(&disks[0]).expect("it is there");
         write_pool(&spec, &[&disk], &()).expect("it is written");
-        // The disk is larger than the pool on it.
-        disk.set_len(GROWN).expect("sparse files work");
         assert_whole(&disks[..1]);
+        // From here on the disk is larger than the pool on it.
+        disk.set_len(GROWN).expect("sparse files work");
         Self { tree, disks }
     }
 

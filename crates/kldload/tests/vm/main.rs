@@ -13,7 +13,7 @@ mod exercise;
 mod first_boot;
 mod fixture;
 mod kernel;
-mod kernels;
+mod long;
 mod mesh;
 mod pools;
 mod readme;

@@ -1,4 +1,4 @@
-//! Pools in the hands of the OpenZFS that other Debian releases ship, each in its own kernel. `cargo xtask test --kernels`
+//! Pools in the hands of the OpenZFS that other Debian releases ship, each in its own kernel. `cargo xtask test --long`
 //! compiles their modules and runs this.
 
 use std::path::PathBuf;
@@ -13,8 +13,7 @@ use crate::kernel::Shell;
 
 /// The directory of a release's kernel and memory disk.
 fn kernel(release: &str) -> PathBuf {
-    let all =
-        std::env::var("KLD_OTHER_KERNELS").expect("`cargo xtask test --kernels` sets KLD_OTHER_KERNELS");
+    let all = std::env::var("KLD_OTHER_KERNELS").expect("`cargo xtask test --long` sets KLD_OTHER_KERNELS");
     let of = |entry: &str| entry.strip_prefix(release)?.strip_prefix('=').map(PathBuf::from);
     all.split(',').find_map(of).unwrap_or_else(|| panic!("no kernel of OpenZFS {release} in {all}"))
 }

@@ -1,0 +1,4 @@
+//! What takes too long for every change: `cargo xtask test --long` runs it.
+
+mod crashes;
+mod kernels;

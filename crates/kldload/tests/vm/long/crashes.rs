@@ -1,0 +1,78 @@
+//! An apply that is killed, or loses its power, after each line of its journal.
+
+use kld_vm::Guest;
+
+use crate::apply::{RICH, STATE, assert_same, give, make_package, rich_manifest};
+use crate::fixture::{BOOT, boot_until_well, copy_of, machine_on, webapp, webapp_image};
+
+/// Steps that the journal of the newest apply has begun.
+const BEGUN: &str = "grep -hc '\"begun\"' $(ls -d /var/lib/kldload/applies/* 2>/dev/null | tail -1)/journal 2>/dev/null || true";
+
+fn prepare(guest: &Guest) {
+    make_package(guest);
+    give(guest, RICH, &rich_manifest());
+    guest.run_ok("curl -fsS -d text=remember http://10.8.0.1:8000/notes").expect("a note is written");
+}
+
+fn count_steps(guest: &Guest) -> usize {
+    let plan =
+        guest.run(&format!("kldload plan --json {RICH}/appliance.manifest")).expect("it answers").text();
+    let plan: serde_json::Value = serde_json::from_str(&plan).expect("JSON");
+    let count = |name: &str| plan["items"][0][name].as_array().map_or(0, Vec::len);
+    count("steps") + count("restarts")
+}
+
+/// Begins to apply, and returns when this many steps have begun; the apply goes on.
+fn begin(guest: &Guest, steps: usize) {
+    let script = format!(
+        "systemd-run --quiet --unit=the-apply kldload apply --yes {RICH}/appliance.manifest; \
+         while systemctl is-active -q the-apply; do n=$({BEGUN}); [ \"${{n:-0}}\" -ge {steps} ] && break; sleep 0.02; done"
+    );
+    guest.run_for(&script, BOOT).expect("it answers");
+}
+
+#[test]
+fn a_kill_after_any_step_leaves_the_machine_as_it_was() {
+    let guest = webapp();
+    prepare(&guest);
+    let before = guest.run_ok(STATE).expect("readable");
+    let steps = count_steps(&guest);
+    guest.save("prepared").expect("saved");
+    for step in 1..=steps {
+        guest.restore("prepared").expect("restored");
+        begin(&guest, step);
+        guest.run("systemctl kill --signal=KILL the-apply; sleep 0.5").expect("it answers");
+        let said = guest.run_for("kldload recover 2>&1", BOOT).expect("it answers");
+        assert!(said.is_ok(), "{step} of {steps}: {}", said.text());
+        let after = guest.run_ok(STATE).expect("readable");
+        assert_same(&before, &after);
+        let notes =
+            guest.run_ok("until curl -fsS http://10.8.0.1:8000/notes; do sleep 1; done").expect("it answers");
+        assert!(notes.contains("remember"), "{step}: {notes}");
+    }
+    say_count("kills", steps);
+}
+
+#[test]
+fn a_power_cut_after_any_step_leaves_the_machine_as_it_was() {
+    let disk = copy_of(webapp_image(), "crashes.qcow2");
+    let mut guest = boot_until_well(&machine_on(&disk));
+    prepare(&guest);
+    let before = guest.run_ok(STATE).expect("readable");
+    let steps = count_steps(&guest);
+    for step in 1..=steps {
+        begin(&guest, step);
+        guest.cut_power();
+        guest = boot_until_well(&machine_on(&disk));
+        assert_same(&before, &guest.run_ok(STATE).expect("readable"));
+        let notes = guest.run_ok("curl -fsS http://10.8.0.1:8000/notes").expect("the application answers");
+        assert!(notes.contains("remember"), "{step}: {notes}");
+    }
+    say_count("power cuts", steps);
+}
+
+/// What the issue of such tests is: N of N.
+#[expect(clippy::print_stderr, reason = "the figure is what these tests are for")]
+fn say_count(what: &str, steps: usize) {
+    eprintln!("{what}: {steps}/{steps} as before");
+}
