@@ -64,6 +64,9 @@ pub enum ApplyError {
         /// Which.
         number: u32,
     },
+    /// Nothing that was applied still holds.
+    #[error("there is no apply to take back")]
+    NothingToTakeBack,
     /// Going back has failed.
     #[error("cannot undo {what} of apply {number}")]
     Stuck {
@@ -82,6 +85,7 @@ impl ApplyError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Journal(source) => source.hint(),
+            Self::NothingToTakeBack => Some("`kldload history` lists what was applied".to_owned()),
             Self::Interrupted { .. } => Some("`kldload recover` undoes it".to_owned()),
             Self::Stuck { .. } => Some(
                 "mend what the error names, then `kldload recover` goes on; nothing is lost until then"
@@ -89,6 +93,34 @@ impl ApplyError {
             ),
         }
     }
+}
+
+/// What [`Engine::take_back`] has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenBack {
+    /// The apply.
+    pub number: u32,
+    /// How many steps were undone.
+    pub steps: usize,
+    /// Packages that it has installed, and that stay.
+    pub packages: Vec<String>,
+}
+
+/// The unit that takes an apply back when nobody confirms it.
+pub const CONFIRM_TIMER: &str = "kldload-unconfirmed.timer";
+
+/// Whether going back takes packages away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Packages {
+    Go,
+    Stay,
+}
+
+/// Taking back what was committed, and was interrupted, goes on as it began.
+fn packages_of(store: &Store<'_>) -> Result<Packages, ApplyError> {
+    let journal = store.journal().map_err(ApplyError::Journal)?;
+    let was_committed = journal.events.contains(&Event::Committed);
+    Ok(if was_committed { Packages::Stay } else { Packages::Go })
 }
 
 /// What is remembered of a restart: whether its unit was active.
@@ -134,6 +166,7 @@ impl<'a> Engine<'a> {
         &self,
         plan: &Plan,
         by: &str,
+        confirm_within: Option<u64>,
         prove: &dyn Fn() -> Result<(), String>,
         progress: &mut dyn Progress,
     ) -> Result<Outcome, ApplyError> {
@@ -145,15 +178,58 @@ impl<'a> Engine<'a> {
         let started = Event::Started { at: self.host.now(), by: by.to_owned(), steps: plan.all().count() };
         store.write(&started).map_err(ApplyError::Journal)?;
         let number = store.number;
-        let Err((step, what, error)) = self.carry_out(&store, plan, prove, progress) else {
+        if let Some(seconds) = confirm_within {
+            store.write(&Event::Unconfirmed { seconds }).map_err(ApplyError::Journal)?;
+        }
+        let Err((step, what, error)) = self.carry_out(&store, plan, confirm_within, prove, progress) else {
             history.remember(number, plan).map_err(ApplyError::Journal)?;
             return Ok(Outcome::Committed { number });
         };
+        if confirm_within.is_some() {
+            // Nothing is left to confirm.
+            let _ = self.host.run(&Cmd::new("systemctl").args(["stop", CONFIRM_TIMER]).accept(5));
+        }
         // A journal that cannot take this line (a full disk) is read as interrupted, which means the same.
         let _ = store.write(&Event::Failed { step, error: error.clone() });
         progress.back(&error);
-        self.go_back(&store, plan, progress)?;
+        self.go_back(&store, plan, progress, Packages::Go)?;
         Ok(Outcome::RolledBack { number, what, error })
+    }
+
+    /// Takes back the last apply, though it is done: as it was before, but for packages, which stay and are named, because
+    /// others may need them by now.
+    ///
+    /// # Errors
+    /// When there is none, or going back fails.
+    pub fn take_back(&self, why: &str, progress: &mut dyn Progress) -> Result<TakenBack, ApplyError> {
+        let history = History::new(self.host);
+        let last = history.last_committed().map_err(ApplyError::Journal)?;
+        let Some((number, plan)) = last else { return Err(ApplyError::NothingToTakeBack) };
+        let store = history.store(number);
+        let packages = plan.steps.iter().filter(|step| step.kind == "package").map(|step| step.name.clone());
+        let packages: Vec<String> = packages.collect();
+        progress.back(why);
+        store.write(&Event::Failed { step: None, error: why.to_owned() }).map_err(ApplyError::Journal)?;
+        let steps = self.go_back(&store, &plan, progress, Packages::Stay)?;
+        history.remember_last().map_err(ApplyError::Journal)?;
+        Ok(TakenBack { number, steps, packages })
+    }
+
+    /// Says that the last apply may stay. `false`: it does already.
+    ///
+    /// # Errors
+    /// When its journal cannot be written.
+    pub fn confirm(&self) -> Result<bool, ApplyError> {
+        let history = History::new(self.host);
+        let records = history.records().map_err(ApplyError::Journal)?;
+        let Some(record) = records.iter().find(|record| record.state == State::Unconfirmed) else {
+            return Ok(false);
+        };
+        history.store(record.number).write(&Event::Confirmed).map_err(ApplyError::Journal)?;
+        self.host
+            .run(&Cmd::new("systemctl").args(["stop", CONFIRM_TIMER]).accept(5))
+            .map_err(ApplyError::Journal)?;
+        Ok(true)
     }
 
     /// Undoes what was interrupted: by a kill, a power cut, or an undo that failed. Nothing to do is the usual case.
@@ -163,6 +239,11 @@ impl<'a> Engine<'a> {
     pub fn recover(&self, progress: &mut dyn Progress) -> Result<Option<Recovered>, ApplyError> {
         let history = History::new(self.host);
         let interrupted = history.interrupted().map_err(ApplyError::Journal)?;
+        let records = history.records().map_err(ApplyError::Journal)?;
+        if self.starting && records.iter().any(|record| record.state == State::Unconfirmed) {
+            let TakenBack { number, steps, .. } = self.take_back("nobody has confirmed it", progress)?;
+            return Ok(Some(Recovered { number, steps }));
+        }
         for number in &interrupted {
             let store = history.store(*number);
             let plan = history.plan(*number).map_err(ApplyError::Journal)?;
@@ -173,29 +254,19 @@ impl<'a> Engine<'a> {
             let error = "interrupted".to_owned();
             progress.back(&error);
             store.write(&Event::Failed { step: None, error }).map_err(ApplyError::Journal)?;
-            let steps = self.go_back(&store, &plan, progress)?;
+            let steps = self.go_back(&store, &plan, progress, packages_of(&store)?)?;
+            history.remember_last().map_err(ApplyError::Journal)?;
             return Ok(Some(Recovered { number: *number, steps }));
         }
-        self.remember_committed(&history).map_err(ApplyError::Journal)?;
+        history.remember_last().map_err(ApplyError::Journal)?;
         Ok(None)
-    }
-
-    /// A power cut between the last line of a journal and the file that remembers what was wanted.
-    fn remember_committed(&self, history: &History<'_>) -> Result<(), HostError> {
-        let records = history.records()?;
-        let Some(last) = records.iter().rev().find(|record| record.state == State::Committed) else {
-            return Ok(());
-        };
-        match history.plan(last.number)? {
-            Some(plan) if history.applied()? != plan.items => history.remember(last.number, &plan),
-            _ => Ok(()),
-        }
     }
 
     fn carry_out(
         &self,
         store: &Store<'_>,
         plan: &Plan,
+        confirm_within: Option<u64>,
         prove: &dyn Fn() -> Result<(), String>,
         progress: &mut dyn Progress,
     ) -> Result<(), (Option<usize>, String, String)> {
@@ -203,6 +274,14 @@ impl<'a> Engine<'a> {
         self.snapshot(store, plan).map_err(|error| (None, "the snapshot".to_owned(), chain(&error)))?;
         for (number, step) in plan.all().enumerate() {
             progress.step(number + 1, total, step);
+            // Before anything can cut off who must confirm it.
+            if number == plan.steps.len()
+                && let Some(seconds) = confirm_within
+            {
+                self.host
+                    .run(&confirm_timer_cmd(seconds, store.number))
+                    .map_err(|error| (Some(number), CONFIRM_TIMER.to_owned(), chain(&error)))?;
+            }
             self.step(store, number, step)
                 .map_err(|error| (Some(number), format!("{} {}", step.kind, step.name), chain(&error)))?;
         }
@@ -260,6 +339,7 @@ impl<'a> Engine<'a> {
         store: &Store<'_>,
         plan: &Plan,
         progress: &mut dyn Progress,
+        packages: Packages,
     ) -> Result<usize, ApplyError> {
         let number = store.number;
         let steps: Vec<&Step> = plan.all().collect();
@@ -271,7 +351,8 @@ impl<'a> Engine<'a> {
         };
         for (index, memory) in begun.iter().rev() {
             let step = steps[*index];
-            if as_tell(step).is_none() {
+            let stays = step.kind == "package" && packages == Packages::Stay;
+            if as_tell(step).is_none() && !stays {
                 progress.undo(step);
                 let kind = kind_of(step).map_err(stuck(step))?;
                 kind.undo(self.host, store, &step.change, memory).map_err(stuck(step))?;
@@ -303,6 +384,15 @@ impl<'a> Engine<'a> {
     fn sync(&self) -> Result<(), HostError> {
         self.host.run(&Cmd::new("zpool").arg("sync")).map(drop)
     }
+}
+
+/// Starts the clock: when it runs out, the apply is undone, whether it is still under way or done.
+fn confirm_timer_cmd(seconds: u64, number: u32) -> Cmd {
+    let unit = CONFIRM_TIMER.trim_end_matches(".timer");
+    Cmd::new("systemd-run")
+        .args(["--quiet", "--collect", &format!("--unit={unit}"), &format!("--on-active={seconds}s")])
+        .args(["--timer-property=AccuracySec=1s", "/usr/bin/kldload", "undo", "--yes", "--unconfirmed"])
+        .arg(number.to_string())
 }
 
 fn kind_of(step: &Step) -> Result<&'static dyn kinds::AnyKind, HostError> {

@@ -27,6 +27,8 @@ pub(crate) const MEMORY: &str = "/var/lib/kldload";
 pub enum State {
     /// The machine is as planned.
     Committed,
+    /// The machine is as planned, and goes back unless somebody confirms it.
+    Unconfirmed,
     /// The machine is as it was before.
     Undone,
     /// It was interrupted: neither.
@@ -161,6 +163,23 @@ impl<'a> History<'a> {
         let text = serde_json::to_string_pretty(plan).expect("plans are plain data") + "\n";
         self.host.put(&store.path("plan.json"), &own(Node::File(text.into_bytes()), SECRET_FILE))?;
         Ok(store)
+    }
+
+    /// The last apply that holds, and its plan.
+    pub(crate) fn last_committed(&self) -> Result<Option<(u32, Plan)>, HostError> {
+        let records = self.records()?;
+        let holds = |record: &&Record| matches!(record.state, State::Committed | State::Unconfirmed);
+        let Some(last) = records.iter().rev().find(holds) else { return Ok(None) };
+        Ok(self.plan(last.number)?.map(|plan| (last.number, plan)))
+    }
+
+    /// Remembers what the last apply that holds has wanted; after one was taken back, that is the one before it.
+    pub(crate) fn remember_last(&self) -> Result<(), HostError> {
+        match self.last_committed()? {
+            Some((number, plan)) if self.applied()? != plan.items => self.remember(number, &plan),
+            None if !self.applied()?.is_empty() => self.host.remove(&format!("{MEMORY}/applied.json")),
+            _ => Ok(()),
+        }
     }
 
     /// Remembers what was wanted.

@@ -47,6 +47,13 @@ pub enum Event {
         /// Its number.
         step: usize,
     },
+    /// Unless somebody confirms it, all of it is undone this many seconds from now, and at the next start.
+    Unconfirmed {
+        /// How long.
+        seconds: u64,
+    },
+    /// Somebody has confirmed it.
+    Confirmed,
     /// All steps are done and proven: the machine is as planned.
     Committed,
     /// All steps are undone: the machine is as it was.
@@ -78,11 +85,19 @@ impl Journal {
 
     /// How it ended.
     pub fn state(&self) -> State {
-        match self.events.last() {
+        let ends =
+            |event: &&Event| matches!(event, Event::Committed | Event::RolledBack | Event::Failed { .. });
+        match self.events.iter().rev().find(ends) {
+            Some(Event::Committed) if self.waits() => State::Unconfirmed,
             Some(Event::Committed) => State::Committed,
             Some(Event::RolledBack) => State::Undone,
             _ => State::Interrupted,
         }
+    }
+
+    fn waits(&self) -> bool {
+        let told = |event: &&Event| matches!(event, Event::Unconfirmed { .. } | Event::Confirmed);
+        matches!(self.events.iter().rev().find(told), Some(Event::Unconfirmed { .. }))
     }
 
     /// Steps that were begun, in order, with what it takes to go back.
@@ -113,6 +128,18 @@ mod tests {
         text += &Event::RolledBack.to_line();
         let journal = Journal::parse(&text);
         assert_eq!(journal.events, [started, begun, Event::RolledBack]);
+        assert_eq!(journal.state(), State::Undone);
+    }
+
+    #[test]
+    fn what_nobody_has_confirmed_is_not_committed() {
+        let mut journal = Journal { events: vec![Event::Unconfirmed { seconds: 60 }, Event::Committed] };
+        assert_eq!(journal.state(), State::Unconfirmed);
+        journal.events.push(Event::Confirmed);
+        assert_eq!(journal.state(), State::Committed);
+        journal.events.push(Event::Failed { step: None, error: "taken back".to_owned() });
+        assert_eq!(journal.state(), State::Interrupted);
+        journal.events.push(Event::RolledBack);
         assert_eq!(journal.state(), State::Undone);
     }
 }

@@ -19,7 +19,7 @@ mod plan;
 mod services;
 mod wanted;
 
-pub use engine::{ApplyError, Engine, Outcome, Progress, Recovered};
+pub use engine::{ApplyError, CONFIRM_TIMER, Engine, Outcome, Progress, Recovered, TakenBack};
 pub use history::{History, Record, State};
 pub use host::{Entry, Host, HostError, Node, RealHost};
 pub use journal::{Event, Journal};

@@ -2,7 +2,7 @@
 
 mod support;
 
-use kld_engine::{ApplyError, Cause, Engine, History, Outcome, State, Wanted};
+use kld_engine::{ApplyError, CONFIRM_TIMER, Cause, Engine, History, Outcome, State, Wanted};
 use support::fake::{Fake, Machine};
 use support::{RECIPE, Silent, apply, machine_for, plan_for, wanted};
 
@@ -119,7 +119,7 @@ fn a_machine_that_dies_anywhere_is_as_before_or_as_planned() {
         let (fake, _, new) = applied();
         let plan = plan_for(&fake, &new);
         fake.fuel(Some(fuel));
-        let outcome = Engine::new(&fake).apply(&plan, "tester", &|| Ok(()), &mut Silent);
+        let outcome = Engine::new(&fake).apply(&plan, "tester", None, &|| Ok(()), &mut Silent);
         assert!(outcome.is_err() == (fuel < length), "{fuel} of {length}: {outcome:?}");
         // It dies once more on the way back, anywhere, and then it stays alive.
         for again in [fuel % 7, fuel % 3] {
@@ -160,7 +160,7 @@ fn a_change_that_fails_is_undone_with_all_before_it() {
         let before = fake.machine();
         let plan = plan_for(&fake, &new);
         fake.refuse(Some(number));
-        match Engine::new(&fake).apply(&plan, "tester", &|| Ok(()), &mut Silent) {
+        match Engine::new(&fake).apply(&plan, "tester", None, &|| Ok(()), &mut Silent) {
             Ok(Outcome::RolledBack { error, .. }) => assert!(error.contains("no space left"), "{error}"),
             // Before anything was done, or after all of it: the journal itself could not be written.
             Err(ApplyError::Journal(_)) => {
@@ -186,7 +186,7 @@ fn a_proof_that_fails_undoes_everything_and_says_why() {
     let before = fake.machine();
     let plan = plan_for(&fake, &new);
     let outcome = Engine::new(&fake)
-        .apply(&plan, "tester", &|| Err("the guest book does not answer".to_owned()), &mut Silent)
+        .apply(&plan, "tester", None, &|| Err("the guest book does not answer".to_owned()), &mut Silent)
         .expect("it goes back");
     let error = "the guest book does not answer".to_owned();
     assert_eq!(outcome, Outcome::RolledBack { number: 2, what: "verify".to_owned(), error: error.clone() });
@@ -194,6 +194,50 @@ fn a_proof_that_fails_undoes_everything_and_says_why() {
     let records = History::new(&fake).records().expect("readable");
     assert_eq!(records[1].state, State::Undone);
     assert_eq!(records[1].failure, Some(error));
+}
+
+#[test]
+fn what_was_applied_is_taken_back_and_what_nobody_confirmed_goes_back_at_the_next_start() {
+    let (fake, old, new) = applied();
+    let before = fake.machine();
+    let plan = plan_for(&fake, &new);
+    let confirmed = |seconds| {
+        let outcome = Engine::new(&fake).apply(&plan, "tester", seconds, &|| Ok(()), &mut Silent);
+        assert!(matches!(outcome, Ok(Outcome::Committed { .. })), "{outcome:?}");
+    };
+    confirmed(Some(60));
+    assert!(fake.machine().active.contains(CONFIRM_TIMER));
+    assert_eq!(History::new(&fake).records().expect("readable")[1].state, State::Unconfirmed);
+    // A start while it waits: the clock that would take it back is gone, so it goes back now.
+    fake.change(|machine| machine.active.retain(|unit| unit != CONFIRM_TIMER));
+    Engine::new(&fake).while_starting().recover(&mut Silent).expect("it goes back");
+    let stayed = |machine: &Machine| -> Machine {
+        // Packages stay.
+        let mut machine = machine.clone();
+        machine.files.retain(|path, _| !path.contains("git") && !path.contains("dpkg"));
+        machine.files.retain(|path, _| !path.starts_with("/etc/systemd/fake-state"));
+        machine
+    };
+    assert_same(&stayed(&fake.machine()), &stayed(&before), 0);
+    assert!(plan_for(&fake, &old).is_empty(), "what was wanted before is wanted again");
+
+    let plan = plan_for(&fake, &new);
+    let outcome = Engine::new(&fake).apply(&plan, "tester", Some(60), &|| Ok(()), &mut Silent);
+    assert_eq!(outcome.expect("applied"), Outcome::Committed { number: 3 });
+    assert!(Engine::new(&fake).confirm().expect("written"));
+    assert!(!Engine::new(&fake).confirm().expect("nothing waits"));
+    assert!(!fake.machine().active.contains(CONFIRM_TIMER));
+    Engine::new(&fake).while_starting().recover(&mut Silent).expect("nothing to do");
+    assert!(plan_for(&fake, &new).is_empty());
+
+    let done = Engine::new(&fake).take_back("taken back", &mut Silent).expect("it goes back");
+    assert_eq!((done.number, done.packages.len()), (3, 0));
+    assert!(plan_for(&fake, &old).is_empty());
+    Engine::new(&fake).take_back("taken back", &mut Silent).expect("the first one, too");
+    assert!(matches!(
+        Engine::new(&fake).take_back("taken back", &mut Silent),
+        Err(ApplyError::NothingToTakeBack)
+    ));
 }
 
 #[test]
@@ -207,7 +251,7 @@ fn data_that_came_while_it_ran_is_never_destroyed() {
         });
         Err("no".to_owned())
     };
-    Engine::new(&fake).apply(&plan, "tester", &write, &mut Silent).expect("it goes back");
+    Engine::new(&fake).apply(&plan, "tester", None, &write, &mut Silent).expect("it goes back");
     let machine = fake.machine();
     assert!(
         machine.datasets.contains_key("rpool/srv/webapp-cache.undone-000002"),

@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard};
 
-use kld_engine::{Entry, Host, HostError, Node};
+use kld_engine::{CONFIRM_TIMER, Entry, Host, HostError, Node};
 use kld_host::{Cmd, ExecError, Output};
 
 type Files = BTreeMap<String, Entry>;
@@ -227,6 +227,11 @@ impl State {
                 let entry = Entry { node: Node::File(lines.concat().into_bytes()), ..file("") };
                 self.machine.files.insert("/etc/passwd".to_owned(), entry);
                 self.join(name, args);
+                Ok(String::new())
+            }
+            "systemd-run" => {
+                self.burn("systemd-run")?;
+                self.machine.active.insert(CONFIRM_TIMER.to_owned());
                 Ok(String::new())
             }
             "tar" => self.tar(args),

@@ -102,6 +102,6 @@ impl Progress for Silent {
 
 pub(crate) fn apply(host: &dyn Host, plan: &Plan) -> Outcome {
     Engine::new(host)
-        .apply(plan, "tester", &|| Ok(()), &mut Silent)
+        .apply(plan, "tester", None, &|| Ok(()), &mut Silent)
         .unwrap_or_else(|error| panic!("{error:?}"))
 }

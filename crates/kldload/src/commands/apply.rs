@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use kld_engine::{Engine, Outcome, Progress, RealHost, Step};
+use kld_engine::{Engine, Outcome, Plan, Progress, RealHost, Step};
 use kld_host::Lock;
 use kld_node::RealMachine;
 use kld_node::health::{Status, check};
@@ -20,7 +20,7 @@ use super::plan;
 /// manifest's own proofs run. When anything fails, all of it is undone; data of users is never rolled back.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  kldload apply --dry-run appliance.manifest\n  kldload apply appliance.manifest\n  kldload apply --yes appliance.manifest"
+    after_help = "Examples:\n  kldload apply --dry-run appliance.manifest\n  kldload apply appliance.manifest\n  kldload apply --yes appliance.manifest\n  kldload apply --confirm-within 60 appliance.manifest && kldload confirm"
 )]
 pub(crate) struct Args {
     /// The manifest; its files lie beside it
@@ -34,10 +34,14 @@ pub(crate) struct Args {
     /// How long the services and proofs may take to be well, in seconds
     #[arg(long, default_value_t = 90, value_name = "SECONDS")]
     within: u64,
+    /// Go back unless `kldload confirm` comes within this time, in seconds; 60 when you are logged in over SSH and the
+    /// plan changes rules or networks
+    #[arg(long, value_name = "SECONDS")]
+    confirm_within: Option<u64>,
 }
 
 /// One at a time on a machine.
-const LOCK: &str = "/run/kldload-apply.lock";
+pub(crate) const LOCK: &str = "/run/kldload-apply.lock";
 
 /// Longer than a person waits for `kst`: a machine whose services have just started is busy.
 const PROBE: Duration = Duration::from_secs(20);
@@ -61,10 +65,21 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         return Err(Hinted::new("nothing was changed: not confirmed", hint).into());
     }
     let prove = || prove(wanted.system.node.as_ref(), Duration::from_secs(args.within));
-    let outcome = Engine::new(&RealHost).apply(&plan, &who(), &prove, &mut Said { printer })?;
+    let confirm_within = args.confirm_within.or_else(|| may_cut_off(&plan).then_some(60));
+    if confirm_within.is_some() {
+        // A session that the new rules cut off must not take the apply with it.
+        let _ = ctrlc::set_handler(|| ());
+    }
+    let outcome =
+        Engine::new(&RealHost).apply(&plan, &who(), confirm_within, &prove, &mut Said { printer })?;
     match outcome {
         Outcome::Committed { number } => {
             printer.note(&format!("apply {number} is done: the machine is as the manifest says"));
+            if let Some(seconds) = confirm_within {
+                printer.warning(&format!(
+                    "within {seconds} seconds it goes back, unless you say `kldload confirm`"
+                ));
+            }
             Ok(ExitStatus::Done)
         }
         Outcome::RolledBack { number, what, error } => Err(Hinted::new(
@@ -75,7 +90,17 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     }
 }
 
-/// The machine's lock.
+/// Whether this session comes through what the plan changes.
+fn may_cut_off(plan: &Plan) -> bool {
+    let touches = |step: &Step| {
+        ["/etc/nftables.conf", "/etc/systemd/network/", "/etc/ssh/", "/etc/kldload/node.json"]
+            .iter()
+            .any(|path| step.name.starts_with(path))
+    };
+    std::env::var_os("SSH_CONNECTION").is_some() && plan.steps.iter().any(touches)
+}
+
+/// The machine's lock, now or never.
 pub(crate) fn lock(purpose: &str) -> anyhow::Result<Lock> {
     Ok(Lock::try_acquire(Path::new(LOCK), purpose)?)
 }
@@ -128,8 +153,8 @@ fn prove(node: Option<&NodeConfig>, limit: Duration) -> Result<(), String> {
 }
 
 /// Says each step.
-struct Said<'a> {
-    printer: &'a Printer,
+pub(crate) struct Said<'a> {
+    pub(crate) printer: &'a Printer,
 }
 
 impl Progress for Said<'_> {

@@ -51,6 +51,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
 fn cells(record: &Record) -> [String; 6] {
     let ended = match record.state {
         State::Committed => "committed",
+        State::Unconfirmed => "unconfirmed",
         State::Undone => "undone",
         State::Interrupted => "interrupted",
     };

@@ -3,6 +3,7 @@
 pub(crate) mod apply;
 pub(crate) mod build;
 pub(crate) mod check;
+pub(crate) mod confirm;
 pub(crate) mod explain;
 pub(crate) mod history;
 pub(crate) mod manifest;
@@ -12,3 +13,4 @@ pub(crate) mod pool;
 pub(crate) mod recover;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod undo;

@@ -1,0 +1,76 @@
+//! What every machine must do with files, the one in memory and the real one. Their tools meet the same plans in
+//! `laws.rs` and, with the real ones, in the tests in machines (`kldload/tests/vm/apply.rs`).
+
+mod support;
+
+use kld_engine::{Entry, Host, HostError, Node, RealHost};
+use support::fake::Fake;
+
+fn entry(node: Node, mode: u32) -> Entry {
+    // Whoever runs the tests may be anybody.
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    Entry { node, mode, uid, gid }
+}
+
+fn file(text: &str, mode: u32) -> Entry {
+    entry(Node::File(text.as_bytes().to_vec()), mode)
+}
+
+fn keeps_files(host: &dyn Host, root: &str) {
+    let at = |name: &str| format!("{root}/{name}");
+    let get = |name: &str| host.entry(&at(name)).expect("readable");
+    assert_eq!(get("a"), None);
+    assert_eq!(get("a/b"), None);
+    assert!(host.list(&at("a")).expect("readable").is_empty());
+    host.remove(&at("a")).expect("what is not there is no error");
+
+    // Directories above it come along, for everybody to enter.
+    host.put(&at("a/b/c"), &file("one", 0o640)).expect("writable");
+    assert_eq!(get("a/b/c"), Some(file("one", 0o640)));
+    let above = get("a/b").expect("it came along");
+    assert_eq!((above.node, above.mode), (Node::Directory, 0o755));
+    host.put(&at("a/b/c"), &file("two", 0o4755)).expect("writable");
+    assert_eq!(get("a/b/c"), Some(file("two", 0o4755)));
+
+    host.put(&at("a/link"), &entry(Node::Link("b/c".to_owned()), 0o777)).expect("writable");
+    assert_eq!(get("a/link").map(|entry| entry.node), Some(Node::Link("b/c".to_owned())));
+    // A file in place of a link replaces the link, and not what it leads to.
+    host.put(&at("a/link"), &file("three", 0o600)).expect("writable");
+    assert_eq!(get("a/link"), Some(file("three", 0o600)));
+    assert_eq!(get("a/b/c"), Some(file("two", 0o4755)));
+
+    host.put(&at("a/empty"), &entry(Node::Directory, 0o700)).expect("writable");
+    host.put(&at("a/empty"), &entry(Node::Directory, 0o711)).expect("again");
+    assert_eq!(get("a/empty"), Some(entry(Node::Directory, 0o711)));
+    assert_eq!(host.list(&at("a")).expect("readable"), ["b", "empty", "link"]);
+    let full = host.remove(&at("a/b"));
+    assert!(
+        matches!(&full, Err(HostError::File { source, .. }) if source.kind() == std::io::ErrorKind::DirectoryNotEmpty),
+        "{full:?}"
+    );
+    host.remove(&at("a/b/c")).expect("a file");
+    host.remove(&at("a/b")).expect("an empty directory");
+    assert_eq!(get("a/b"), None);
+
+    host.append(&at("a/journal"), b"one\n").expect("writable");
+    host.append(&at("a/journal"), b"two\n").expect("writable");
+    assert_eq!(get("a/journal").map(|entry| entry.node), Some(Node::File(b"one\ntwo\n".to_vec())));
+    assert_eq!(get("a/journal").map(|entry| entry.mode), Some(0o600));
+}
+
+#[test]
+fn a_machine_in_memory_keeps_files() {
+    keeps_files(&Fake::default(), "/srv");
+}
+
+#[test]
+fn a_real_machine_keeps_files() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    keeps_files(&RealHost, &dir.path().display().to_string());
+    // Nothing half-made stays beside what was made.
+    let left: Vec<_> = std::fs::read_dir(dir.path().join("a"))
+        .expect("readable")
+        .map(|e| e.expect("readable").file_name())
+        .collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().starts_with('.')), "{left:?}");
+}

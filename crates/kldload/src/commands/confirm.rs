@@ -1,0 +1,21 @@
+//! `kldload confirm`.
+
+use kld_engine::{Engine, RealHost};
+use kld_ui::{ExitStatus, Printer};
+
+/// Keep the last apply, which would go back otherwise
+///
+/// Say it from a new session: that you can is the proof that the new rules let you in.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  kldload confirm")]
+pub(crate) struct Args {}
+
+/// Keeps it.
+pub(crate) fn run(printer: &Printer, _args: &Args) -> anyhow::Result<ExitStatus> {
+    if Engine::new(&RealHost).confirm()? {
+        printer.note("confirmed: it stays");
+    } else {
+        printer.note("nothing waits to be confirmed");
+    }
+    Ok(ExitStatus::Done)
+}
