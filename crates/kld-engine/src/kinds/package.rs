@@ -166,7 +166,7 @@ impl Kind for Package {
                     &list_file,
                 ]),
             )?;
-            host.run(&tar().args(["-xpf", &archive, "-C", "/", "--unlink-first"]))?;
+            host.run(&tar().args(["-xpf", &archive, "-C", "/"]))?;
             host.remove(&archive)?;
             host.remove(&list_file)?;
         }

@@ -102,6 +102,9 @@ fn may_cut_off(plan: &Plan) -> bool {
 
 /// The machine's lock, now or never.
 pub(crate) fn lock(purpose: &str) -> anyhow::Result<Lock> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Hinted::new("only root changes a machine", format!("`sudo {purpose} …`")).into());
+    }
     Ok(Lock::try_acquire(Path::new(LOCK), purpose)?)
 }
 

@@ -39,6 +39,10 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         printer.envelope("apply", &records)?;
         return Ok(ExitStatus::Done);
     }
+    if records.is_empty() {
+        printer.note("nothing was applied to this machine yet");
+        return Ok(ExitStatus::Done);
+    }
     let mut table =
         Table::new().right("APPLY").left("WHEN").left("BY").right("STEPS").left("ENDED").left("WHY");
     for record in &records {

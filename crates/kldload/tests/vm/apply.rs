@@ -84,6 +84,18 @@ pub(crate) fn make_package(guest: &Guest) {
         .expect("made");
 }
 
+/// Steps that the journal of the newest apply has begun.
+const BEGUN: &str = "grep -hc '\"begun\"' $(ls -d /var/lib/kldload/applies/* 2>/dev/null | tail -1)/journal 2>/dev/null || true";
+
+/// Begins to apply, and returns when this many steps have begun; the apply goes on.
+pub(crate) fn begin(guest: &Guest, steps: usize) {
+    let script = format!(
+        "systemd-run --quiet --unit=the-apply kldload apply --yes {RICH}/appliance.manifest; \
+         while systemctl is-active -q the-apply; do n=$({BEGUN}); [ \"${{n:-0}}\" -ge {steps} ] && break; sleep 0.02; done"
+    );
+    guest.run_for(&script, BOOT).expect("it answers");
+}
+
 /// Runs kldload in the machine: its status, what it says on stdout and on stderr.
 fn kldload(guest: &Guest, words: &str) -> (i32, String, String) {
     let output = guest.run_for(&format!("kldload {words}"), BOOT).expect("it answers");
@@ -154,6 +166,26 @@ fn a_machine_is_planned_applied_and_taken_back() {
     assert!(said.contains("recordsize 64K → 1M") && said.contains("+0 −1 lines"), "{said}");
     let history = guest.run_ok("kldload history").expect("it answers");
     assert!(history.contains("undone") && history.contains("committed"), "{history}");
+    guest.run_ok("kldload undo --yes").expect("it is taken back");
+    // Packages stay.
+    let package = ["kld-probe", "kldprobe", "dpkg", "  /etc/"];
+    let without_package = |state: &str| -> String {
+        let lines = state.lines().filter(|line| !package.iter().any(|word| line.contains(word)));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    assert_same(&without_package(&before), &without_package(&guest.run_ok(STATE).expect("readable")));
+    the_documentation_says_what_works(&guest);
+}
+
+/// Every command of docs/changes.md, in order.
+fn the_documentation_says_what_works(guest: &Guest) {
+    let text = include_str!("../../../../docs/changes.md");
+    let commands: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("$ kldload ")).collect();
+    assert!(commands.len() > 6, "{commands:?}");
+    for words in commands {
+        let output = guest.run_for(&format!("cd {RICH} && kldload {words}"), BOOT).expect("it answers");
+        assert!(matches!(output.status, 0 | 3), "{words}: {}\n{}", output.text(), output.error_text());
+    }
 }
 
 #[test]
@@ -162,11 +194,7 @@ fn an_apply_that_is_killed_is_undone_and_two_do_not_mix() {
     make_package(&guest);
     give(&guest, RICH, &rich_manifest());
     let before = guest.run_ok(STATE).expect("readable");
-    let script = format!(
-        "systemd-run --quiet --unit=the-apply kldload apply --yes {RICH}/appliance.manifest; \
-         until grep -q '\"begun\",\"step\":9' /var/lib/kldload/applies/*/journal 2>/dev/null; do sleep 0.05; done"
-    );
-    guest.run_for(&script, BOOT).expect("it begins");
+    begin(&guest, 10);
     let (status, _, error) = kldload(&guest, &format!("apply --yes {RICH}/appliance.manifest"));
     assert!(
         status == 1 && error.contains("is locked by process") && error.contains("kldload apply"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use kld_host::Cmd;
 use kld_vm::{Disk, DiskFormat};
 
+use crate::apply::{RICH, STATE, assert_same, begin, give, make_package, rich_manifest};
 use crate::fixture::{
     BOOT, boot_until_well, copy_of, key_pair, machine_on, scratch, wait_until_well, webapp_image,
 };
@@ -27,8 +28,16 @@ fn a_reboot_keeps_everything() {
     guest
         .run_ok("curl -fsS -d text=before+the+cut http://10.8.0.1:8000/notes; sync")
         .expect("a note is written");
+    // In the middle of a change, with a package that came along: it is undone before services start.
+    make_package(&guest);
+    give(&guest, RICH, &rich_manifest());
+    let before = guest.run_ok(STATE).expect("readable");
+    begin(&guest, 9);
     guest.cut_power();
     let guest = boot_until_well(&machine_on(&disk));
+    assert_same(&before, &guest.run_ok(STATE).expect("readable"));
+    let history = guest.run_ok("kldload history").expect("it answers");
+    assert!(history.contains("undone") && history.contains("interrupted"), "{history}");
     let notes = guest.run_ok("curl -fsS http://10.8.0.1:8000/notes").expect("the application answers");
     assert!(notes.contains("remember") && notes.contains("before the cut"), "{notes}");
     let arguments = guest.run_ok("cat /proc/cmdline").expect("readable");

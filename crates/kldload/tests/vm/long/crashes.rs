@@ -2,11 +2,8 @@
 
 use kld_vm::Guest;
 
-use crate::apply::{RICH, STATE, assert_same, give, make_package, rich_manifest};
+use crate::apply::{RICH, STATE, assert_same, begin, give, make_package, rich_manifest};
 use crate::fixture::{BOOT, boot_until_well, copy_of, machine_on, webapp, webapp_image};
-
-/// Steps that the journal of the newest apply has begun.
-const BEGUN: &str = "grep -hc '\"begun\"' $(ls -d /var/lib/kldload/applies/* 2>/dev/null | tail -1)/journal 2>/dev/null || true";
 
 fn prepare(guest: &Guest) {
     make_package(guest);
@@ -20,15 +17,6 @@ fn count_steps(guest: &Guest) -> usize {
     let plan: serde_json::Value = serde_json::from_str(&plan).expect("JSON");
     let count = |name: &str| plan["items"][0][name].as_array().map_or(0, Vec::len);
     count("steps") + count("restarts")
-}
-
-/// Begins to apply, and returns when this many steps have begun; the apply goes on.
-fn begin(guest: &Guest, steps: usize) {
-    let script = format!(
-        "systemd-run --quiet --unit=the-apply kldload apply --yes {RICH}/appliance.manifest; \
-         while systemctl is-active -q the-apply; do n=$({BEGUN}); [ \"${{n:-0}}\" -ge {steps} ] && break; sleep 0.02; done"
-    );
-    guest.run_for(&script, BOOT).expect("it answers");
 }
 
 #[test]
