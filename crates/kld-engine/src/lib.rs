@@ -2,7 +2,7 @@
 //! carried out as one transaction with a journal, or undone.
 //!
 //! * [`Wanted`] is the machine as the manifest describes it, with the content of every file.
-//! * [`plan`] looks at a [`Host`] and says what is to be done. A plan is data: it can be printed, kept, and leaves no
+//! * [`plan()`] looks at a [`Host`] and says what is to be done. A plan is data: it can be printed, kept, and leaves no
 //!   choice to whoever carries it out.
 //! * [`Engine`] carries plans out. Before each step it writes to its journal what it takes to go back. Killed at any
 //!   instant, [`Engine::recover`] finishes going back.

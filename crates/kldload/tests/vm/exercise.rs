@@ -261,7 +261,7 @@ impl Exercise {
         // Write, snapshot, compare, send, go back, clone, promote, destroy.
         run(
             "cd /drill/a; for i in 1 2 3; do dd if=/dev/urandom of=new-$i bs=64k count=40 status=none; done; \
-             rm -r many; mv sizes/131072 sizes/moved; setfattr -n user.note -v changed xattrs/40000; \
+             rm -r many; mv sizes/131072 sizes/moved; chown 7:7 xattrs/40000; \
              zfs snapshot drill/a@used",
         );
         let diff = run("zfs diff -H drill/a@install drill/a@used");
@@ -280,7 +280,7 @@ impl Exercise {
         self.assert_equal(shell, "/drill/clone/.zfs/snapshot/install");
 
         // All features, a second disk, another in place of the first, and the room that it has.
-        run("zpool upgrade drill; zpool set autoexpand=off drill");
+        run("zpool set compatibility=off drill; zpool upgrade drill; zpool set autoexpand=off drill");
         run(&format!("zpool attach -w drill {pool} {second}"));
         shell.scrub("drill");
         run(&format!("zpool replace -w drill {second} {third}"));
