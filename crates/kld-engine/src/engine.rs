@@ -64,6 +64,12 @@ pub enum ApplyError {
         /// Which.
         number: u32,
     },
+    /// The last apply waits to be confirmed.
+    #[error("apply {number} is not confirmed yet")]
+    Waits {
+        /// Which.
+        number: u32,
+    },
     /// Nothing that was applied still holds.
     #[error("there is no apply to take back")]
     NothingToTakeBack,
@@ -85,6 +91,7 @@ impl ApplyError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Journal(source) => source.hint(),
+            Self::Waits { .. } => Some("`kldload confirm` keeps it, `kldload undo` takes it back".to_owned()),
             Self::NothingToTakeBack => Some("`kldload history` lists what was applied".to_owned()),
             Self::Interrupted { .. } => Some("`kldload recover` undoes it".to_owned()),
             Self::Stuck { .. } => Some(
@@ -108,6 +115,9 @@ pub struct TakenBack {
 
 /// The unit that takes an apply back when nobody confirms it.
 pub const CONFIRM_TIMER: &str = "kldload-unconfirmed.timer";
+
+/// Snapshots of this many applies stay.
+const SNAPSHOTS_KEPT: u32 = 10;
 
 /// Whether going back takes packages away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,6 +184,10 @@ impl<'a> Engine<'a> {
         if let Some(number) = history.interrupted().map_err(ApplyError::Journal)?.first() {
             return Err(ApplyError::Interrupted { number: *number });
         }
+        let records = history.records().map_err(ApplyError::Journal)?;
+        if let Some(record) = records.iter().find(|record| record.state == State::Unconfirmed) {
+            return Err(ApplyError::Waits { number: record.number });
+        }
         let store = history.begin(plan).map_err(ApplyError::Journal)?;
         let started = Event::Started { at: self.host.now(), by: by.to_owned(), steps: plan.all().count() };
         store.write(&started).map_err(ApplyError::Journal)?;
@@ -183,6 +197,7 @@ impl<'a> Engine<'a> {
         }
         let Err((step, what, error)) = self.carry_out(&store, plan, confirm_within, prove, progress) else {
             history.remember(number, plan).map_err(ApplyError::Journal)?;
+            self.forget_snapshots(number);
             return Ok(Outcome::Committed { number });
         };
         if confirm_within.is_some() {
@@ -260,6 +275,19 @@ impl<'a> Engine<'a> {
         }
         history.remember_last().map_err(ApplyError::Journal)?;
         Ok(None)
+    }
+
+    /// Destroys the snapshots of applies that are long past, which would fill the pool one day, and those of packages, which
+    /// have come to stay. Those that are held or cloned stay, and a failure is none of the apply: the next one tries again.
+    fn forget_snapshots(&self, last: u32) {
+        let list = Cmd::new("zfs").args(["list", "-H", "-t", "snapshot", "-o", "name"]);
+        for name in self.host.text(&list).unwrap_or_default().lines() {
+            let Some((_, of)) = name.split_once("@kldload-apply-") else { continue };
+            let number = of.get(..6).and_then(|digits| digits.parse::<u32>().ok());
+            if of.len() > 6 || number.is_some_and(|number| number + SNAPSHOTS_KEPT <= last) {
+                let _ = self.host.run(&Cmd::new("zfs").args(["destroy", name]));
+            }
+        }
     }
 
     fn carry_out(

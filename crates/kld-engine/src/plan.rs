@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use kld_system::{NODE_CONFIG_PATH, NodeConfig};
+
 use crate::host::{Host, HostError};
 use crate::kinds::{self, Refusal};
 use crate::services;
@@ -179,13 +181,14 @@ impl PlanError {
 /// # Errors
 /// When the machine cannot be looked at, or the manifest asks for what cannot be done here.
 pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>) -> Result<Plan, PlanError> {
-    if let Some(name) = &wanted.system.host_name {
-        let here =
-            host.read("/etc/hostname").map_err(|source| PlanError::Look { what: "/etc/hostname", source })?;
-        let here = here.unwrap_or_default().trim().to_owned();
-        // A machine that nobody has named yet takes the manifest's name.
-        if !here.is_empty() && here != "localhost" && here != name.as_str() {
-            return Err(PlanError::OtherMachine { here, wanted: name.to_string() });
+    let (wanted, here) = (&mut wanted.clone(), name_here(host)?);
+    if let (Some(name), Some(here)) = (wanted.system.host_name.as_ref(), here) {
+        if here.made_from != name.as_str() {
+            return Err(PlanError::OtherMachine { here: here.made_from, wanted: name.to_string() });
+        }
+        if here.called != here.made_from {
+            // A clone that was given a name of its own keeps it.
+            wanted.files.remove("/etc/hostname");
         }
     }
     let mut plan = Plan {
@@ -214,6 +217,26 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
     plan.restarts = services::restarts(host, wanted, &plan.steps)
         .map_err(|source| PlanError::Look { what: "the services", source })?;
     Ok(plan)
+}
+
+/// What a machine is called.
+struct Name {
+    /// In the manifest that it was made from.
+    made_from: String,
+    /// By itself; given at first boot, or the same.
+    called: String,
+}
+
+/// `None`: nobody has named it yet.
+fn name_here(host: &dyn Host) -> Result<Option<Name>, PlanError> {
+    let read = |path: &'static str| host.read(path).map_err(|source| PlanError::Look { what: path, source });
+    let called = read("/etc/hostname")?.unwrap_or_default().trim().to_owned();
+    if called.is_empty() || called == "localhost" {
+        return Ok(None);
+    }
+    let node = read(NODE_CONFIG_PATH)?.and_then(|text| NodeConfig::parse(&text).ok());
+    let made_from = node.map_or_else(|| called.clone(), |node| node.host_name);
+    Ok(Some(Name { made_from, called }))
 }
 
 /// The name of an item among [`Plan::items`].

@@ -135,6 +135,10 @@ impl Fake {
         state.refuse = number.map(|number| state.changes + number);
     }
 
+    pub(crate) fn snapshots(&self) -> Vec<String> {
+        self.state().snapshots.keys().cloned().collect()
+    }
+
     pub(crate) fn take_log(&self) -> Vec<String> {
         std::mem::take(&mut self.state().log)
     }
@@ -274,6 +278,7 @@ impl State {
                 };
                 Ok(datasets.iter().flat_map(|d| names.split(',').map(move |n| line(d, n))).collect())
             }
+            "list" if last == "name" => Ok(self.snapshots.keys().map(|name| format!("{name}\n")).collect()),
             "list" => {
                 let found = if args.contains(&"snapshot") {
                     self.snapshots.contains_key(&last)
