@@ -18,6 +18,7 @@ const PACKAGES: &[&str] = &[
     "systemd-timesyncd",
     "sudo",
     "nftables",
+    "iproute2",
     "prometheus",
     "prometheus-node-exporter",
     "sanoid",

@@ -149,6 +149,14 @@ pub enum PlanError {
         /// The manifest's.
         wanted: String,
     },
+    /// The rules would not do what the manifest promises: a fault of kldload's.
+    #[error("the rules would decide `{packet}` wrongly: {reason}")]
+    Firewall {
+        /// The packet.
+        packet: String,
+        /// What the manifest says of it.
+        reason: String,
+    },
     /// The pool of the manifest is not here.
     #[error("there is no pool `{pool}` on this machine")]
     NoPool {
@@ -169,6 +177,9 @@ impl PlanError {
             Self::OtherMachine { wanted, .. } => Some(format!(
                 "give the manifest of this machine, or rename it first: `hostnamectl hostname {wanted}`"
             )),
+            Self::Firewall { .. } => {
+                Some("nothing was loaded; this is a fault of kldload, please report it".to_owned())
+            }
             Self::NoPool { pool, .. } => Some(format!(
                 "`zpool import` lists pools that could be imported; datasets of the manifest begin with `{pool}/`"
             )),
@@ -190,6 +201,9 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
             // A clone that was given a name of its own keeps it.
             wanted.files.remove("/etc/hostname");
         }
+    }
+    if let Some(flow) = wanted.system.firewall.broken().first() {
+        return Err(PlanError::Firewall { packet: flow.packet.to_string(), reason: flow.reason.clone() });
     }
     let mut plan = Plan {
         machine: wanted.system.host_name.as_ref().map(ToString::to_string).unwrap_or_default(),

@@ -22,6 +22,7 @@ pub use distro::{
     SwitchedOff, UnitNames, UnknownDistro, find_distro, known as known_distros,
 };
 pub use explain::{ExplainRow, explain};
+pub use layers::firewall::verdict::{Flow, Packet, Ruleset, Verdict};
 pub use node::{
     NodeConfig, NodeConfigError, NodeDatasetKey, NodeEncrypted, NodeEsp, NodeListen, NodeMount, NodeOpenPort,
     NodePeer, NodePlane, NodeReplication, NodeSecret, NodeSecretSource, NodeService, NodeSetup,

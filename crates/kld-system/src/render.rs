@@ -8,6 +8,7 @@ use crate::context::Context;
 use crate::distro::{DistroSpec, DpkgPaths, UnknownDistro, find_distro};
 use crate::draft::Draft;
 use crate::layers;
+use crate::layers::firewall::verdict::Ruleset;
 use crate::system::{Because, Created, System};
 
 /// Why an appliance cannot become a system.
@@ -162,6 +163,7 @@ fn finish_core(mut draft: Draft, distro: &DistroSpec, pool: &PoolName) -> Result
         files: checked.files,
         units: checked.units,
         kernel_args: checked.kernel_args,
+        firewall: Ruleset::default(),
         node: None,
     })
 }
@@ -237,6 +239,7 @@ fn render_server(appliance: &Appliance, distro: &DistroSpec) -> Result<System, R
         files: checked.files,
         units: checked.units,
         kernel_args: checked.kernel_args,
+        firewall: layers::firewall::ruleset(&context),
         node: Some(node),
     })
 }

@@ -11,6 +11,7 @@ use kld_manifest::model::Profile;
 use kld_manifest::names::{DatasetName, HostName, PackageName, PoolName, UnitName, UserName};
 
 use crate::distro::DistroSpec;
+use crate::layers::firewall::verdict::Ruleset;
 use crate::node::NodeConfig;
 
 /// One machine, complete.
@@ -38,6 +39,8 @@ pub struct System {
     pub units: Vec<UnitState>,
     /// Arguments of the kernel command line, in order.
     pub kernel_args: Vec<Item<String>>,
+    /// What the firewall does; core images have none.
+    pub firewall: Ruleset,
     /// What the machine must know about itself. Core images have none.
     pub node: Option<NodeConfig>,
 }

@@ -323,7 +323,10 @@ impl State {
             "snapshot" => {
                 self.burn(&args.join(" "))?;
                 for name in &args[1..] {
-                    if self.snapshots.insert((*name).to_owned(), self.machine.clone()).is_some() {
+                    let mut machine = self.machine.clone();
+                    // A dataset of its own.
+                    machine.files.retain(|path, _| !path.starts_with("/var/lib/kldload/"));
+                    if self.snapshots.insert((*name).to_owned(), machine).is_some() {
                         return Err(error(format!("`{name}` exists")));
                     }
                 }

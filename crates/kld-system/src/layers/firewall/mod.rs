@@ -7,6 +7,7 @@
 mod inbound;
 mod outbound;
 mod rule;
+pub(crate) mod verdict;
 
 use kld_manifest::model::ZoneKind;
 
@@ -58,6 +59,11 @@ fn chains(context: &Context<'_>) -> Vec<Chain> {
     chains.push(outbound::forward(context));
     chains.push(outbound::output(context));
     chains
+}
+
+/// The rules, to be asked.
+pub(crate) fn ruleset(context: &Context<'_>) -> verdict::Ruleset {
+    verdict::Ruleset::new(chains(context), context)
 }
 
 /// Every port that a zone opens.
