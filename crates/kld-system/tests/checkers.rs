@@ -242,8 +242,9 @@ fn real_nft_decides_as_the_evaluator_does() {
             let verdict = if came_in { kld_system::Verdict::Accept } else { kld_system::Verdict::Drop };
             assert_eq!(rules.verdict(packet), verdict, "{name}: {packet}\n{}", answer.text);
         }
-        let accepted = packets.iter().filter(|p| rules.verdict(p) == kld_system::Verdict::Accept).count();
-        assert!(accepted > 0 && accepted < packets.len(), "{name}: {accepted} of {}", packets.len());
+        // A machine without a network of its own opens nothing.
+        let accepted = packets.iter().any(|p| rules.verdict(p) == kld_system::Verdict::Accept);
+        assert_eq!(accepted, name != "bare", "{name}");
     }
 }
 
