@@ -390,7 +390,7 @@ impl<'a> Engine<'a> {
         // In the order in which they were told of the change: systemd first.
         for (index, memory) in &begun {
             let step = steps[*index];
-            if let Some(tell) = as_tell(step).filter(|tell| !self.starting || *tell == Tell::DaemonReload) {
+            if let Some(tell) = as_tell(step).filter(|_| !self.starting) {
                 progress.undo(step);
                 let was: WasActive =
                     serde_json::from_value((*memory).clone()).unwrap_or(WasActive { active: true });
@@ -399,13 +399,25 @@ impl<'a> Engine<'a> {
             }
         }
         if self.starting && !begun.is_empty() {
-            // What is switched on again was not when this start was worked out.
-            let again = Cmd::new("systemctl").args(["start", "--no-block", "default.target"]);
-            self.host.run(&again).map_err(ApplyError::Journal)?;
+            self.tell_while_starting(&steps).map_err(ApplyError::Journal)?;
         }
         self.sync().map_err(ApplyError::Journal)?;
         store.write(&Event::RolledBack).map_err(ApplyError::Journal)?;
         Ok(begun.len())
+    }
+
+    /// systemd and whoever is up already have read what is undone by now; nobody is waited for, because they may wait for us.
+    fn tell_while_starting(&self, steps: &[&Step]) -> Result<(), HostError> {
+        self.host.run(&Cmd::new("systemctl").arg("daemon-reload"))?;
+        for tell in steps.iter().filter_map(|step| as_tell(step)) {
+            if let Tell::Restart { unit } | Tell::Reload { unit } = tell {
+                self.host.run(
+                    &Cmd::new("systemctl").args(["--no-block", "try-reload-or-restart", &unit]).accept(5),
+                )?;
+            }
+        }
+        // What is switched on again was not when this start was worked out.
+        self.host.run(&Cmd::new("systemctl").args(["start", "--no-block", "default.target"])).map(drop)
     }
 
     /// Waits until all that was written is on disk, in every dataset of the pools.

@@ -437,6 +437,7 @@ impl State {
     }
 
     fn systemctl(&mut self, args: &[&str]) -> Result<String, HostError> {
+        let args = if args[0] == "--no-block" { &args[1..] } else { args };
         let units: Vec<&str> = args[1..].iter().filter(|word| !word.starts_with('-')).copied().collect();
         if args[0] == "show" {
             let units = &args[4..];

@@ -1,5 +1,6 @@
 //! The unit that undoes, at the next start, a change of the machine that a power cut has interrupted.
 
+use crate::context::Context;
 use crate::draft::Draft;
 use crate::system::{Because, Enablement, Layer};
 use crate::unit_file::{Section, UnitFile};
@@ -8,7 +9,7 @@ use crate::unit_file::{Section, UnitFile};
 const UNIT: &str = "kldload-recover.service";
 
 /// Adds the unit.
-pub(crate) fn add(draft: &mut Draft) {
+pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {
     let because = |reason: &str| Because::always(Layer::Boot, reason);
     let mut unit = UnitFile::default();
     let mut add =
@@ -21,8 +22,9 @@ pub(crate) fn add(draft: &mut Draft) {
     add(Unit, "ConditionDirectoryNotEmpty", "/var/lib/kldload/applies", "most machines start without it");
     let after = "systemd-remount-fs.service local-fs.target";
     add(Unit, "After", after, "it writes to every file system");
-    let before = "sysinit.target network-pre.target shutdown.target";
-    add(Unit, "Before", before, "no service may start with half of a change");
+    let firewall = &context.distro.units.firewall;
+    let before = format!("sysinit.target network-pre.target {firewall} shutdown.target");
+    add(Unit, "Before", &before, "no service may start, and no rule be loaded, with half of a change");
     add(Unit, "Conflicts", "shutdown.target", "without default dependencies this must be said");
     add(Service, "Type", "oneshot", "done when the machine is as it was");
     add(Service, "ExecStart", "/usr/bin/kldload recover --boot", "reads the journal and goes back");
