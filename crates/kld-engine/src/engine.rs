@@ -181,12 +181,14 @@ impl<'a> Engine<'a> {
         progress: &mut dyn Progress,
     ) -> Result<Outcome, ApplyError> {
         let history = History::new(self.host);
-        if let Some(number) = history.interrupted().map_err(ApplyError::Journal)?.first() {
-            return Err(ApplyError::Interrupted { number: *number });
-        }
         let records = history.records().map_err(ApplyError::Journal)?;
-        if let Some(record) = records.iter().find(|record| record.state == State::Unconfirmed) {
-            return Err(ApplyError::Waits { number: record.number });
+        let in_state =
+            |state| records.iter().find(|record| record.state == state).map(|record| record.number);
+        if let Some(number) = in_state(State::Interrupted) {
+            return Err(ApplyError::Interrupted { number });
+        }
+        if let Some(number) = in_state(State::Unconfirmed) {
+            return Err(ApplyError::Waits { number });
         }
         let store = history.begin(plan).map_err(ApplyError::Journal)?;
         let started = Event::Started { at: self.host.now(), by: by.to_owned(), steps: plan.all().count() };
@@ -202,7 +204,7 @@ impl<'a> Engine<'a> {
         };
         if confirm_within.is_some() {
             // Nothing is left to confirm.
-            let _ = self.host.run(&Cmd::new("systemctl").args(["stop", CONFIRM_TIMER]).accept(5));
+            let _ = self.stop_confirm_timer();
         }
         // A journal that cannot take this line (a full disk) is read as interrupted, which means the same.
         let _ = store.write(&Event::Failed { step, error: error.clone() });
@@ -241,10 +243,13 @@ impl<'a> Engine<'a> {
             return Ok(false);
         };
         history.store(record.number).write(&Event::Confirmed).map_err(ApplyError::Journal)?;
-        self.host
-            .run(&Cmd::new("systemctl").args(["stop", CONFIRM_TIMER]).accept(5))
-            .map_err(ApplyError::Journal)?;
+        self.stop_confirm_timer().map_err(ApplyError::Journal)?;
         Ok(true)
+    }
+
+    /// Stops the clock of [`confirm_timer_cmd`]; one that does not run is no error.
+    fn stop_confirm_timer(&self) -> Result<(), HostError> {
+        self.host.run(&Cmd::new("systemctl").args(["stop", CONFIRM_TIMER]).accept(5)).map(drop)
     }
 
     /// Undoes what was interrupted: by a kill, a power cut, or an undo that failed. Nothing to do is the usual case.
@@ -253,15 +258,15 @@ impl<'a> Engine<'a> {
     /// When going back fails again.
     pub fn recover(&self, progress: &mut dyn Progress) -> Result<Option<Recovered>, ApplyError> {
         let history = History::new(self.host);
-        let interrupted = history.interrupted().map_err(ApplyError::Journal)?;
         let records = history.records().map_err(ApplyError::Journal)?;
         if self.starting && records.iter().any(|record| record.state == State::Unconfirmed) {
             let TakenBack { number, steps, .. } = self.take_back("nobody has confirmed it", progress)?;
             return Ok(Some(Recovered { number, steps }));
         }
-        for number in &interrupted {
-            let store = history.store(*number);
-            let plan = history.plan(*number).map_err(ApplyError::Journal)?;
+        for record in records.iter().filter(|record| record.state == State::Interrupted) {
+            let number = record.number;
+            let store = history.store(number);
+            let plan = history.plan(number).map_err(ApplyError::Journal)?;
             let Some(plan) = plan else {
                 store.write(&Event::RolledBack).map_err(ApplyError::Journal)?;
                 continue;
@@ -271,7 +276,7 @@ impl<'a> Engine<'a> {
             store.write(&Event::Failed { step: None, error }).map_err(ApplyError::Journal)?;
             let steps = self.go_back(&store, &plan, progress, packages_of(&store)?)?;
             history.remember_last().map_err(ApplyError::Journal)?;
-            return Ok(Some(Recovered { number: *number, steps }));
+            return Ok(Some(Recovered { number, steps }));
         }
         history.remember_last().map_err(ApplyError::Journal)?;
         Ok(None)

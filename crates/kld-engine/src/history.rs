@@ -138,12 +138,6 @@ impl<'a> History<'a> {
         text.map(|text| parse("plan.json", &text)).transpose()
     }
 
-    /// Applies that ended in neither state; there is at most one.
-    pub(crate) fn interrupted(&self) -> Result<Vec<u32>, HostError> {
-        let records = self.records()?;
-        Ok(records.iter().filter(|r| r.state == State::Interrupted).map(|r| r.number).collect())
-    }
-
     fn numbers(&self) -> Result<Vec<u32>, HostError> {
         let names = self.host.list(&format!("{MEMORY}/applies"))?;
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
