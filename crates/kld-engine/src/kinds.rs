@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::history::Store;
 use crate::host::{Host, HostError};
-use crate::plan::{Left, Step};
+use crate::plan::{Left, Step, key};
 use crate::wanted::Wanted;
 
 /// Every kind, in the order in which changes are made: data has a place before programs come, accounts come with
@@ -142,6 +142,17 @@ impl<K: Kind> AnyKind for K {
     ) -> Result<(), HostError> {
         Kind::undo(self, host, store, &from_value(change)?, &from_value(memory)?)
     }
+}
+
+/// Names of a kind that were wanted last, `before`, and are not among `items`, which are wanted now.
+fn gone<'a>(
+    kind: &str,
+    before: &'a BTreeMap<String, String>,
+    items: &'a BTreeMap<String, String>,
+) -> impl DoubleEndedIterator<Item = &'a str> {
+    let prefix = key(kind, "");
+    let names = before.keys().filter_map(move |item| item.strip_prefix(prefix.as_str()));
+    names.filter(|name| !items.contains_key(*name))
 }
 
 /// The kind with this name.

@@ -108,8 +108,8 @@ impl Kind for Account {
             found.items.insert(name.clone(), digest(&(&user.home, &user.shell, &user.groups, user.admin)));
             found.steps.extend(compare_one(user, &seen, &mut taken));
         }
-        for gone in before.keys().filter_map(|item| item.strip_prefix("account ")) {
-            if !found.items.contains_key(gone) && seen.accounts.contains_key(gone) {
+        for gone in super::gone(Self::NAME, before, &found.items) {
+            if seen.accounts.contains_key(gone) {
                 found.left.push(Left {
                     kind: Self::NAME.to_owned(),
                     name: gone.to_owned(),

@@ -107,11 +107,11 @@ impl Kind for Dataset {
                 }
             }
         }
-        for gone in before.keys().filter_map(|item| item.strip_prefix("dataset ")) {
+        for gone in super::gone(Self::NAME, before, &found.items) {
             if gone.contains('#') {
                 continue;
             }
-            if !found.items.contains_key(gone) && seen.contains_key(gone) {
+            if seen.contains_key(gone) {
                 let used = seen[gone].get("used").map_or("", |p| p.value.as_str());
                 found.left.push(Left {
                     kind: Self::NAME.to_owned(),

@@ -74,10 +74,7 @@ impl Kind for File {
             found.steps.extend(compare_one(host, path, file, there)?);
         }
         // The deepest first: directories empty themselves.
-        for gone in before.keys().rev().filter_map(|item| item.strip_prefix("file ")) {
-            if found.items.contains_key(gone) {
-                continue;
-            }
+        for gone in super::gone(Self::NAME, before, &found.items).rev() {
             let Some(there) = host.entry(gone).map_err(look)? else { continue };
             // A directory may be somebody else's by now, and harms nobody.
             if there.node == Node::Directory {

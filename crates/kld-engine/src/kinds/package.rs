@@ -76,8 +76,8 @@ impl Kind for Package {
                 missing.push((item.value.as_str(), Because::from(&item.because)));
             }
         }
-        for gone in before.keys().filter_map(|item| item.strip_prefix("package ")) {
-            if !found.items.contains_key(gone) && installed.contains(gone) {
+        for gone in super::gone(Self::NAME, before, &found.items) {
+            if installed.contains(gone) {
                 found.left.push(Left {
                     kind: Self::NAME.to_owned(),
                     name: gone.to_owned(),
