@@ -74,8 +74,8 @@ pub(crate) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
         printer.warning("the tests in virtual machines were left out (--no-vm)");
     }
     if with_vm {
-        // Two at a time: an emulated machine waits often, and needs 1.5 GiB.
-        let vm = ["test", "--release", "--workspace", "--test", "vm", "--", "--test-threads=2"];
+        // Three at a time on two processors: an emulated machine waits often, and tests wait for the shared one. 1.5 GiB each.
+        let vm = ["test", "--release", "--workspace", "--test", "vm", "--", "--test-threads=3"];
         let left_out: &[&str] = if args.long { &[] } else { &["--skip", "long::"] };
         check(&[&vm[..], left_out].concat()).context("tests in virtual machines failed")?;
         if !args.long {

@@ -23,6 +23,7 @@ use crate::read::sa::from_znode;
 use crate::read::vdev::{DATA_START, Device, Form, Top};
 use crate::read::zap::Zap;
 use crate::read::{Filesystem, NodeKind, Pool, diff};
+use crate::send::{SendOptions, check, check_unverified};
 use crate::tree::{Kind, Tree};
 use crate::verify::verify;
 use forge::{Change, Forge, What};
@@ -36,7 +37,7 @@ const MAX_CONTENT: u64 = 4 << 20;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the names of their targets.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("pool", pool),
     ("image", image),
     ("labels", labels),
@@ -45,6 +46,7 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("table", table),
     ("decompress", decompressors),
     ("tar", tar),
+    ("stream", stream),
 ];
 
 fn forge() -> &'static Forge {
@@ -168,11 +170,21 @@ fn use_filesystem(filesystem: &Filesystem) -> Result<(), String> {
     result
 }
 
-/// The start of a pool as it is, without repaired checksums.
+/// Bytes of a scratch: place, value.
+const SCRATCH: usize = 5 + 8;
+
+/// A whole pool with scratches that no checksum was put right for: damage as disks and cables make it. The reader finds
+/// another copy or says so.
 pub fn image(bytes: &[u8]) {
-    let mut image = bytes.to_vec();
-    image.resize(4 << 20, 0);
-    use_pool(&image);
+    const MAX_SCRATCHES: usize = 64;
+    let forge = forge();
+    let mut scratched = forge.untouched();
+    for scratch in bytes.chunks_exact(SCRATCH).take(MAX_SCRATCHES) {
+        let (place, value) = scratch.split_at(5);
+        let place = place.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte));
+        scratched.scratch(forge.place(place), value);
+    }
+    use_pool(&scratched);
 }
 
 /// A device that begins with these bytes; areas of labels get their checksums.
@@ -326,4 +338,51 @@ pub fn tar(bytes: &[u8]) {
     let _ = (tree.apparent_size(), tree.len());
     tree.clamp_mtimes(crate::tree::Timestamp { sec: 0, nsec: 0 });
     tree.clone().overlay(tree);
+}
+
+/// A send stream: of a forged pool's snapshots, with these changes, or made of nothing but these bytes.
+///
+/// The first byte says which; checksums do not count when it is odd.
+pub fn stream(bytes: &[u8]) {
+    const CHANGE: usize = 3 + 8;
+    let Some((first, content)) = bytes.split_first() else { return };
+    let stream = match first >> 1 & 3 {
+        0 => content.to_vec(),
+        number => {
+            let mut stream = streams()[usize::from(number) - 1].clone();
+            for change in content.chunks_exact(CHANGE).take(16) {
+                let place = change[..3].iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte));
+                let place = place % stream.len();
+                let len = (stream.len() - place).min(8);
+                stream[place..place + len].copy_from_slice(&change[3..3 + len]);
+            }
+            stream
+        }
+    };
+    drop(match first % 2 {
+        1 => check_unverified(stream.as_slice()),
+        _ => check(stream.as_slice()),
+    });
+}
+
+/// Streams of the pool that fuzzing starts from: full, with everything that may be left as it is; full and plain; a
+/// difference.
+fn streams() -> &'static [Vec<u8>; 3] {
+    static STREAMS: OnceLock<[Vec<u8>; 3]> = OnceLock::new();
+    STREAMS.get_or_init(|| {
+        let image = base::image();
+        let pool = Pool::open(&[&image]).expect("the pool is good");
+        let all = SendOptions { compressed: true, large_blocks: true, embedded: true };
+        let send = |to: &str, from: Option<&str>, options| {
+            let mut bytes = Vec::new();
+            let stream = pool.send(to, from, options).expect("the snapshot is there");
+            stream.write_to(&mut bytes).expect("memory can be written");
+            bytes
+        };
+        [
+            send("fz/root@a", None, all),
+            send("fz/root@b", None, SendOptions::default()),
+            send("fz/root@b", Some("fz/root@a"), all),
+        ]
+    })
 }

@@ -37,6 +37,8 @@ mod walk;
 use std::io::{self, Write};
 
 pub use error::SendError;
+#[cfg(any(test, fuzzing))]
+pub(crate) use reader::check_unverified;
 pub use reader::{StreamReader, check};
 pub use stream::{Record, StreamBlock, StreamError, StreamFeature, StreamInfo};
 pub use token::{ResumeToken, TokenError};

@@ -101,6 +101,15 @@ pub(super) struct Forged<'f> {
     parts: BTreeMap<usize, Vec<u8>>,
 }
 
+impl Forged<'_> {
+    /// Overwrites bytes. Scratches may touch each other: each byte is a part of its own.
+    pub(super) fn scratch(&mut self, at: usize, bytes: &[u8]) {
+        for (i, byte) in bytes.iter().enumerate().filter(|(i, _)| at + i < self.base.len()) {
+            self.parts.insert(at + i, vec![*byte]);
+        }
+    }
+}
+
 impl ReadAt for Forged<'_> {
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<()> {
         self.base.read_at(buf, at)?;
@@ -152,6 +161,22 @@ impl Forge {
             });
         }
         Forge { image, blocks }
+    }
+
+    /// The pool as it was made.
+    pub(super) fn untouched(&self) -> Forged<'_> {
+        Forged { base: &self.image, parts: BTreeMap::new() }
+    }
+
+    /// A byte of the image: an even `number` counts only those of blocks and labels, because the rest is empty.
+    pub(super) fn place(&self, number: usize) -> usize {
+        if number % 2 == 1 {
+            return number / 2 % self.image.len();
+        }
+        let block = &self.blocks[number / 2 % self.blocks.len()];
+        let number = number / 2 / self.blocks.len();
+        let place = block.places[number % block.places.len()];
+        (place + number / block.places.len() % block.data.len().max(1)).min(self.image.len() - 1)
     }
 
     pub(super) fn len(&self) -> usize {
