@@ -74,8 +74,8 @@ pub(crate) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
         printer.warning("the tests in virtual machines were left out (--no-vm)");
     }
     if with_vm {
-        // Three at a time on two processors: an emulated machine waits often, and tests wait for the shared one. 1.5 GiB each.
-        let vm = ["test", "--release", "--workspace", "--test", "vm", "--", "--test-threads=3"];
+        // A thread for every test: which of them work at a time is decided in `tests/vm/turn.rs`.
+        let vm = ["test", "--release", "--workspace", "--test", "vm", "--", "--test-threads=64"];
         let left_out: &[&str] = if args.long { &[] } else { &["--skip", "long::"] };
         check(&[&vm[..], left_out].concat()).context("tests in virtual machines failed")?;
         if !args.long {

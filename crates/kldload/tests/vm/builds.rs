@@ -10,6 +10,7 @@ use kld_host::Cmd;
 use sha2::{Digest, Sha256};
 
 use crate::fixture::{KLDLOAD, RECIPE, fresh, kldload, webapp_image};
+use crate::turn::Turn;
 
 fn digest(path: &Path) -> String {
     let mut hash = Sha256::new();
@@ -35,6 +36,7 @@ fn names(dir: &Path) -> Vec<String> {
 
 #[test]
 fn the_same_manifest_gives_the_same_bytes() {
+    let _turn = Turn::take();
     let dir = fresh("again");
     let recipe = Path::new(RECIPE).parent().expect("it has a directory");
     // Another directory, another umask, another number of threads, other file times, and later.
@@ -59,6 +61,7 @@ fn the_same_manifest_gives_the_same_bytes() {
 
 #[test]
 fn a_root_tree_made_again_from_the_lock_file_is_the_same() {
+    let _turn = Turn::take();
     let dir = fresh("from-lock");
     let image = webapp_image();
     // Another cache that has only the compiled module: the root tree is installed again.
@@ -87,6 +90,7 @@ fn a_root_tree_made_again_from_the_lock_file_is_the_same() {
 
 #[test]
 fn a_full_disk_is_said_and_leaves_nothing() {
+    let _turn = Turn::take();
     webapp_image();
     let dir = fresh("full");
     let script = "mount -t tmpfs -o size=64m none \"$1\" && { \"$2\" build \"$3\" --output \"$1/webapp.img\"; status=$?; ls -A \"$1\" >&2; exit $status; }";
@@ -106,6 +110,7 @@ fn a_full_disk_is_said_and_leaves_nothing() {
 
 #[test]
 fn a_killed_build_leaves_no_image_and_can_be_run_again() {
+    let _turn = Turn::take();
     webapp_image();
     let dir = fresh("killed");
     let output = dir.join("webapp.img");
@@ -133,6 +138,7 @@ fn a_killed_build_leaves_no_image_and_can_be_run_again() {
 
 #[test]
 fn no_network_says_what_was_being_fetched() {
+    let _turn = Turn::take();
     let dir = fresh("offline");
     let output = Cmd::new(KLDLOAD)
         .args([
@@ -159,6 +165,7 @@ fn no_network_says_what_was_being_fetched() {
 
 #[test]
 fn an_unsigned_archive_is_refused() {
+    let _turn = Turn::take();
     let dir = fresh("unsigned");
     let packages = dir.join("archive/dists/trixie/main/binary-amd64");
     fs::create_dir_all(&packages).expect("writable");
@@ -186,6 +193,7 @@ fn an_unsigned_archive_is_refused() {
 
 #[test]
 fn a_missing_program_is_named_with_its_package() {
+    let _turn = Turn::take();
     let dir = fresh("bare");
     let empty = dir.join("empty");
     fs::create_dir(&empty).expect("writable");

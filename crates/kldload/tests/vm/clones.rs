@@ -11,6 +11,7 @@ use kld_vm::{Disk, DiskFormat};
 
 use crate::fixture::{BOOT, core_image, fresh, machine};
 use crate::kernel::{Shell, assert_whole, sums_here};
+use crate::turn::Turn;
 
 const SIZE: u64 = 512 << 20;
 /// What the first boot environment held when it was installed and later, and what the second one made of the former.
@@ -69,6 +70,7 @@ fn write_image(dir: &Path) -> PathBuf {
 
 #[test]
 fn the_kernel_promotes_and_destroys_boot_environments_of_an_image() {
+    let _turn = Turn::take();
     let dir = fresh("clones");
     let path = write_image(&dir);
     assert_whole(std::slice::from_ref(&path));

@@ -4,9 +4,11 @@ use kld_host::Cmd;
 
 use crate::channel;
 use crate::fixture::{BOOT, core_image, kldload, machine, scratch};
+use crate::turn::Turn;
 
 #[test]
 fn a_core_image_is_the_stock_distribution_on_zfs() {
+    let _turn = Turn::take();
     let image = core_image();
     let guest = machine(image, 3).credential(channel::credential()).start().expect("QEMU starts");
     guest.wait_control(BOOT, |_| ()).expect("it boots");

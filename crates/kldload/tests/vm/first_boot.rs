@@ -10,9 +10,11 @@ use crate::apply::{RICH, STATE, assert_same, begin, give, make_package, rich_man
 use crate::fixture::{
     BOOT, boot_until_well, copy_of, key_pair, machine_on, scratch, wait_until_well, webapp_image,
 };
+use crate::turn::Turn;
 
 #[test]
 fn a_reboot_keeps_everything() {
+    let _turn = Turn::take();
     let disk = copy_of(webapp_image(), "reboot.qcow2");
     let guest = boot_until_well(&machine_on(&disk));
     let state = "cat /etc/machine-id /etc/kldload/wireguard/*.pub /etc/ssh/*.pub; hostid; zpool get -H -o value guid rpool; \
@@ -46,6 +48,7 @@ fn a_reboot_keeps_everything() {
 
 #[test]
 fn the_power_may_fail_at_any_moment_of_the_first_boot() {
+    let _turn = Turn::take();
     let disk = copy_of(webapp_image(), "cuts.qcow2");
     // While identities are made: at the first word of that unit on the console, and a little later each time; then
     // wherever the services are.
@@ -117,6 +120,7 @@ fn add_kernel_argument(image: &Path, argument: &str) {
 
 #[test]
 fn an_operator_comes_in_by_a_volume_or_a_kernel_argument_and_the_pool_takes_the_whole_disk() {
+    let _turn = Turn::take();
     let (_, volume_key) = key_pair();
     let argument_key = public_of(&Cmd::new("wg").arg("genkey").stdout_string().expect("wg is installed"));
 

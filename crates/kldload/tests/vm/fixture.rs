@@ -1,5 +1,6 @@
 //! Images and machines that tests share.
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -8,6 +9,8 @@ use kld_host::Cmd;
 use kld_manifest::check;
 use kld_system::{System, render};
 use kld_vm::{Credential, Disk, DiskFormat, Guest, Mac, Nic, Vm};
+
+use crate::turn::Turn;
 
 /// The program under test.
 pub(crate) const KLDLOAD: &str = env!("CARGO_BIN_EXE_kldload");
@@ -77,8 +80,10 @@ pub(crate) fn webapp_system() -> System {
     render(&appliance).expect("the recipe renders")
 }
 
-/// A machine of one processor: two tests run at a time, and one emulated processor for each does more than two.
+/// A machine of one processor: as many tests run at a time as there are, and one emulated processor for each does more
+/// than two.
 fn small() -> Vm {
+    Turn::assert_taken();
     Vm::new().memory_mib(1536).cpus(1)
 }
 
@@ -112,21 +117,50 @@ pub(crate) fn wait_until_well(guest: &Guest) {
     );
 }
 
+/// The shared machine while a test has it.
+pub(crate) struct Shared {
+    // In this order: the machine is let go before the turn ends.
+    guest: MutexGuard<'static, Option<Guest>>,
+    turn: Turn,
+}
+
+impl Deref for Shared {
+    type Target = Guest;
+
+    fn deref(&self) -> &Guest {
+        self.guest.as_ref().expect("it runs while a test has it")
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if self.turn.is_last_shared() {
+            *self.guest = None;
+        }
+    }
+}
+
 /// The shared machine, as it was right after it became healthy. It has a second card, [`ON_THE_WIRE`], and an operator
 /// who may come in as [`OPERATOR`].
-pub(crate) fn webapp() -> MutexGuard<'static, Guest> {
-    static GUEST: OnceLock<Mutex<Guest>> = OnceLock::new();
-    let guest = GUEST.get_or_init(|| {
-        let (local, remote) = cable();
-        let vm = machine(webapp_image(), 1)
-            .nic(Nic::Cable { mac: ON_THE_WIRE, local, remote })
-            .credential(operator(&key_pair().1, OPERATOR));
-        let guest = boot_until_well(&vm);
-        guest.save("well").expect("the state is saved");
-        Mutex::new(guest)
-    });
-    let guest = guest.lock().unwrap_or_else(PoisonError::into_inner);
-    guest.restore("well").expect("the state is restored");
+pub(crate) fn webapp() -> Shared {
+    static GUEST: Mutex<Option<Guest>> = Mutex::new(None);
+    Turn::announce_shared();
+    let mut guest = GUEST.lock().unwrap_or_else(PoisonError::into_inner);
+    let turn = Turn::take_shared();
+    match &*guest {
+        Some(guest) => guest.restore("well").expect("the state is restored"),
+        None => *guest = Some(boot_shared()),
+    }
+    Shared { guest, turn }
+}
+
+fn boot_shared() -> Guest {
+    let (local, remote) = cable();
+    let vm = machine(webapp_image(), 1)
+        .nic(Nic::Cable { mac: ON_THE_WIRE, local, remote })
+        .credential(operator(&key_pair().1, OPERATOR));
+    let guest = boot_until_well(&vm);
+    guest.save("well").expect("the state is saved");
     guest
 }
 

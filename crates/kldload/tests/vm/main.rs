@@ -19,6 +19,7 @@ mod pools;
 mod readme;
 mod streams;
 mod tools;
+mod turn;
 mod vault;
 mod vdevs;
 mod webapp;

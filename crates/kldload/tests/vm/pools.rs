@@ -15,6 +15,7 @@ use kld_vm::{Disk, DiskFormat};
 use crate::exercise::Exercise;
 use crate::fixture::{BOOT, core_image, fresh, machine};
 use crate::kernel::{Shell, assert_whole, sums_here};
+use crate::turn::Turn;
 
 const SIZE: u64 = 512 << 20;
 /// States of one dataset, oldest first; the last is its head.
@@ -119,6 +120,7 @@ fn assert_whole_mirror(paths: &[PathBuf; 2]) {
 
 #[test]
 fn the_kernel_takes_every_kind_of_pool_and_gives_it_back_whole() {
+    let _turn = Turn::take();
     let dir = fresh("pools");
     let paths = write_mirror(&dir);
     assert_whole_mirror(&paths);

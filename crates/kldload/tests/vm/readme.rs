@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use kld_host::Cmd;
 
 use crate::fixture::{BOOT, KLDLOAD, fresh};
+use crate::turn::Turn;
 
 /// The repository.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -19,6 +20,7 @@ fn commands() -> Vec<String> {
 
 #[test]
 fn the_readme_says_what_works() {
+    let _turn = Turn::take();
     let dir = fresh("readme");
     Cmd::new("cp").arg("-r").arg(format!("{ROOT}/recipes")).arg(&dir).run().expect("copied");
     let commands = commands();

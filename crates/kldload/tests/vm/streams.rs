@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use crate::fixture::{BOOT, core_image, fresh, kldload, machine};
 use crate::kernel::{Shell, sums_here};
 use crate::pools::{STATES, make_states};
+use crate::turn::Turn;
 
 const SIZE: u64 = 512 << 20;
 /// What the disk of streams has room for besides them: one more stream, written while the machine runs.
@@ -286,6 +287,7 @@ fn fill_scratch(shell: &Shell<'_>) {
 
 #[test]
 fn the_kernel_sends_the_same_bytes_and_receives_ours() {
+    let _turn = Turn::take();
     let dir = fresh("streams");
     let tank = write_tank(&dir);
     let streams = send_all(&tank);

@@ -7,6 +7,7 @@ use kld_vm::{Credential, Guest};
 
 use crate::container;
 use crate::fixture::{BOOT, boot_until_well, copy_of, kldload, machine_on, scratch, wait_until_well};
+use crate::turn::Turn;
 
 const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vm/vault/appliance.manifest");
 /// Given from outside, never kept in clear.
@@ -14,6 +15,7 @@ const ANSWER: &str = "six times seven is forty-two";
 
 #[test]
 fn keys_and_secrets_are_born_on_the_machine_and_copies_leave_it_encrypted() {
+    let _turn = Turn::take();
     let image = scratch().join("vault.img");
     kldload(["build", MANIFEST, "--size", "6G", "--output", &image.display().to_string()]);
     let disk = copy_of(&image, "vault.qcow2");

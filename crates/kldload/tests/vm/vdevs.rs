@@ -10,6 +10,7 @@ use kld_vm::{Disk, DiskFormat};
 
 use crate::fixture::{BOOT, core_image, fresh, machine};
 use crate::kernel::{Shell, assert_whole, sums_here};
+use crate::turn::Turn;
 
 const SIZE: u64 = 256 << 20;
 
@@ -112,6 +113,7 @@ fn exercise(shell: &Shell<'_>, name: &str, gone: &str, sums: &str) {
 
 #[test]
 fn the_kernel_takes_a_stripe_and_raidz_of_every_parity() {
+    let _turn = Turn::take();
     let dir = fresh("vdevs");
     make_files(&dir.join("files"));
     let sums = sums_here(&dir.join("files"));

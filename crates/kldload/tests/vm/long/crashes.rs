@@ -4,6 +4,7 @@ use kld_vm::Guest;
 
 use crate::apply::{RICH, STATE, assert_same, begin, give, make_package, rich_manifest};
 use crate::fixture::{BOOT, boot_until_well, copy_of, machine_on, webapp, webapp_image};
+use crate::turn::Turn;
 
 fn prepare(guest: &Guest) {
     make_package(guest);
@@ -43,6 +44,7 @@ fn a_kill_after_any_step_leaves_the_machine_as_it_was() {
 
 #[test]
 fn a_power_cut_after_any_step_leaves_the_machine_as_it_was() {
+    let _turn = Turn::take();
     let disk = copy_of(webapp_image(), "crashes.qcow2");
     let mut guest = boot_until_well(&machine_on(&disk));
     prepare(&guest);

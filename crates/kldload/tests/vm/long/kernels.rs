@@ -10,6 +10,7 @@ use kld_vm::{Boot, Disk, DiskFormat, Guest, Vm};
 use crate::exercise::Exercise;
 use crate::fixture::{BOOT, fresh};
 use crate::kernel::Shell;
+use crate::turn::Turn;
 
 /// The directory of a release's kernel and memory disk.
 fn kernel(release: &str) -> PathBuf {
@@ -54,10 +55,12 @@ fn takes_and_gives_back(release: &str) {
 
 #[test]
 fn openzfs_2_1_of_debian_12_takes_ours_and_gives_it_back_whole() {
+    let _turn = Turn::take();
     takes_and_gives_back("2.1");
 }
 
 #[test]
 fn openzfs_2_4_of_debian_unstable_takes_ours_and_gives_it_back_whole() {
+    let _turn = Turn::take();
     takes_and_gives_back("2.4");
 }
