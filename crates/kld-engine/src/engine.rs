@@ -102,6 +102,17 @@ impl ApplyError {
     }
 }
 
+/// One step of the way back from an apply.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Back {
+    /// The kind of the thing.
+    pub kind: String,
+    /// The thing.
+    pub name: String,
+    /// What happens to it, in words.
+    pub summary: String,
+}
+
 /// What [`Engine::take_back`] has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakenBack {
@@ -230,6 +241,27 @@ impl<'a> Engine<'a> {
         let steps = self.go_back(&store, &plan, progress, Packages::Stay)?;
         history.remember_last().map_err(ApplyError::Journal)?;
         Ok(TakenBack { number, steps, packages })
+    }
+
+    /// What [`Engine::take_back`] would do to take this apply back, in order.
+    ///
+    /// # Errors
+    /// When its plan or its journal cannot be read.
+    pub fn way_back(&self, number: u32) -> Result<Vec<Back>, HostError> {
+        let history = History::new(self.host);
+        let plan = history.plan(number)?;
+        let steps: Vec<&Step> = plan.iter().flat_map(Plan::all).collect();
+        let journal = history.store(number).journal()?;
+        let begun: Vec<(&Step, &Value)> =
+            journal.begun().filter_map(|(index, memory)| Some((*steps.get(index)?, memory))).collect();
+        let back = |step: &Step, summary| Back { kind: step.kind.clone(), name: step.name.clone(), summary };
+        let mut way = Vec::new();
+        for (step, memory) in begun.iter().rev().filter(|(step, _)| as_tell(step).is_none()) {
+            way.push(back(step, kind_of(step)?.way_back(&step.change, memory)?));
+        }
+        let told = begun.iter().filter(|(step, _)| as_tell(step).is_some());
+        way.extend(told.map(|(step, _)| back(step, "is told".to_owned())));
+        Ok(way)
     }
 
     /// Says that the last apply may stay. `false`: it does already.

@@ -34,6 +34,8 @@ pub(crate) struct Found {
     pub(crate) steps: Vec<Step>,
     /// What the manifest no longer mentions.
     pub(crate) left: Vec<Left>,
+    /// Bytes on disk that the changes take, about.
+    pub(crate) takes: u64,
     /// Digest of each wanted thing by name.
     pub(crate) items: BTreeMap<String, String>,
 }
@@ -87,6 +89,9 @@ pub(crate) trait Kind: Sync {
         change: &Self::Change,
         memory: &Self::Memory,
     ) -> Result<(), HostError>;
+
+    /// What going back will do, in words.
+    fn way_back(&self, change: &Self::Change, memory: &Self::Memory) -> String;
 }
 
 /// A [`Kind`] whose data is JSON.
@@ -108,6 +113,7 @@ pub(crate) trait AnyKind: Sync {
         change: &Value,
         memory: &Value,
     ) -> Result<(), HostError>;
+    fn way_back(&self, change: &Value, memory: &Value) -> Result<String, HostError>;
 }
 
 impl<K: Kind> AnyKind for K {
@@ -141,6 +147,10 @@ impl<K: Kind> AnyKind for K {
         memory: &Value,
     ) -> Result<(), HostError> {
         Kind::undo(self, host, store, &from_value(change)?, &from_value(memory)?)
+    }
+
+    fn way_back(&self, change: &Value, memory: &Value) -> Result<String, HostError> {
+        Ok(Kind::way_back(self, &from_value(change)?, &from_value(memory)?))
     }
 }
 

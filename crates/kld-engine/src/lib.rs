@@ -11,6 +11,7 @@
 //! change and go back; everything else is the same for all of them.
 
 mod engine;
+mod exposure;
 mod history;
 mod host;
 mod journal;
@@ -19,7 +20,8 @@ mod plan;
 mod services;
 mod wanted;
 
-pub use engine::{ApplyError, CONFIRM_TIMER, Engine, Outcome, Progress, Recovered, TakenBack};
+pub use engine::{ApplyError, Back, CONFIRM_TIMER, Engine, Outcome, Progress, Recovered, TakenBack};
+pub use exposure::Exposure;
 pub use history::{History, Record, State};
 pub use host::{Entry, Host, HostError, Node, RealHost};
 pub use journal::{Event, Journal};

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use kld_system::{NODE_CONFIG_PATH, NodeConfig};
 
+use crate::exposure::{self, Exposure, shown};
 use crate::host::{Host, HostError};
 use crate::kinds::{self, Refusal};
 use crate::services;
@@ -103,6 +104,12 @@ pub struct Plan {
     pub restarts: Vec<Step>,
     /// What the manifest no longer mentions and what stays.
     pub left: Vec<Left>,
+    /// How exposed the services are whose unit files change.
+    #[serde(default)]
+    pub exposures: Vec<Exposure>,
+    /// Bytes on disk that new packages and files take, about.
+    #[serde(default)]
+    pub takes: u64,
     /// Digest of each wanted thing by `kind name`: what is remembered once the plan is carried out.
     pub items: BTreeMap<String, String>,
 }
@@ -157,6 +164,12 @@ pub enum PlanError {
         /// What the manifest says of it.
         reason: String,
     },
+    /// A service would be more exposed than the manifest accepts.
+    #[error(
+        "`{}` would be exposed by {}, and the manifest accepts {}",
+        _0.unit, shown(_0.then.unwrap_or_default()), shown(_0.limit.unwrap_or_default())
+    )]
+    Exposed(Exposure),
     /// The pool of the manifest is not here.
     #[error("there is no pool `{pool}` on this machine")]
     NoPool {
@@ -180,6 +193,10 @@ impl PlanError {
             Self::Firewall { .. } => {
                 Some("nothing was loaded; this is a fault of kldload, please report it".to_owned())
             }
+            Self::Exposed(exposure) => Some(format!(
+                "tighten its `hardening:`, or accept more with `max_exposure:`; `systemd-analyze security {}` says what counts",
+                exposure.unit
+            )),
             Self::NoPool { pool, .. } => Some(format!(
                 "`zpool import` lists pools that could be imported; datasets of the manifest begin with `{pool}/`"
             )),
@@ -211,6 +228,8 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
         steps: Vec::new(),
         restarts: Vec::new(),
         left: Vec::new(),
+        exposures: Vec::new(),
+        takes: 0,
         items: BTreeMap::new(),
     };
     for kind in kinds::ALL {
@@ -226,7 +245,13 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
         }
         plan.steps.append(&mut found.steps);
         plan.left.append(&mut found.left);
+        plan.takes += found.takes;
         plan.items.extend(found.items.into_iter().map(|(name, digest)| (key(kind.name(), &name), digest)));
+    }
+    plan.exposures = exposure::rate(host, wanted, &plan.steps)
+        .map_err(|source| PlanError::Look { what: "how exposed services are", source })?;
+    if let Some(exposed) = plan.exposures.iter().find(|exposure| exposure.is_too_high()) {
+        return Err(PlanError::Exposed(exposed.clone()));
     }
     plan.restarts = services::restarts(host, wanted, &plan.steps)
         .map_err(|source| PlanError::Look { what: "the services", source })?;

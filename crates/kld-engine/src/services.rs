@@ -55,8 +55,10 @@ enum Reader {
     Nobody,
 }
 
-/// Directories of units and of their drop-ins.
-const UNITS: [&str; 2] = ["/etc/systemd/system/", "/etc/containers/systemd/"];
+/// Where unit files are, and their drop-ins.
+pub(crate) const UNIT_FILES: &str = "/etc/systemd/system/";
+/// Directories of units and of what systemd makes units of.
+const UNITS: [&str; 2] = [UNIT_FILES, "/etc/containers/systemd/"];
 
 /// Works out what must be told.
 pub(crate) fn restarts(host: &dyn Host, wanted: &Wanted, steps: &[Step]) -> Result<Vec<Step>, HostError> {
@@ -69,7 +71,7 @@ pub(crate) fn restarts(host: &dyn Host, wanted: &Wanted, steps: &[Step]) -> Resu
     let changed: BTreeSet<&str> =
         steps.iter().filter(|step| step.kind == "file").map(|step| step.name.as_str()).collect();
     for path in &changed {
-        if let Some(unit) = UNITS.iter().find_map(|dir| unit_of(path, dir)) {
+        if let Some(unit) = UNITS.iter().find_map(|dir| unit_of(path.strip_prefix(dir)?)) {
             add(Tell::DaemonReload, format!("{path} changes"));
             if services.contains(&unit.as_str()) {
                 add(Tell::Restart { unit }, format!("{path} changes"));
@@ -128,10 +130,9 @@ fn step(tell: &Tell, reason: String) -> Step {
     }
 }
 
-/// `webapp.service` of `/etc/systemd/system/webapp.service` and of `…/webapp.service.d/10-x.conf`.
-fn unit_of(path: &str, directory: &str) -> Option<String> {
-    let rest = path.strip_prefix(directory)?;
-    let first = rest.split('/').next()?;
+/// `webapp.service` of `webapp.service` and of `webapp.service.d/10-x.conf`, in a directory of units.
+pub(crate) fn unit_of(path: &str) -> Option<String> {
+    let first = path.split('/').next()?;
     if let Some(container) = first.strip_suffix(".container") {
         return Some(format!("{container}.service"));
     }
@@ -140,10 +141,9 @@ fn unit_of(path: &str, directory: &str) -> Option<String> {
 
 /// Whether a service's own file names a path, or a directory above it.
 fn reads(wanted: &Wanted, unit: &str, path: &str) -> bool {
-    let texts = wanted
-        .files
-        .iter()
-        .filter(|(of, _)| UNITS.iter().any(|dir| unit_of(of, dir).as_deref() == Some(unit)));
+    let texts = wanted.files.iter().filter(|(of, _)| {
+        UNITS.iter().any(|dir| of.strip_prefix(dir).and_then(unit_of).as_deref() == Some(unit))
+    });
     let mut words = texts.filter_map(|(_, file)| match &file.node {
         crate::host::Node::File(bytes) => std::str::from_utf8(bytes).ok(),
         _ => None,
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_drop_in_belongs_to_its_unit() {
-        let of = |path: &str| UNITS.iter().find_map(|dir| unit_of(path, dir));
+        let of = |path: &str| UNITS.iter().find_map(|dir| unit_of(path.strip_prefix(dir)?));
         assert_eq!(of("/etc/systemd/system/webapp.service").as_deref(), Some("webapp.service"));
         let drop_in = "/etc/systemd/system/postgresql@17-main.service.d/kldload.conf";
         assert_eq!(of(drop_in).as_deref(), Some("postgresql@17-main.service"));

@@ -329,7 +329,30 @@ fn a_plan_is_refused_before_anything_is_touched() {
         RECIPE.replace("  rpool/srv/webapp-db:", "  rpool/srv/full:  recordsize=16k\n  rpool/srv/webapp-db:");
     check(&hidden, "`kldload adopt /srv/full`");
     check(&RECIPE.replace("rpool/", "tank/"), "there is no pool `tank`");
+    let loose =
+        RECIPE.replace("--workers 2", "--workers 1").replace("max_exposure: 4.0", "max_exposure: 0.1");
+    check(&loose, "and the manifest accepts 0.1 / tighten its `hardening:`");
+    fake.room(Some(64 << 20));
+    check(
+        &changed(),
+        "cannot plan `git`: its packages take 100K, and `/` has 64M left / make room: `zfs list -o space`",
+    );
+    fake.room(None);
     assert!(plan_for(&fake, &old).is_empty());
+}
+
+#[test]
+fn a_plan_says_what_it_costs_and_how_exposed_services_become() {
+    let (fake, _, new) = applied();
+    let plan = plan_for(&fake, &new);
+    assert_eq!(plan.takes, 100 << 10);
+    let package = plan.steps.iter().find(|step| step.kind == "package").expect("it installs git");
+    assert_eq!(package.notes, ["downloads 24.4K, takes 100K"]);
+    let exposures: Vec<_> = plan.exposures.iter().map(|e| (e.unit.as_str(), e.limit)).collect();
+    assert_eq!(exposures, [("webapp.service", Some(40))], "the other services' files stay");
+    let webapp = &plan.exposures[0];
+    assert!(webapp.then.is_some() && webapp.then == webapp.now, "{webapp:?}");
+    assert!(!fake.machine().files.keys().any(|path| path.starts_with("/run/kldload-plan")));
 }
 
 fn assert_same(got: &Machine, want: &Machine, at: usize) {

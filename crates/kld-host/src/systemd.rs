@@ -62,7 +62,19 @@ pub fn exposure_cmd(unit: &str) -> Cmd {
     Cmd::new("systemd-analyze").args(["security", "--no-pager", "--", unit]).timeout(DEADLINE)
 }
 
-/// Reads the last line of [`exposure_cmd`], `→ Overall exposure level for UNIT: 1.2 OK`, in tenths.
+/// Rates a unit by its files, whether it is loaded or not; those in the directory `before` win over those in place.
+pub fn exposure_of_files_cmd(unit: &str, before: Option<&str>) -> Cmd {
+    let cmd = Cmd::new("systemd-analyze")
+        .args(["security", "--offline=true", "--no-pager", "--", unit])
+        .timeout(DEADLINE);
+    match before {
+        // systemd.unit(5): an empty last part stands for the usual directories.
+        Some(dir) => cmd.env("SYSTEMD_UNIT_PATH", format!("{}:", dir.trim_end_matches('/'))),
+        None => cmd,
+    }
+}
+
+/// Reads the last line of [`exposure_cmd`] or [`exposure_of_files_cmd`], `→ Overall exposure level for UNIT: 1.2 OK`, in tenths.
 ///
 /// # Errors
 /// When there is no such line: systemd does not rate units that it has not loaded.

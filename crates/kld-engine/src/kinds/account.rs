@@ -156,6 +156,10 @@ impl Kind for Account {
     ) -> Result<(), HostError> {
         memory.files.iter().try_for_each(|(path, kept)| store.put_back(path, kept.as_ref()))
     }
+
+    fn way_back(&self, change: &Change, _memory: &Memory) -> String {
+        if change.uid.is_some() { "goes; its files stay".to_owned() } else { "as it was".to_owned() }
+    }
 }
 
 /// The number an image would give it, or the next that is free: numbers of accounts that are there do not change.

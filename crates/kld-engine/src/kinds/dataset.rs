@@ -187,6 +187,18 @@ impl Kind for Dataset {
             }
         }
     }
+
+    fn way_back(&self, change: &Change, memory: &Memory) -> String {
+        match (change, memory) {
+            (Change::Create { .. }, _) => "goes, or is renamed when it holds anything".to_owned(),
+            (Change::Set { property, .. } | Change::Inherit { property, .. }, Memory::Local(value)) => {
+                format!("{property} → {}", shown(property, value))
+            }
+            (Change::Set { property, .. } | Change::Inherit { property, .. }, _) => {
+                format!("{property} → as its parent, or the default")
+            }
+        }
+    }
 }
 
 /// Whether there are files in a dataset, in one of its snapshots, or datasets below it.
@@ -422,7 +434,7 @@ fn shown(property: &str, value: &str) -> String {
 }
 
 /// Bytes as `zfs` shows them.
-fn bytes(text: &str) -> String {
+pub(super) fn bytes(text: &str) -> String {
     let Ok(bytes) = text.parse::<u64>() else { return text.to_owned() };
     if bytes == 0 {
         return "none".to_owned();

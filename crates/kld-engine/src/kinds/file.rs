@@ -142,6 +142,10 @@ impl Kind for File {
         store.put_back(change.path(), memory.entry.as_ref())?;
         memory.missing.iter().rev().try_for_each(|path| remove_if_empty(host, path))
     }
+
+    fn way_back(&self, _change: &Change, memory: &Memory) -> String {
+        if memory.entry.is_some() { "as it was".to_owned() } else { "goes".to_owned() }
+    }
 }
 
 /// A directory that somebody else has put files into stays.

@@ -4,6 +4,8 @@
 //! configuration comes after them. Going back puts every file of the root dataset back that the step has changed, the
 //! package database among them, from the snapshots before and after it: exactly as it was, whatever state dpkg was in.
 
+mod cost;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use kld_host::Cmd;
 use kld_system::Layer;
 use serde::{Deserialize, Serialize};
 
+use super::dataset::bytes;
 use super::{Found, Kind, Refusal, to_value};
 use crate::history::Store;
 use crate::host::{Entry, Host, HostError, Node};
@@ -46,6 +49,9 @@ const TERRITORY: [&str; 9] =
     ["/usr", "/etc", "/boot", "/opt", "/var/lib", "/var/cache", "/var/spool", "/bin", "/lib"];
 /// Files of others within it, which change by themselves.
 const FOREIGN: [&str; 4] = ["/var/lib/systemd", "/var/lib/kldload", "/var/lib/private", "/etc/resolv.conf"];
+
+/// What is kept free besides.
+const ROOM: u64 = 64 << 20;
 
 const LIMIT: Duration = Duration::from_secs(3600);
 
@@ -101,6 +107,14 @@ impl Kind for Package {
         if along > 0 {
             notes.push(format!("{along} more come along"));
         }
+        let cost = cost::of(host, &simulated.installed).map_err(look)?;
+        notes.push(format!(
+            "downloads {}, takes {}",
+            bytes(&cost.download.to_string()),
+            bytes(&cost.on_disk.to_string())
+        ));
+        has_room(host, &names, cost.on_disk)?;
+        found.takes = cost.on_disk;
         found.steps.push(Step {
             kind: Self::NAME.to_owned(),
             name: names.join(", "),
@@ -176,6 +190,30 @@ impl Kind for Package {
         }
         Ok(())
     }
+
+    fn way_back(&self, _change: &Change, _memory: &Memory) -> String {
+        "stays: others may need it by now".to_owned()
+    }
+}
+
+/// Refuses what would fill the file system of `/`: packages that are half unpacked are the worst way to learn of it.
+fn has_room(host: &dyn Host, names: &[String], needed: u64) -> Result<(), Refusal> {
+    let look = |error| Refusal::Look("how much room there is", error);
+    let text = host.text(&Cmd::new("df").args(["-B1", "--output=avail", "/"])).map_err(look)?;
+    let available: Option<u64> = text.lines().last().and_then(|line| line.trim().parse().ok());
+    // What is unpacked lies beside what it replaces for a while.
+    let available = available.filter(|available| needed.saturating_add(ROOM) > *available);
+    let Some(available) = available else { return Ok(()) };
+    Err(Refusal::Refused {
+        name: names.join(", "),
+        reason: format!(
+            "its packages take {}, and `/` has {} left",
+            bytes(&needed.to_string()),
+            bytes(&available.to_string())
+        ),
+        hint: "make room: `zfs list -o space` says what takes it, `apt-get clean` removes downloads"
+            .to_owned(),
+    })
 }
 
 fn apt() -> Cmd {

@@ -107,6 +107,14 @@ impl Kind for Unit {
             _ => Ok(()),
         }
     }
+
+    fn way_back(&self, _change: &Change, memory: &Memory) -> String {
+        match memory.state.as_str() {
+            "enabled" => "starts by itself".to_owned(),
+            "masked" => "cannot be started".to_owned(),
+            _ => "no longer starts by itself".to_owned(),
+        }
+    }
 }
 
 fn set(host: &dyn Host, unit: &str, state: &str) -> Result<(), HostError> {

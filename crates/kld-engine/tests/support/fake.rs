@@ -39,6 +39,8 @@ struct State {
     archives: BTreeMap<String, Vec<(String, Option<Entry>)>>,
     fuel: Option<usize>,
     refuse: Option<usize>,
+    /// Bytes that are left on `/`; none is plenty.
+    room: Option<u64>,
     changes: usize,
     log: Vec<String>,
 }
@@ -135,6 +137,11 @@ impl Fake {
         state.refuse = number.map(|number| state.changes + number);
     }
 
+    /// Bytes left on `/`.
+    pub(crate) fn room(&self, room: Option<u64>) {
+        self.state().room = room;
+    }
+
     pub(crate) fn snapshots(&self) -> Vec<String> {
         self.state().snapshots.keys().cloned().collect()
     }
@@ -145,8 +152,11 @@ impl Fake {
 }
 
 impl State {
-    /// Counts a change; fails when the machine is dead, or when this one is refused.
+    /// Counts a change; fails when the machine is dead, or when this one is refused. `/run` is forgotten with the machine.
     fn burn(&mut self, what: &str) -> Result<(), HostError> {
+        if what.starts_with("/run/") && self.fuel != Some(0) {
+            return Ok(());
+        }
         if let Some(fuel) = &mut self.fuel {
             if *fuel == 0 {
                 return Err(dead(what));
@@ -194,6 +204,11 @@ impl State {
                 Ok(self.text(STATUS).lines().map(|name| format!("installed\t{name}\n")).collect())
             }
             "apt-get" => self.apt(args),
+            "apt-cache" => Ok(args[2..].iter().fold(String::new(), |text, name| {
+                text + &format!("Package: {name}\nInstalled-Size: 100\nSize: 25000\n\n")
+            })),
+            "df" => Ok(format!("     Avail\n{}\n", self.room.unwrap_or(8 << 30))),
+            "systemd-analyze" => self.exposure(args[args.len() - 1]),
             "systemctl" => self.systemctl(args),
             "groupadd" => {
                 self.burn("groupadd")?;
@@ -469,6 +484,29 @@ impl State {
             }
         }
         Ok(String::new())
+    }
+
+    /// The fewer lines of a sandbox a unit's files have, the more exposed it is; the files of a directory in memory win.
+    fn exposure(&self, unit: &str) -> Result<String, HostError> {
+        const HARDENING: [&str; 6] = ["Protect", "Private", "Restrict", "NoNew", "System", "Capability"];
+        let files = |dir: &str| -> Vec<String> {
+            let paths = self.machine.files.keys().filter(|path| path.starts_with(&format!("{dir}{unit}")));
+            paths.map(|path| self.text(path)).collect()
+        };
+        let scratch = self.machine.files.keys().find_map(|path| path.strip_suffix(&format!("/{unit}")));
+        let scratch =
+            scratch.filter(|dir| dir.starts_with("/run/kldload-plan-")).map(|dir| format!("{dir}/"));
+        let mut texts = scratch.map_or_else(Vec::new, |dir| files(&dir));
+        if texts.is_empty() {
+            texts = files("/etc/systemd/system/");
+        }
+        if texts.is_empty() {
+            return Err(error(format!("Failed to load unit file {unit}: No such file or directory")));
+        }
+        let lines = texts.iter().flat_map(|text| text.lines());
+        let hardened = lines.filter(|line| HARDENING.iter().any(|word| line.starts_with(word))).count();
+        let tenths = 96_usize.saturating_sub(3 * hardened);
+        Ok(format!("→ Overall exposure level for {unit}: {}.{} OK", tenths / 10, tenths % 10))
     }
 
     fn is_there(&self, unit: &str) -> bool {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use kld_engine::{Action, Cause, History, Plan, RealHost, Step, Wanted};
-use kld_ui::{ExitStatus, Printer};
+use kld_ui::{ByteSize, ExitStatus, Printer};
 use sha2::{Digest as _, Sha256};
 
 use crate::manifest::ManifestFile;
@@ -58,9 +58,13 @@ pub(crate) fn render(plan: &Plan) -> String {
     } else {
         let counted =
             |count: usize, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
+        let takes = match plan.takes {
+            0 => String::new(),
+            bytes => format!("; takes about {}", ByteSize(bytes)),
+        };
         let _ = writeln!(
             text,
-            "{}: {}, then {}",
+            "{}: {}, then {}{takes}",
             plan.machine,
             counted(plan.steps.len(), "change", "changes"),
             counted(plan.restarts.len(), "service is told", "services are told")
@@ -70,6 +74,17 @@ pub(crate) fn render(plan: &Plan) -> String {
     section(&mut text, "changes", of(Cause::Wish));
     section(&mut text, "changed by hand since the last apply, and put back", of(Cause::Drift));
     section(&mut text, "then", plan.restarts.iter());
+    if !plan.exposures.is_empty() {
+        let tenths =
+            |tenths: Option<u8>| tenths.map_or_else(|| "–".to_owned(), |t| format!("{}.{}", t / 10, t % 10));
+        let _ = writeln!(text, "\nexposed to the rest of the machine, from 0.0 (not at all) to 10.0");
+        let width = plan.exposures.iter().map(|of| of.unit.chars().count()).max().unwrap_or_default();
+        for of in &plan.exposures {
+            let limit =
+                of.limit.map_or_else(String::new, |limit| format!(", at most {}", tenths(Some(limit))));
+            let _ = writeln!(text, "    {:width$}  {} → {}{limit}", of.unit, tenths(of.now), tenths(of.then));
+        }
+    }
     if !plan.left.is_empty() {
         let _ = writeln!(text, "\nno longer in the manifest, and left alone");
         for left in &plan.left {

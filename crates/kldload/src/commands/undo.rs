@@ -1,21 +1,23 @@
 //! `kldload undo`.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
-use kld_engine::{Engine, History, RealHost, State};
+use kld_engine::{Back, Engine, History, RealHost, Record, State};
 use kld_host::Lock;
 use kld_ui::{ExitStatus, Hinted, Printer};
 
-use super::{apply, plan};
+use super::apply;
 
 /// Take back the last apply: files, properties, rules and services are as they were before it
 ///
 /// Packages stay and are named, because others may need them by now. Datasets that it made go when they are empty, and are
-/// renamed when they are not. Several times takes back several.
+/// renamed when they are not. Later applies build on earlier ones: with a number, it and all after it are taken back,
+/// newest first.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  kldload undo --dry-run\n  kldload undo")]
+#[command(after_help = "Examples:\n  kldload undo --dry-run\n  kldload undo\n  kldload undo 3")]
 pub(crate) struct Args {
-    /// Only this one, when it is the last
+    /// The apply to be taken back, with all after it; the last when left out
     number: Option<u32>,
     /// Only show what would be undone
     #[arg(long)]
@@ -39,9 +41,10 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     if !args.dry_run {
         apply::recover(printer, Engine::new(&RealHost))?;
     }
-    let holds = |state| matches!(state, State::Committed | State::Unconfirmed);
-    let last = history.records()?.into_iter().rev().find(|record| holds(record.state));
-    let Some(last) = last else {
+    let holds = |record: &Record| matches!(record.state, State::Committed | State::Unconfirmed);
+    let records = history.records()?;
+    let held: Vec<&Record> = records.iter().filter(|record| holds(record)).rev().collect();
+    let Some(last) = held.first() else {
         return Err(Hinted::new(
             "there is no apply to take back",
             "`kldload history` lists what was applied",
@@ -51,13 +54,15 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     if args.unconfirmed && (last.state != State::Unconfirmed || args.number != Some(last.number)) {
         return Ok(ExitStatus::Done);
     }
-    if let Some(number) = args.number.filter(|number| *number != last.number) {
-        let hint = format!("take back {} first", last.number);
-        return Err(Hinted::new(format!("apply {number} is not the last one that holds"), hint).into());
+    let down_to = args.number.unwrap_or(last.number);
+    if !held.iter().any(|record| record.number == down_to) {
+        let what = format!("apply {down_to} does not hold: it was taken back, or there was none");
+        return Err(Hinted::new(what, "`kldload history` lists what was applied").into());
     }
-    if let Some(plan) = history.plan(last.number)? {
-        printer.note(&format!("to be taken back: apply {}", last.number));
-        printer.data(&plan::render(&plan))?;
+    let taken: Vec<u32> = held.iter().map(|record| record.number).filter(|n| *n >= down_to).collect();
+    for number in &taken {
+        printer.note(&format!("to be taken back: apply {number}"));
+        printer.data(&render(&Engine::new(&RealHost).way_back(*number)?))?;
     }
     if args.dry_run {
         return Ok(ExitStatus::Pending);
@@ -66,10 +71,21 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         return Err(Hinted::new("nothing was changed: not confirmed", "`--yes` does not ask").into());
     }
     let why = if args.unconfirmed { "nobody has confirmed it" } else { "taken back" };
-    let done = Engine::new(&RealHost).take_back(why, &mut apply::Said { printer })?;
-    printer.note(&format!("apply {} is taken back: {} steps undone", done.number, done.steps));
-    for packages in &done.packages {
-        printer.note(&format!("left: apt-get purge {}", packages.replace(',', "")));
+    for _ in &taken {
+        let done = Engine::new(&RealHost).take_back(why, &mut apply::Said { printer })?;
+        printer.note(&format!("apply {} is taken back: {} steps undone", done.number, done.steps));
+        for packages in &done.packages {
+            printer.note(&format!("left: apt-get purge {}", packages.replace(',', "")));
+        }
     }
     Ok(ExitStatus::Done)
+}
+
+/// The way back for people.
+fn render(way: &[Back]) -> String {
+    let width = way.iter().map(|back| back.name.chars().count()).max().unwrap_or_default().min(48);
+    way.iter().fold(String::new(), |mut text, back| {
+        let _ = writeln!(text, "    {:8} {:width$}  {}", back.kind, back.name, back.summary);
+        text
+    })
 }

@@ -4,6 +4,7 @@
 //! machine, so that a test costs seconds and not a boot. Tests of the boot itself pay for their own.
 
 mod apply;
+mod bare;
 mod builds;
 mod channel;
 mod clones;

@@ -1,0 +1,92 @@
+//! A machine that kldload has not built: stock Debian with a pool becomes the recipe's appliance, and itself again.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use kld_build::Cache;
+use kld_host::Cmd;
+use kld_vm::{Disk, DiskFormat, Guest};
+
+use crate::apply::{STATE, assert_same, give};
+use crate::fixture::{BOOT, KLDLOAD, core_image, fresh, machine, wait_until_well, webapp_image};
+use crate::turn::Turn;
+
+/// A disk with a tar on it: the program, and an archive of the packages that the recipe's image has.
+fn luggage() -> PathBuf {
+    let dir = fresh("luggage");
+    let debs = dir.join("debs");
+    fs::create_dir(&debs).expect("writable");
+    let lock = fs::read_to_string(format!("{}.lock", webapp_image().display())).expect("it has one");
+    let kept = Cache::default_root().join("packages");
+    let mut index = String::new();
+    for entry in fs::read_dir(&kept).expect("packages are kept") {
+        let path = entry.expect("readable").path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Some((digest, name)) = name.split_once('_').filter(|(digest, _)| lock.contains(*digest)) else {
+            continue;
+        };
+        fs::copy(&path, debs.join(name)).expect("copied");
+        let control = Cmd::new("dpkg-deb").arg("-f").arg(&path).stdout_string().expect("a package");
+        let size = fs::metadata(&path).expect("it is there").len();
+        index += &format!("{}\nFilename: ./{name}\nSize: {size}\nSHA256: {digest}\n\n", control.trim_end());
+    }
+    fs::write(debs.join("Packages"), index).expect("written");
+    fs::copy(KLDLOAD, dir.join("kldload")).expect("copied");
+    let disk = dir.join("luggage.tar");
+    Cmd::new("tar")
+        .arg("-C")
+        .arg(&dir)
+        .arg("-cf")
+        .arg(&disk)
+        .args(["debs", "kldload"])
+        .run()
+        .expect("packed");
+    let file = File::options().write(true).open(&disk).expect("it is there");
+    file.set_len(file.metadata().expect("readable").len().next_multiple_of(1 << 20)).expect("rounded");
+    disk
+}
+
+/// Stock Debian, with the program installed and an archive that apt knows.
+fn bare(luggage: &Path) -> Guest {
+    let vm = machine(core_image(), 6).disk(Disk::new(luggage, DiskFormat::Raw).volatile());
+    let guest = vm.start().expect("QEMU starts");
+    guest.wait_control(BOOT, |_| ()).expect("it boots");
+    guest.wait_system(BOOT, |_| ()).expect("the units settle");
+    let script = "set -e; cd /root; tar -xf /dev/vdb; install -m 755 kldload /usr/bin/kldload; rm kldload; \
+                  mkdir sources; mv /etc/apt/sources.list* sources/; \
+                  echo 'deb [trusted=yes] file:/root/debs ./' > /etc/apt/sources.list; apt-get update -q";
+    let prepared = guest.run_for(script, BOOT).expect("it answers");
+    assert!(prepared.is_ok(), "{}{}", prepared.text(), prepared.error_text());
+    guest
+}
+
+#[test]
+fn stock_debian_becomes_the_recipe_and_itself_again() {
+    let _turn = Turn::take();
+    let guest = bare(&luggage());
+    give(&guest, "/root/webapp", &[]);
+    let kldload = |words: &str| guest.run_for(&format!("kldload {words}"), BOOT).expect("it answers");
+
+    // It is somebody else's machine until its owner says otherwise.
+    let refused = kldload("plan /root/webapp/appliance.manifest");
+    assert_eq!(refused.status, 1, "{}", refused.text());
+    assert!(refused.error_text().contains("`hostnamectl hostname webapp`"), "{}", refused.error_text());
+    guest.run_ok("hostnamectl hostname webapp").expect("renamed");
+    let before = guest.run_ok(STATE).expect("readable");
+
+    let plan = kldload("plan /root/webapp/appliance.manifest");
+    eprintln!("{}\n{}", plan.text(), plan.error_text());
+    assert_eq!(plan.status, 3, "{}{}", plan.text(), plan.error_text());
+
+    let applied = kldload("apply --yes --within 300 /root/webapp/appliance.manifest");
+    eprintln!("{}\n{}", applied.text(), applied.error_text());
+    assert_eq!(applied.status, 0, "{}{}", applied.text(), applied.error_text());
+    wait_until_well(&guest);
+    let again = kldload("plan /root/webapp/appliance.manifest");
+    assert_eq!(again.status, 0, "{}{}", again.text(), again.error_text());
+
+    let undone = kldload("undo --yes");
+    eprintln!("{}\n{}", undone.text(), undone.error_text());
+    assert_eq!(undone.status, 0, "{}{}", undone.text(), undone.error_text());
+    assert_same(&before, &guest.run_ok(STATE).expect("readable"));
+}
