@@ -1,5 +1,6 @@
 //! The difference between what is wanted and what is, as immutable data.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,7 @@ use kld_system::{NODE_CONFIG_PATH, NodeConfig};
 
 use crate::host::{Host, HostError};
 use crate::kinds::{self, Refusal};
+use crate::looking::Looking;
 use crate::services;
 use crate::wanted::Wanted;
 
@@ -192,16 +194,18 @@ impl PlanError {
 /// # Errors
 /// When the machine cannot be looked at, or the manifest asks for what cannot be done here.
 pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>) -> Result<Plan, PlanError> {
-    let (wanted, here) = (&mut wanted.clone(), name_here(host)?);
+    let host = &Looking::new(host);
+    let (mut wanted, here) = (Cow::Borrowed(wanted), name_here(host)?);
     if let (Some(name), Some(here)) = (wanted.system.host_name.as_ref(), here) {
         if here.made_from != name.as_str() {
             return Err(PlanError::OtherMachine { here: here.made_from, wanted: name.to_string() });
         }
         if here.called != here.made_from {
             // A clone that was given a name of its own keeps it.
-            wanted.files.remove("/etc/hostname");
+            wanted.to_mut().files.remove("/etc/hostname");
         }
     }
+    let wanted = &*wanted;
     if let Some(flow) = wanted.system.firewall.broken().first() {
         return Err(PlanError::Firewall { packet: flow.packet.to_string(), reason: flow.reason.clone() });
     }

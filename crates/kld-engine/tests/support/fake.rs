@@ -582,6 +582,11 @@ impl Host for Fake {
         if state.fuel == Some(0) {
             return Err(dead(&program));
         }
+        // execve(2): a zero and a pointer for each word, and 2 MiB for all.
+        if args.iter().map(|word| word.len() + 9).sum::<usize>() > 2 << 20 {
+            let source = io::ErrorKind::ArgumentListTooLong.into();
+            return Err(ExecError::Start { command: program, source }.into());
+        }
         state.log.push(command.to_string());
         let said = state.run(&program, &args);
         // The one question whose answer may be no.
