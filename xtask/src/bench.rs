@@ -1,7 +1,9 @@
 //! `cargo xtask bench`: side by side with the peers, on the same input, in one run.
 
+mod apply;
 mod contender;
 mod image;
+mod in_machine;
 mod peers;
 mod pool;
 mod rebuild;
@@ -31,7 +33,8 @@ pub(crate) struct Args {
     /// A directory to take as input, instead of the newest root tree in the cache
     #[arg(long)]
     tree: Option<PathBuf>,
-    /// With `pool`: also make the same pool with `zpool create` and `tar` in a virtual machine
+    /// With `pool`: also make the same pool with `zpool create` and `tar` in a virtual machine. With `apply`: also plan in
+    /// machines, beside the tools that a plan asks, and Ansible
     #[arg(long)]
     vm: bool,
 }
@@ -44,6 +47,8 @@ enum What {
     Pool,
     /// Building recipes/webapp again after one application file was touched
     Rebuild,
+    /// A plan with nothing to do, for a hundred to ten thousand things
+    Apply,
 }
 
 /// Measures.
@@ -53,6 +58,7 @@ pub(crate) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
         What::Image => image::run(printer, root, args),
         What::Pool => pool::run(printer, root, args),
         What::Rebuild => rebuild::run(printer, root, args.runs),
+        What::Apply => apply::run(printer, root, args),
     }
 }
 

@@ -201,7 +201,7 @@ impl<'a> Engine<'a> {
         if let Some(number) = in_state(State::Unconfirmed) {
             return Err(ApplyError::Waits { number });
         }
-        let store = history.begin(plan).map_err(ApplyError::Journal)?;
+        let store = self.begin(&history, plan).map_err(ApplyError::Journal)?;
         let started = Event::Started { at: self.host.now(), by: by.to_owned(), steps: plan.all().count() };
         store.write(&started).map_err(ApplyError::Journal)?;
         let number = store.number;
@@ -222,6 +222,14 @@ impl<'a> Engine<'a> {
         progress.back(&error);
         self.go_back(&store, plan, progress, Packages::Go)?;
         Ok(Outcome::RolledBack { number, what, error })
+    }
+
+    /// Makes the directory of the next apply, on the dataset that remembers.
+    fn begin<'h>(&self, history: &History<'h>, plan: &Plan) -> Result<Store<'h>, HostError> {
+        for step in &plan.memory {
+            kind_of(step)?.make(self.host, &history.store(0), &step.change)?;
+        }
+        history.begin(plan)
     }
 
     /// Takes back the last apply, though it is done: as it was before, but for packages, which stay and are named, because

@@ -6,9 +6,9 @@ mod file;
 mod package;
 mod unit;
 
-pub(crate) use dataset::is_there_already;
+pub(crate) use dataset::{is_there_already, makes_a_dataset_at};
 pub(crate) use package::root_dataset;
-pub(crate) use unit::properties as unit_properties;
+pub(crate) use unit::{look as look_at_units, properties as unit_properties, property as unit_property};
 
 use std::collections::BTreeMap;
 

@@ -16,6 +16,7 @@ mod history;
 mod host;
 mod journal;
 mod kinds;
+mod looking;
 mod plan;
 mod services;
 mod wanted;

@@ -1,5 +1,6 @@
 //! The difference between what is wanted and what is, as immutable data.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -8,8 +9,10 @@ use serde_json::Value;
 use kld_system::{NODE_CONFIG_PATH, NodeConfig};
 
 use crate::exposure::{self, Exposure, shown};
+use crate::history::MEMORY;
 use crate::host::{Host, HostError};
 use crate::kinds::{self, Refusal};
+use crate::looking::Looking;
 use crate::services;
 use crate::wanted::Wanted;
 
@@ -98,6 +101,10 @@ pub struct Plan {
     pub machine: String,
     /// SHA-256 of the manifest's text.
     pub manifest: String,
+    /// The dataset that remembers and what lies above it, on a machine that has none yet: made before everything else,
+    /// because the journal lies on it, and it stays.
+    #[serde(default)]
+    pub memory: Vec<Step>,
     /// The changes, in the order in which they are made.
     pub steps: Vec<Step>,
     /// Units that are started again, rules that are loaded, once the changes are made; in order.
@@ -117,10 +124,10 @@ pub struct Plan {
 impl Plan {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.steps.is_empty() && self.restarts.is_empty()
+        self.memory.is_empty() && self.steps.is_empty() && self.restarts.is_empty()
     }
 
-    /// All steps in the order in which they are carried out.
+    /// All steps in the order in which they are carried out, and go back.
     pub fn all(&self) -> impl Iterator<Item = &Step> {
         self.steps.iter().chain(&self.restarts)
     }
@@ -209,22 +216,25 @@ impl PlanError {
 /// # Errors
 /// When the machine cannot be looked at, or the manifest asks for what cannot be done here.
 pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>) -> Result<Plan, PlanError> {
-    let (wanted, here) = (&mut wanted.clone(), name_here(host)?);
+    let (machine, host) = (host, &Looking::new(host));
+    let (mut wanted, here) = (Cow::Borrowed(wanted), name_here(host)?);
     if let (Some(name), Some(here)) = (wanted.system.host_name.as_ref(), here) {
         if here.made_from != name.as_str() {
             return Err(PlanError::OtherMachine { here: here.made_from, wanted: name.to_string() });
         }
         if here.called != here.made_from {
             // A clone that was given a name of its own keeps it.
-            wanted.files.remove("/etc/hostname");
+            wanted.to_mut().files.remove("/etc/hostname");
         }
     }
+    let wanted = &*wanted;
     if let Some(flow) = wanted.system.firewall.broken().first() {
         return Err(PlanError::Firewall { packet: flow.packet.to_string(), reason: flow.reason.clone() });
     }
     let mut plan = Plan {
         machine: wanted.system.host_name.as_ref().map(ToString::to_string).unwrap_or_default(),
         manifest: wanted.digest.clone(),
+        memory: Vec::new(),
         steps: Vec::new(),
         restarts: Vec::new(),
         left: Vec::new(),
@@ -248,7 +258,13 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
         plan.takes += found.takes;
         plan.items.extend(found.items.into_iter().map(|(name, digest)| (key(kind.name(), &name), digest)));
     }
-    plan.exposures = exposure::rate(host, wanted, &plan.steps)
+    if let Some(memory) = plan.steps.iter().find(|step| kinds::makes_a_dataset_at(step, MEMORY)) {
+        let name = format!("{}/", memory.name);
+        let leads_to_it =
+            |step: &Step| step.kind == memory.kind && name.starts_with(&format!("{}/", step.name));
+        (plan.memory, plan.steps) = plan.steps.iter().cloned().partition(leads_to_it);
+    }
+    plan.exposures = exposure::rate(machine, wanted, &plan.steps)
         .map_err(|source| PlanError::Look { what: "how exposed services are", source })?;
     if let Some(exposed) = plan.exposures.iter().find(|exposure| exposure.is_too_high()) {
         return Err(PlanError::Exposed(exposed.clone()));

@@ -9,9 +9,8 @@ use kld_host::Cmd;
 use kld_system::NODE_CONFIG_PATH;
 use serde::{Deserialize, Serialize};
 
-use crate::host::{Host, HostError};
-use crate::kinds::to_value;
-use crate::kinds::unit_properties;
+use crate::host::{Host, HostError, Node};
+use crate::kinds::{look_at_units, to_value, unit_properties, unit_property};
 use crate::plan::{Action, Because, Cause, Step};
 use crate::wanted::Wanted;
 
@@ -62,14 +61,14 @@ const UNITS: [&str; 2] = [UNIT_FILES, "/etc/containers/systemd/"];
 
 /// Works out what must be told.
 pub(crate) fn restarts(host: &dyn Host, wanted: &Wanted, steps: &[Step]) -> Result<Vec<Step>, HostError> {
-    let services: Vec<&str> =
-        wanted.system.node.iter().flat_map(|node| node.services.iter().map(|s| s.unit.as_str())).collect();
+    let services: BTreeSet<&str> = wanted.services().collect();
     let mut why: BTreeMap<Tell, String> = BTreeMap::new();
     let mut add = |tell: Tell, reason: String| {
         why.entry(tell).or_insert(reason);
     };
     let changed: BTreeSet<&str> =
         steps.iter().filter(|step| step.kind == "file").map(|step| step.name.as_str()).collect();
+    let mut readers = None;
     for path in &changed {
         if let Some(unit) = UNITS.iter().find_map(|dir| unit_of(path.strip_prefix(dir)?)) {
             add(Tell::DaemonReload, format!("{path} changes"));
@@ -84,7 +83,8 @@ pub(crate) fn restarts(host: &dyn Host, wanted: &Wanted, steps: &[Step]) -> Resu
                 Reader::Nobody => add(Tell::DaemonReload, reason),
             }
         } else {
-            for service in services.iter().filter(|unit| reads(wanted, unit, path)) {
+            let readers = readers.get_or_insert_with(|| readers_of(wanted, &services));
+            for service in above(path).filter_map(|above| readers.get(above)).flatten() {
                 add(Tell::Restart { unit: (*service).to_owned() }, format!("{path} changes"));
             }
         }
@@ -98,9 +98,9 @@ pub(crate) fn restarts(host: &dyn Host, wanted: &Wanted, steps: &[Step]) -> Resu
         }
     }
     // Services that must run and do not.
-    let active = unit_properties(host, &services, "ActiveState,LoadState")?;
+    let seen = look_at_units(host, wanted)?;
     for unit in &services {
-        let state = active.get(*unit).and_then(|p| p.get("ActiveState")).map_or("", String::as_str);
+        let state = seen.get(*unit).map_or("", |unit| unit_property(unit, "ActiveState"));
         if !matches!(state, "active" | "activating" | "reloading") {
             add(
                 Tell::Restart { unit: (*unit).to_owned() },
@@ -139,20 +139,25 @@ pub(crate) fn unit_of(path: &str) -> Option<String> {
     Some(first.strip_suffix(".d").unwrap_or(first).to_owned())
 }
 
-/// Whether a service's own file names a path, or a directory above it.
-fn reads(wanted: &Wanted, unit: &str, path: &str) -> bool {
-    let texts = wanted.files.iter().filter(|(of, _)| {
-        UNITS.iter().any(|dir| of.strip_prefix(dir).and_then(unit_of).as_deref() == Some(unit))
-    });
-    let mut words = texts.filter_map(|(_, file)| match &file.node {
-        crate::host::Node::File(bytes) => std::str::from_utf8(bytes).ok(),
-        _ => None,
-    });
-    words.any(|text| {
-        text.split(|c: char| c.is_whitespace() || matches!(c, '=' | ':' | '"' | '\''))
-            .filter(|word| word.len() > 1 && word.starts_with('/'))
-            .any(|word| path == word || path.starts_with(&format!("{}/", word.trim_end_matches('/'))))
-    })
+/// Services by the paths that their own files name.
+fn readers_of<'a>(wanted: &'a Wanted, services: &BTreeSet<&'a str>) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
+    let mut readers: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (path, file) in &wanted.files {
+        let Some(unit) = UNITS.iter().find_map(|dir| unit_of(path.strip_prefix(dir)?)) else { continue };
+        let (Some(service), Node::File(bytes)) = (services.get(unit.as_str()), &file.node) else { continue };
+        let text = std::str::from_utf8(bytes).unwrap_or_default();
+        let words = text.split(|c: char| c.is_whitespace() || matches!(c, '=' | ':' | '"' | '\''));
+        for word in words.filter(|word| word.len() > 1 && word.starts_with('/')) {
+            readers.entry(word.trim_end_matches('/')).or_default().insert(*service);
+        }
+    }
+    readers
+}
+
+/// A path, and every directory above it.
+fn above(path: &str) -> impl Iterator<Item = &str> {
+    let ends = path.match_indices('/').map(|(end, _)| end).filter(|end| *end > 0);
+    ends.chain([path.len()]).map(|end| &path[..end])
 }
 
 /// Does it. Restarting a unit that does not exist is an error; that is what a proof is for.

@@ -1,5 +1,6 @@
 //! What a manifest wants of a machine, with the content of every file.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -76,8 +77,9 @@ impl Wanted {
     /// When one cannot be read, or lies elsewhere.
     pub fn new(system: System, manifest_dir: &Path, digest: String) -> Result<Self, WantedError> {
         let mut files = BTreeMap::new();
+        let base = OnceCell::new();
         for file in &system.files {
-            add_file(file, manifest_dir, &mut files)?;
+            add_file(file, manifest_dir, &base, &mut files)?;
         }
         // The root of a file system belongs to whom the manifest says, once the account is there.
         for dataset in &system.datasets {
@@ -105,11 +107,18 @@ impl Wanted {
         }
         Ok(Self { system, files, digest })
     }
+
+    /// The units that the machine exists for.
+    pub fn services(&self) -> impl Iterator<Item = &str> {
+        let services = self.system.node.iter().flat_map(|node| &node.services);
+        services.map(|service| service.unit.as_str())
+    }
 }
 
 fn add_file(
     file: &SystemFile,
     manifest_dir: &Path,
+    base: &OnceCell<PathBuf>,
     files: &mut BTreeMap<String, WantedFile>,
 ) -> Result<(), WantedError> {
     let wanted =
@@ -135,9 +144,16 @@ fn add_file(
         move |source| WantedError::Read { path, from, source }
     };
     let joined = manifest_dir.join(relative);
-    let base = manifest_dir.canonicalize().map_err(fail(manifest_dir))?;
+    // Found out once, and only for a manifest that has files beside it.
+    let base = match base.get() {
+        Some(base) => base,
+        None => {
+            let found = manifest_dir.canonicalize().map_err(fail(manifest_dir))?;
+            base.get_or_init(|| found)
+        }
+    };
     let real = joined.canonicalize().map_err(fail(&joined))?;
-    if !real.starts_with(&base) {
+    if !real.starts_with(base) {
         return Err(WantedError::Outside { path: file.path.clone(), from: relative.clone() });
     }
     let mut open = vec![(real, file.path.clone(), file.mode)];

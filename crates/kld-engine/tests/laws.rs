@@ -352,6 +352,9 @@ fn a_plan_says_what_it_costs_and_how_exposed_services_become() {
     assert_eq!(exposures, [("webapp.service", Some(40))], "the other services' files stay");
     let webapp = &plan.exposures[0];
     assert!(webapp.then.is_some() && webapp.then == webapp.now, "{webapp:?}");
+    let tighter = changed().replace("PrivateTmp", "PrivateTmp  ProtectKernelLogs=no");
+    let plan = plan_for(&fake, &wanted(&tighter));
+    assert_ne!(plan.exposures[0].then, plan.exposures[0].now, "{:?}", plan.exposures);
     assert!(!fake.machine().files.keys().any(|path| path.starts_with("/run/kldload-plan")));
 }
 

@@ -14,7 +14,7 @@ pub mod zfs;
 pub mod zpool;
 
 pub use atomic::{AtomicFile, WriteError, atomic_write};
-pub use cmd::{Child, Cmd, ExecError, Line, Output, package_of};
+pub use cmd::{Child, Cmd, ExecError, Line, Output, batches, package_of};
 pub use lock::{Lock, LockError};
 
 /// Output of a tool that is not what its documentation says.

@@ -44,15 +44,27 @@ const FILES: [&str; 6] =
 
 /// `/etc/passwd` and `/etc/group`, as far as they matter here.
 #[derive(Debug, Default)]
-struct Seen {
+pub(super) struct Seen {
     /// Number, home and shell by name.
     accounts: BTreeMap<String, (u32, String, String)>,
     /// Groups by member.
     groups: BTreeSet<(String, String)>,
-    group_numbers: BTreeSet<u32>,
+    group_numbers: BTreeMap<String, u32>,
 }
 
-fn look(host: &dyn Host) -> Result<Seen, HostError> {
+impl Seen {
+    /// The numbers of an account and a group.
+    pub(super) fn ids(&self, user: &str, group: &str) -> Result<(u32, u32), HostError> {
+        let missing = |name: &str| HostError::NoAccount(name.to_owned());
+        let root = |name: &str| matches!(name, "root" | "0").then_some(0);
+        let uid = root(user).or_else(|| Some(self.accounts.get(user)?.0)).ok_or_else(|| missing(user))?;
+        let gid = root(group).or_else(|| self.group_numbers.get(group).copied());
+        Ok((uid, gid.ok_or_else(|| missing(group))?))
+    }
+}
+
+/// Reads both files, once for all that is asked about them.
+pub(super) fn look(host: &dyn Host) -> Result<Seen, HostError> {
     let mut seen = Seen::default();
     for line in host.read("/etc/passwd")?.unwrap_or_default().lines() {
         if let [name, _, uid, _, _, home, shell] = line.split(':').collect::<Vec<_>>()[..]
@@ -63,28 +75,12 @@ fn look(host: &dyn Host) -> Result<Seen, HostError> {
     }
     for line in host.read("/etc/group")?.unwrap_or_default().lines() {
         if let [group, _, gid, members] = line.split(':').collect::<Vec<_>>()[..] {
-            seen.group_numbers.extend(gid.parse::<u32>());
+            seen.group_numbers.extend(gid.parse().map(|gid| (group.to_owned(), gid)));
             let members = members.split(',').filter(|member| !member.is_empty());
             seen.groups.extend(members.map(|member| (member.to_owned(), group.to_owned())));
         }
     }
     Ok(seen)
-}
-
-/// The numbers of an account and a group.
-pub(crate) fn ids(host: &dyn Host, user: &str, group: &str) -> Result<(u32, u32), HostError> {
-    let find = |file: &str, name: &str| -> Result<u32, HostError> {
-        let text = host.read(file)?.unwrap_or_default();
-        let number = text.lines().find_map(|line| {
-            let mut fields = line.split(':');
-            (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
-        });
-        number.ok_or_else(|| HostError::NoAccount(name.to_owned()))
-    };
-    let root = |name: &str| matches!(name, "root" | "0");
-    let uid = if root(user) { 0 } else { find("/etc/passwd", user)? };
-    let gid = if root(group) { 0 } else { find("/etc/group", group)? };
-    Ok((uid, gid))
 }
 
 impl Kind for Account {
@@ -102,7 +98,7 @@ impl Kind for Account {
         let seen = look(host).map_err(|error| Refusal::Look("the accounts", error))?;
         let mut found = Found::default();
         let mut taken: BTreeSet<u32> = seen.accounts.values().map(|(uid, ..)| *uid).collect();
-        taken.extend(&seen.group_numbers);
+        taken.extend(seen.group_numbers.values());
         for user in &wanted.system.users {
             let name = user.name.to_string();
             found.items.insert(name.clone(), digest(&(&user.home, &user.shell, &user.groups, user.admin)));

@@ -86,24 +86,29 @@ impl Kind for Dataset {
         _earlier: &[Step],
     ) -> Result<Found, Refusal> {
         let pool = wanted.system.pool.as_str();
-        let seen = look(host, wanted)?;
+        let seen = look(host, wanted, before)?;
+        let mounted = mounted(&seen);
         let mut found = Found::default();
         let root_is_ours = seen.contains_key(wanted.system.boot_dataset.as_str());
         for dataset in &wanted.system.datasets {
-            if dataset.created != Created::InImage || !(root_is_ours || belongs_to_the_manifest(dataset)) {
+            let name = dataset.name.to_string();
+            // On a pool of others, what lies above a dataset of the manifest is made when it is missing, and left alone.
+            let is_ours = root_is_ours
+                || belongs_to_the_manifest(dataset)
+                || (!seen.contains_key(&name) && is_above_ours(&name, wanted));
+            if dataset.created != Created::InImage || !is_ours {
                 continue;
             }
-            let name = dataset.name.to_string();
             let properties: Vec<_> = dataset.properties.iter().map(|item| item.value.clone()).collect();
             found.items.insert(name.clone(), digest(&properties));
             for (property, value) in &properties {
                 found.items.insert(item(&name, property), value.clone());
             }
             match seen.get(&name) {
-                None => found.steps.push(create(host, dataset, &seen, pool)?),
+                None => found.steps.push(create(host, dataset, &mounted, pool)?),
                 Some(there) => {
                     found.steps.append(&mut changes(dataset, there)?);
-                    found.steps.extend(given_up(host, dataset, before)?);
+                    found.steps.extend(given_up(dataset, there, before));
                 }
             }
         }
@@ -232,14 +237,20 @@ fn exists(host: &dyn Host, dataset: &str) -> Result<bool, HostError> {
 /// Properties of every dataset of the pool, by dataset and name: one process, whatever there is.
 type Seen = BTreeMap<String, BTreeMap<String, Property>>;
 
-fn look(host: &dyn Host, wanted: &Wanted) -> Result<Seen, Refusal> {
+fn look(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>) -> Result<Seen, Refusal> {
     let pool = wanted.system.pool.as_str();
+    // Those that the manifest has stated, too: it may no longer do so.
+    let stated = before.keys().filter_map(|item| {
+        let (_, property) = item.strip_prefix(Dataset::NAME)?.split_once('#')?;
+        Some(property)
+    });
     let names: BTreeSet<&str> = wanted
         .system
         .datasets
         .iter()
         .flat_map(|dataset| dataset.properties.iter().map(|item| item.value.0.as_str()))
         .chain(["mountpoint", "mounted", "used"])
+        .chain(stated)
         .collect();
     let names: Vec<&str> = names.into_iter().collect();
     let cmd = Cmd::new("zfs")
@@ -266,17 +277,33 @@ fn belongs_to_the_manifest(dataset: &SystemDataset) -> bool {
     dataset.because.span.is_written() || dataset.because.layer != Layer::Datasets
 }
 
-fn create(host: &dyn Host, dataset: &SystemDataset, seen: &Seen, pool: &str) -> Result<Step, Refusal> {
+/// Whether one of the manifest's own datasets lies below `name`.
+fn is_above_ours(name: &str, wanted: &Wanted) -> bool {
+    let ours = wanted.system.datasets.iter().filter(|dataset| belongs_to_the_manifest(dataset));
+    ours.map(|dataset| dataset.name.to_string())
+        .any(|below| below.strip_prefix(name).is_some_and(|rest| rest.starts_with('/')))
+}
+
+/// Directories that a dataset is mounted on.
+fn mounted(seen: &Seen) -> BTreeSet<&str> {
+    let mounted = |of: &&BTreeMap<String, Property>| of.get("mounted").is_some_and(|p| p.value == "yes");
+    let paths = seen.values().filter(mounted).filter_map(|of| of.get("mountpoint"));
+    paths.map(|property| property.value.as_str()).collect()
+}
+
+fn create(
+    host: &dyn Host,
+    dataset: &SystemDataset,
+    mounted: &BTreeSet<&str>,
+    pool: &str,
+) -> Result<Step, Refusal> {
     let name = dataset.name.to_string();
     if name == pool {
         let reason = format!("there is no pool `{pool}`");
         return Err(Refusal::Refused { name, reason, hint: format!("`zpool create {pool} …` makes it") });
     }
     if let Some(path) = dataset.mounted_at() {
-        let mounted_by_another = seen.iter().any(|(_, properties)| {
-            let is = |name: &str, value: &str| properties.get(name).is_some_and(|p| p.value == value);
-            is("mountpoint", path) && is("mounted", "yes")
-        });
+        let mounted_by_another = mounted.contains(path);
         let files = host.list(path).map_err(|error| Refusal::Look("a mountpoint", error))?;
         if mounted_by_another || !files.is_empty() {
             let (reason, hint) = if mounted_by_another {
@@ -356,22 +383,16 @@ fn item(dataset: &str, property: &str) -> String {
 
 /// Properties that the manifest has stated and no longer does.
 fn given_up(
-    host: &dyn Host,
     dataset: &SystemDataset,
+    there: &BTreeMap<String, Property>,
     before: &BTreeMap<String, String>,
-) -> Result<Vec<Step>, Refusal> {
+) -> Vec<Step> {
     let name = dataset.name.to_string();
     let prefix = key(Dataset::NAME, &item(&name, ""));
-    let stated = before.keys().filter_map(|key| key.strip_prefix(&prefix));
-    let gone: Vec<&str> = stated.filter(|property| dataset.property(property).is_none()).collect();
-    if gone.is_empty() {
-        return Ok(Vec::new());
-    }
-    let look = |error| Refusal::Look("the datasets", error);
-    let text = host.text(&zfs::get_cmd(&name, &gone, false)).map_err(look)?;
-    let found = zfs::parse_get(&text).map_err(|error| look(error.into()))?;
-    let still = found.into_iter().filter(|property| property.source == "local");
-    Ok(still
+    let stated = before.range(prefix.clone()..).map_while(|(key, _)| key.strip_prefix(&prefix));
+    let gone = stated.filter(|property| dataset.property(property).is_none());
+    let still = gone.filter_map(|property| there.get(property)).filter(|found| found.source == "local");
+    still
         .map(|property| Step {
             kind: Dataset::NAME.to_owned(),
             name: name.clone(),
@@ -388,9 +409,9 @@ fn given_up(
                 line: None,
                 reason: "the manifest no longer states it".to_owned(),
             },
-            change: to_value(&Change::Inherit { dataset: name.clone(), property: property.name }),
+            change: to_value(&Change::Inherit { dataset: name.clone(), property: property.name.clone() }),
         })
-        .collect())
+        .collect()
 }
 
 /// Whether a value as a person writes it is the exact one that `zfs get -p` prints.
@@ -449,6 +470,15 @@ pub(super) fn bytes(text: &str) -> String {
         let tenths = u128::from(bytes) * 10 / u128::from(unit);
         format!("{}.{}{}", tenths / 10, tenths % 10, units[step])
     }
+}
+
+/// Whether a step makes the dataset that is mounted on `path`.
+pub(crate) fn makes_a_dataset_at(step: &Step, path: &str) -> bool {
+    step.kind == Dataset::NAME
+        && matches!(
+            super::from_value(&step.change),
+            Ok(Change::Create { mountpoint: Some(at), .. }) if at == path
+        )
 }
 
 /// Whether a step of a plan is for a dataset that is in use already; those are snapshotted before the change.

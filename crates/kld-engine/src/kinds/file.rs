@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{Found, Kind, Refusal, hex, to_value};
+use super::{Found, Kind, Refusal, account, hex, to_value};
 use crate::history::Store;
 use crate::host::{Entry, Host, HostError, KeptEntry, Node};
 use crate::plan::{Action, Because, Cause, Left, Step, key};
@@ -67,11 +67,12 @@ impl Kind for File {
         _earlier: &[Step],
     ) -> Result<Found, Refusal> {
         let look = |error| Refusal::Look("a file", error);
+        let accounts = account::look(host).map_err(|error| Refusal::Look("the accounts", error))?;
         let mut found = Found::default();
         for (path, file) in &wanted.files {
             found.items.insert(path.clone(), digest_of(&file.node, file.mode));
             let there = host.entry(path).map_err(look)?;
-            found.steps.extend(compare_one(host, path, file, there)?);
+            found.steps.extend(compare_one(&accounts, path, file, there)?);
         }
         // The deepest first: directories empty themselves.
         for gone in super::gone(Self::NAME, before, &found.items).rev() {
@@ -120,7 +121,7 @@ impl Kind for File {
     fn make(&self, host: &dyn Host, _store: &Store<'_>, change: &Change) -> Result<(), HostError> {
         match change {
             Change::Put { path, node, mode, owner } => {
-                let (uid, gid) = super::account::ids(host, &owner.0, &owner.1)?;
+                let (uid, gid) = account::look(host)?.ids(&owner.0, &owner.1)?;
                 let node = match node {
                     NewNode::File(text) => Node::File(STANDARD.decode(text).unwrap_or_default()),
                     NewNode::Link(target) => Node::Link(target.clone()),
@@ -171,7 +172,7 @@ fn digest_of(node: &Node, mode: u32) -> String {
 }
 
 fn compare_one(
-    host: &dyn Host,
+    accounts: &account::Seen,
     path: &str,
     file: &WantedFile,
     there: Option<Entry>,
@@ -182,11 +183,7 @@ fn compare_one(
         hint: format!("move it away: `mv {path} {path}.old`"),
     };
     // An account that does not exist yet is made, or comes with a package, before the file.
-    let owner = match super::account::ids(host, &file.owner.0, &file.owner.1) {
-        Ok(ids) => Some(ids),
-        Err(HostError::NoAccount(_)) => None,
-        Err(error) => return Err(Refusal::Look("the accounts", error)),
-    };
+    let owner = accounts.ids(&file.owner.0, &file.owner.1).ok();
     let (action, summary) = match &there {
         None => (Action::Add, describe_new(&file.node)),
         Some(Entry { node: Node::Other, .. }) => return Err(refuse("a device or a socket", "a file")),

@@ -102,7 +102,8 @@ impl Kind for Package {
                     .to_owned(),
             });
         }
-        let along = simulated.installed.iter().filter(|name| !names.contains(name)).count();
+        let asked: BTreeSet<&String> = names.iter().collect();
+        let along = simulated.installed.iter().filter(|name| !asked.contains(name)).count();
         let mut notes = Vec::new();
         if along > 0 {
             notes.push(format!("{along} more come along"));

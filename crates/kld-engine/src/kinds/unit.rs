@@ -1,6 +1,6 @@
 //! Whether units start by themselves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kld_host::Cmd;
 use kld_system::Enablement;
@@ -41,9 +41,8 @@ impl Kind for Unit {
         _before: &BTreeMap<String, String>,
         earlier: &[Step],
     ) -> Result<Found, Refusal> {
-        let look = |error| Refusal::Look("the units", error);
-        let names: Vec<&str> = wanted.system.units.iter().map(|unit| unit.unit.as_str()).collect();
-        let states = states(host, &names).map_err(look)?;
+        let seen = look(host, wanted).map_err(|error| Refusal::Look("the units", error))?;
+        let packages_come = earlier.iter().any(|step| step.kind == "package");
         let mut found = Found::default();
         // Switched off after everything is switched on: `Also=` of one unit switches others on.
         let mut units: Vec<_> = wanted.system.units.iter().collect();
@@ -51,9 +50,9 @@ impl Kind for Unit {
         for unit in units {
             let name = unit.unit.to_string();
             found.items.insert(name.clone(), unit.state.to_string());
-            let state = states.get(&name).map_or("", String::as_str);
+            let state = seen.get(&name).map_or("", |unit| property(unit, "UnitFileState"));
             // Packages that come switch their units on.
-            let may_come = state.is_empty() && earlier.iter().any(|step| step.kind == "package");
+            let may_come = state.is_empty() && packages_come;
             let is_as_wanted = is_as_wanted(unit.state, state);
             if is_as_wanted && !(may_come && unit.state == Enablement::Disabled) {
                 continue;
@@ -138,8 +137,23 @@ fn is_as_wanted(wanted: Enablement, state: &str) -> bool {
     }
 }
 
+/// All that a plan asks about the units and services of a manifest: one question, whoever asks it.
+pub(crate) fn look(host: &dyn Host, wanted: &Wanted) -> Result<Units, HostError> {
+    let units = wanted.system.units.iter().map(|unit| unit.unit.as_str());
+    let names: BTreeSet<&str> = units.chain(wanted.services()).collect();
+    properties(host, &names.into_iter().collect::<Vec<_>>(), "LoadState,ActiveState,UnitFileState")
+}
+
+/// A property of a unit, or nothing.
+pub(crate) fn property<'a>(unit: &'a BTreeMap<String, String>, name: &str) -> &'a str {
+    unit.get(name).map_or("", String::as_str)
+}
+
+/// Properties of units, by unit and name.
+pub(crate) type Units = BTreeMap<String, BTreeMap<String, String>>;
+
 /// `UnitFileState` of units, in one process.
-pub(crate) fn states(host: &dyn Host, units: &[&str]) -> Result<BTreeMap<String, String>, HostError> {
+fn states(host: &dyn Host, units: &[&str]) -> Result<BTreeMap<String, String>, HostError> {
     let properties = properties(host, units, "UnitFileState")?;
     Ok(properties
         .into_iter()
@@ -148,23 +162,21 @@ pub(crate) fn states(host: &dyn Host, units: &[&str]) -> Result<BTreeMap<String,
 }
 
 /// Some properties of units, by the names that were asked for.
-pub(crate) fn properties(
-    host: &dyn Host,
-    units: &[&str],
-    names: &str,
-) -> Result<BTreeMap<String, BTreeMap<String, String>>, HostError> {
-    if units.is_empty() {
-        return Ok(BTreeMap::new());
+pub(crate) fn properties(host: &dyn Host, units: &[&str], names: &str) -> Result<Units, HostError> {
+    let mut seen = Units::new();
+    for units in kld_host::batches(units) {
+        let cmd =
+            Cmd::new("systemctl").args(["show", "--property", &format!("Id,{names}"), "--"]).args(units);
+        let text = host.text(&cmd)?;
+        // One block for each unit, in the order in which they were asked for; an alias answers with its real name.
+        let blocks = text.split("\n\n").map(|block| {
+            block
+                .lines()
+                .filter_map(|line| line.split_once('='))
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .collect()
+        });
+        seen.extend(units.iter().map(|unit| (*unit).to_owned()).zip(blocks));
     }
-    let cmd = Cmd::new("systemctl").args(["show", "--property", &format!("Id,{names}"), "--"]).args(units);
-    let text = host.text(&cmd)?;
-    // One block for each unit, in the order in which they were asked for; an alias answers with its real name.
-    let blocks = text.split("\n\n").map(|block| {
-        block
-            .lines()
-            .filter_map(|line| line.split_once('='))
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
-            .collect()
-    });
-    Ok(units.iter().map(|unit| (*unit).to_owned()).zip(blocks).collect())
+    Ok(seen)
 }

@@ -504,7 +504,9 @@ impl State {
             return Err(error(format!("Failed to load unit file {unit}: No such file or directory")));
         }
         let lines = texts.iter().flat_map(|text| text.lines());
-        let hardened = lines.filter(|line| HARDENING.iter().any(|word| line.starts_with(word))).count();
+        let counts =
+            |line: &&str| HARDENING.iter().any(|word| line.starts_with(word)) && !line.ends_with("=no");
+        let hardened = lines.filter(counts).count();
         let tenths = 96_usize.saturating_sub(3 * hardened);
         Ok(format!("→ Overall exposure level for {unit}: {}.{} OK", tenths / 10, tenths % 10))
     }
@@ -619,6 +621,11 @@ impl Host for Fake {
         let mut state = self.state();
         if state.fuel == Some(0) {
             return Err(dead(&program));
+        }
+        // execve(2): a zero and a pointer for each word, and 2 MiB for all.
+        if args.iter().map(|word| word.len() + 9).sum::<usize>() > 2 << 20 {
+            let source = io::ErrorKind::ArgumentListTooLong.into();
+            return Err(ExecError::Start { command: program, source }.into());
         }
         state.log.push(command.to_string());
         let said = state.run(&program, &args);

@@ -4,6 +4,7 @@
 //! locale is `C.UTF-8` and its stdin is empty unless given. Words marked secret are never displayed; they are still
 //! visible to the machine's users in `/proc`, so keys belong on stdin or in files.
 
+mod batches;
 mod child;
 mod error;
 mod packages;
@@ -18,6 +19,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+pub use batches::batches;
 pub use child::Child;
 pub use error::ExecError;
 pub use packages::package_of;

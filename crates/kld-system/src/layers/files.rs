@@ -41,17 +41,12 @@ pub(crate) fn check_not_on_encrypted(
     context: &Context<'_>,
     datasets: &BTreeMap<DatasetName, SystemDataset>,
 ) -> Result<(), RenderError> {
+    let mounts: BTreeMap<&str, &SystemDataset> =
+        datasets.values().filter_map(|dataset| Some((dataset.mounted_at()?, dataset))).collect();
     for file in &context.appliance.files {
-        let below = |mount: &str| {
-            file.path
-                .value
-                .strip_prefix(mount)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || mount == "/")
-        };
-        let holder = datasets
-            .values()
-            .filter(|d| d.mounted_at().is_some_and(below))
-            .max_by_key(|d| d.mounted_at().map_or(0, str::len));
+        let path = file.path.value.as_str();
+        let above = path.rmatch_indices('/').map(|(end, _)| if end == 0 { "/" } else { &path[..end] });
+        let holder = std::iter::once(path).chain(above).find_map(|path| mounts.get(path).copied());
         if let Some(dataset) = holder.filter(|d| is_on_node(d.created)) {
             return Err(RenderError::FileOnEncrypted {
                 path: file.path.value.clone(),

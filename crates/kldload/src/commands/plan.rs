@@ -71,6 +71,7 @@ pub(crate) fn render(plan: &Plan) -> String {
         );
     }
     let of = |cause| plan.steps.iter().filter(move |step| step.cause == cause);
+    section(&mut text, "first, for the journal, and to stay", plan.memory.iter());
     section(&mut text, "changes", of(Cause::Wish));
     section(&mut text, "changed by hand since the last apply, and put back", of(Cause::Drift));
     section(&mut text, "then", plan.restarts.iter());
