@@ -493,10 +493,9 @@ impl State {
             let paths = self.machine.files.keys().filter(|path| path.starts_with(&format!("{dir}{unit}")));
             paths.map(|path| self.text(path)).collect()
         };
-        let scratch = self.machine.files.keys().find_map(|path| path.strip_suffix(&format!("/{unit}")));
-        let scratch =
-            scratch.filter(|dir| dir.starts_with("/run/kldload-plan-")).map(|dir| format!("{dir}/"));
-        let mut texts = scratch.map_or_else(Vec::new, |dir| files(&dir));
+        let dirs = self.machine.files.keys().filter_map(|path| path.strip_suffix(unit));
+        let scratch = dirs.filter(|dir| dir.starts_with("/run/kldload-plan-")).next_back();
+        let mut texts = scratch.map_or_else(Vec::new, files);
         if texts.is_empty() {
             texts = files("/etc/systemd/system/");
         }
