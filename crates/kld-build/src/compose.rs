@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kld_pool::tree::{Data, Kind, Meta, SourceFile, Timestamp, Tree};
-use kld_system::{Content, Enablement, System, SystemFile};
+use kld_system::{Content, Enablement, PROGRAM_PATH, System, SystemFile};
 
 use crate::accounts::{AccountError, Accounts};
 use crate::enablement::{LINK_DIR, UNIT_DIRS, definition_of, parse_install};
@@ -106,11 +106,6 @@ pub(crate) struct Additions<'a> {
     pub(crate) epoch: Timestamp,
 }
 
-/// Where the program goes.
-const PROGRAM: &str = "/usr/bin/kldload";
-/// Names the program answers to.
-const PROGRAM_LINKS: [&str; 1] = ["/usr/bin/kst"];
-
 /// Applies the system to the distribution's tree.
 ///
 /// # Errors
@@ -153,14 +148,11 @@ pub(crate) fn compose(tree: &mut Tree, system: &System, add: &Additions<'_>) -> 
     }
     if let Some(program) = add.program {
         let data = open_data(program).map_err(|source| ComposeError::Source {
-            path: PROGRAM.to_owned(),
+            path: PROGRAM_PATH.to_owned(),
             source_path: program.to_owned(),
             source,
         })?;
-        place.file(PROGRAM, data, 0o755, 0, 0)?;
-        for link in PROGRAM_LINKS {
-            place.symlink(link, "kldload")?;
-        }
+        place.file(PROGRAM_PATH, data, 0o755, 0, 0)?;
     }
     // Switched off after everything is switched on: `Also=` of one unit switches others on.
     let mut units: Vec<_> = system.units.iter().collect();

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::{Entry, Host, HostError, KeptEntry, KeptNode, Node};
 use crate::journal::{Event, Journal};
-use crate::kinds::hex;
-use crate::plan::Plan;
+use crate::kinds::{self, hex};
+use crate::plan::{self, Plan};
 use sha2::{Digest as _, Sha256};
 
 /// Where kldload remembers.
@@ -103,6 +103,27 @@ impl<'a> History<'a> {
         };
         let applied: Applied = parse("applied.json", &text)?;
         Ok(applied.items)
+    }
+
+    /// What somebody has changed by hand since the last apply: kinds and names.
+    ///
+    /// # Errors
+    /// When the machine cannot be looked at.
+    pub fn drift(&self) -> Result<Vec<(String, String)>, HostError> {
+        let applied = self.applied()?;
+        let mut drift = Vec::new();
+        for kind in kinds::ALL {
+            let prefix = plan::key(kind.name(), "");
+            let items = applied
+                .iter()
+                .filter_map(|(name, digest)| Some((name.strip_prefix(&prefix)?, digest.as_str())));
+            let items: Vec<(&str, &str)> = items.collect();
+            if !items.is_empty() {
+                let drifted = kind.drifted(self.host, &items)?;
+                drift.extend(drifted.into_iter().map(|name| (kind.name().to_owned(), name)));
+            }
+        }
+        Ok(drift)
     }
 
     /// Every apply, oldest first.

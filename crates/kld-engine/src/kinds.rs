@@ -92,6 +92,9 @@ pub(crate) trait Kind: Sync {
 
     /// What going back will do, in words.
     fn way_back(&self, change: &Self::Change, memory: &Self::Memory) -> String;
+
+    /// Which of these things are no longer as they were wanted: names and digests as [`Found::items`] had them.
+    fn drifted(&self, host: &dyn Host, items: &[(&str, &str)]) -> Result<Vec<String>, HostError>;
 }
 
 /// A [`Kind`] whose data is JSON.
@@ -114,6 +117,7 @@ pub(crate) trait AnyKind: Sync {
         memory: &Value,
     ) -> Result<(), HostError>;
     fn way_back(&self, change: &Value, memory: &Value) -> Result<String, HostError>;
+    fn drifted(&self, host: &dyn Host, items: &[(&str, &str)]) -> Result<Vec<String>, HostError>;
 }
 
 impl<K: Kind> AnyKind for K {
@@ -151,6 +155,10 @@ impl<K: Kind> AnyKind for K {
 
     fn way_back(&self, change: &Value, memory: &Value) -> Result<String, HostError> {
         Ok(Kind::way_back(self, &from_value(change)?, &from_value(memory)?))
+    }
+
+    fn drifted(&self, host: &dyn Host, items: &[(&str, &str)]) -> Result<Vec<String>, HostError> {
+        Kind::drifted(self, host, items)
     }
 }
 

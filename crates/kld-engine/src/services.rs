@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kld_host::Cmd;
-use kld_system::NODE_CONFIG_PATH;
+use kld_system::{NODE_CONFIG_PATH, RECOVERY_UNIT};
 use serde::{Deserialize, Serialize};
 
 use crate::host::{Host, HostError, Node};
@@ -22,12 +22,12 @@ pub(crate) const KIND: &str = "service";
 pub(crate) enum Tell {
     /// systemd reads its units again.
     DaemonReload,
+    /// A unit that is running stops: before others start, which may want its sockets.
+    Stop { unit: String },
     /// A unit that is running starts again, one that is not starts.
     Restart { unit: String },
     /// A unit reads its configuration again, when it is running.
     Reload { unit: String },
-    /// A unit that is running stops.
-    Stop { unit: String },
 }
 
 /// What a file belongs to: a path or the beginning of one, and what is told when it changes. The first that fits counts.
@@ -93,6 +93,8 @@ pub(crate) fn restarts(host: &dyn Host, wanted: &Wanted, steps: &[Step]) -> Resu
         let unit = step.name.clone();
         add(Tell::DaemonReload, format!("{unit} is switched"));
         match step.action {
+            // It undoes what was interrupted, at the next start: now it would wait for us.
+            Action::Add if unit == RECOVERY_UNIT => {}
             Action::Add => add(Tell::Restart { unit }, "it starts by itself from now on".to_owned()),
             _ => add(Tell::Stop { unit }, "it is switched off".to_owned()),
         }

@@ -36,6 +36,7 @@ fn applied() -> (Fake, Wanted, Wanted) {
 fn a_second_plan_is_empty() {
     let (fake, old, new) = applied();
     assert!(plan_for(&fake, &old).is_empty(), "{:#?}", plan_for(&fake, &old));
+    assert_eq!(History::new(&fake).drift().expect("readable"), []);
     let plan = plan_for(&fake, &new);
     assert!(plan.steps.iter().all(|step| step.cause == Cause::Wish), "{plan:#?}");
     assert_eq!(apply(&fake, &plan), Outcome::Committed { number: 2 });
@@ -300,6 +301,9 @@ fn what_was_changed_by_hand_is_told_apart() {
             .insert("atime".to_owned(), "on".to_owned());
         machine.files.remove("/etc/nftables.conf");
     });
+    let drift = History::new(&fake).drift().expect("readable");
+    let drift: Vec<&str> = drift.iter().map(|(_, name)| name.as_str()).collect();
+    assert_eq!(drift, ["atime of rpool/srv/webapp", "/etc/nftables.conf"]);
     let plan = plan_for(&fake, &old);
     let names: Vec<(&str, Cause)> = plan.steps.iter().map(|step| (step.name.as_str(), step.cause)).collect();
     assert_eq!(names, [("rpool/srv/webapp", Cause::Drift), ("/etc/nftables.conf", Cause::Drift)]);

@@ -37,13 +37,17 @@ fn looking_starts_one_process_for_each_subject() {
 }
 
 #[test]
-fn a_plan_of_everything_starts_one_more() {
+fn a_plan_of_everything_starts_three_more_for_packages_and_two_for_each_service() {
     for count in [100, 1000] {
         let wanted = wanted(count);
-        let (plan, started) = looked(&machine_for(&[&wanted]), &wanted);
+        let (plan, mut started) = looked(&machine_for(&[&wanted]), &wanted);
         assert!(plan.steps.len() > count * 9 / 10, "{}", plan.steps.len());
-        // What apt would do.
-        assert_eq!(started, ["zfs", "dpkg-query", "apt-get", "systemctl"], "{count}");
+        // How exposed a service is, before and after.
+        let rated = started.iter().filter(|program| *program == "systemd-analyze").count();
+        assert_eq!(rated, 2 * plan.exposures.len());
+        started.retain(|program| program != "systemd-analyze");
+        // What apt would do, what that takes, and what there is.
+        assert_eq!(started, ["zfs", "dpkg-query", "apt-get", "apt-cache", "df", "systemctl"], "{count}");
     }
 }
 

@@ -108,11 +108,14 @@ pub enum Family {
 }
 
 impl Probe {
-    fn new(name: impl Into<String>, status: Status, summary: impl Into<String>) -> Self {
+    /// What was found, in one line.
+    pub fn new(name: impl Into<String>, status: Status, summary: impl Into<String>) -> Self {
         Self { name: name.into(), status, summary: summary.into(), command: None, metrics: Vec::new() }
     }
 
-    fn with_command(mut self, command: impl Into<String>) -> Self {
+    /// The command that mends it or shows more.
+    #[must_use]
+    pub fn with_command(mut self, command: impl Into<String>) -> Self {
         self.command = Some(command.into());
         self
     }
@@ -205,8 +208,27 @@ impl Task {
     }
 }
 
+/// A question that the caller answers, beside the probes and with their deadline.
+pub struct Question {
+    /// The probe's name.
+    pub name: &'static str,
+    /// Looks.
+    pub look: Box<dyn FnOnce() -> Probe + Send>,
+}
+
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
 /// Runs every probe at the same time. Each has `deadline`, except the manifest's own proofs, which bring theirs.
-pub fn check(machine: Arc<dyn Machine>, config: Option<NodeConfig>, deadline: Duration) -> Health {
+pub fn check(
+    machine: Arc<dyn Machine>,
+    config: Option<NodeConfig>,
+    deadline: Duration,
+    more: Vec<Question>,
+) -> Health {
     let mut tasks = vec![
         Task::new("boot", deadline, boot::probe),
         Task::new("pool", deadline, pool::probe),
@@ -220,6 +242,7 @@ pub fn check(machine: Arc<dyn Machine>, config: Option<NodeConfig>, deadline: Du
         Task::new("sockets", deadline, sockets::probe),
         Task::new("host-id", deadline, host_id::probe),
     ];
+    tasks.extend(more.into_iter().map(|Question { name, look }| Task::new(name, deadline, |_| vec![look()])));
     for wanted in config.iter().flat_map(|config| config.verify.iter().cloned()) {
         // The command has its own limit; the probe's is a little later, for the report of it.
         let limit = Duration::from_secs(wanted.timeout_seconds.max(1)) + Duration::from_secs(2);

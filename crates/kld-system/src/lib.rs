@@ -23,6 +23,8 @@ pub use distro::{
 };
 pub use explain::{ExplainRow, explain};
 pub use layers::firewall::verdict::{Flow, Packet, Ruleset, Verdict};
+pub use layers::program::PATH as PROGRAM_PATH;
+pub use layers::recovery::UNIT as RECOVERY_UNIT;
 pub use node::{
     NodeConfig, NodeConfigError, NodeDatasetKey, NodeEncrypted, NodeEsp, NodeListen, NodeMount, NodeOpenPort,
     NodePeer, NodePlane, NodeReplication, NodeSecret, NodeSecretSource, NodeService, NodeSetup,

@@ -207,6 +207,7 @@ fn render_server(appliance: &Appliance, distro: &DistroSpec) -> Result<System, R
     layers::encryption::add(&context, &mut draft);
     layers::boot::add(&appliance.pool, distro, &context.zones, &mut draft);
     layers::identity::add(&context, &mut draft);
+    layers::program::add(&mut draft);
     layers::recovery::add(&context, &mut draft);
     layers::network::add(&context, &mut draft);
     layers::wireguard::add(&context, &mut draft);

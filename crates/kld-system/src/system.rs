@@ -304,6 +304,11 @@ pub enum Enablement {
     Masked,
 }
 
+impl Enablement {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Enabled, Self::Disabled, Self::Masked];
+}
+
 impl fmt::Display for Enablement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -156,6 +156,12 @@ impl Kind for Account {
     fn way_back(&self, change: &Change, _memory: &Memory) -> String {
         if change.uid.is_some() { "goes; its files stay".to_owned() } else { "as it was".to_owned() }
     }
+
+    fn drifted(&self, host: &dyn Host, items: &[(&str, &str)]) -> Result<Vec<String>, HostError> {
+        let seen = look(host)?;
+        let gone = items.iter().filter(|(name, _)| !seen.accounts.contains_key(*name));
+        Ok(gone.map(|(name, _)| (*name).to_owned()).collect())
+    }
 }
 
 /// The number an image would give it, or the next that is free: numbers of accounts that are there do not change.

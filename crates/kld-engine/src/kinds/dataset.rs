@@ -204,6 +204,31 @@ impl Kind for Dataset {
             }
         }
     }
+
+    fn drifted(&self, host: &dyn Host, items: &[(&str, &str)]) -> Result<Vec<String>, HostError> {
+        let stated = items.iter().filter_map(|(name, value)| Some((name.split_once('#')?, *value)));
+        let names: BTreeSet<&str> = stated.clone().map(|((_, property), _)| property).collect();
+        let pools: BTreeSet<&str> =
+            items.iter().filter_map(|(name, _)| name.split(['/', '#']).next()).collect();
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<&str> = names.into_iter().collect();
+        let mut seen = Seen::new();
+        for pool in pools {
+            for property in zfs::parse_get(&host.text(&zfs::get_cmd(pool, &names, true))?)? {
+                let of = seen.entry(property.dataset.clone()).or_default();
+                of.insert(property.name.clone(), property);
+            }
+        }
+        let is_as_wanted = |dataset: &str, property: &str, value: &str| {
+            // Of a volume, what only file systems have is not there.
+            let found = seen.get(dataset).map(|of| of.get(property));
+            found.is_some_and(|found| found.is_none_or(|found| same(property, value, &found.value)))
+        };
+        let drifted = stated.filter(|((dataset, property), value)| !is_as_wanted(dataset, property, value));
+        Ok(drifted.map(|((dataset, property), _)| format!("{property} of {dataset}")).collect())
+    }
 }
 
 /// Whether there are files in a dataset, in one of its snapshots, or datasets below it.

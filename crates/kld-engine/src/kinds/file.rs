@@ -147,6 +147,17 @@ impl Kind for File {
     fn way_back(&self, _change: &Change, memory: &Memory) -> String {
         if memory.entry.is_some() { "as it was".to_owned() } else { "goes".to_owned() }
     }
+
+    fn drifted(&self, host: &dyn Host, items: &[(&str, &str)]) -> Result<Vec<String>, HostError> {
+        let mut drifted = Vec::new();
+        for (path, digest) in items {
+            let there = host.entry(path)?;
+            if there.is_none_or(|there| digest_of(&there.node, there.mode) != *digest) {
+                drifted.push((*path).to_owned());
+            }
+        }
+        Ok(drifted)
+    }
 }
 
 /// A directory that somebody else has put files into stays.

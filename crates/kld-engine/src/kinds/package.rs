@@ -68,10 +68,8 @@ impl Kind for Package {
         _earlier: &[Step],
     ) -> Result<Found, Refusal> {
         let look = |error| Refusal::Look("the packages", error);
-        let cmd = Cmd::new("dpkg-query").args(["-W", "-f", "${db:Status-Status}\t${Package}\n"]);
-        let text = host.text(&cmd).map_err(look)?;
-        let installed: BTreeSet<&str> =
-            text.lines().filter_map(|line| line.strip_prefix("installed\t")).collect();
+        let text = host.text(&installed_cmd()).map_err(look)?;
+        let installed = installed(&text);
         let mut found = Found::default();
         // What boots the machine is chosen when it is built, by exact release.
         let mine = wanted.system.packages.iter().filter(|item| item.because.layer != Layer::Boot);
@@ -195,6 +193,13 @@ impl Kind for Package {
     fn way_back(&self, _change: &Change, _memory: &Memory) -> String {
         "stays: others may need it by now".to_owned()
     }
+
+    fn drifted(&self, host: &dyn Host, items: &[(&str, &str)]) -> Result<Vec<String>, HostError> {
+        let text = host.text(&installed_cmd())?;
+        let installed = installed(&text);
+        let gone = items.iter().filter(|(name, _)| !installed.contains(name));
+        Ok(gone.map(|(name, _)| (*name).to_owned()).collect())
+    }
 }
 
 /// Refuses what would fill the file system of `/`: packages that are half unpacked are the worst way to learn of it.
@@ -215,6 +220,16 @@ fn has_room(host: &dyn Host, names: &[String], needed: u64) -> Result<(), Refusa
         hint: "make room: `zfs list -o space` says what takes it, `apt-get clean` removes downloads"
             .to_owned(),
     })
+}
+
+/// Asks dpkg what is installed.
+fn installed_cmd() -> Cmd {
+    Cmd::new("dpkg-query").args(["-W", "-f", "${db:Status-Status}\t${Package}\n"])
+}
+
+/// Names of the packages that are.
+fn installed(text: &str) -> BTreeSet<&str> {
+    text.lines().filter_map(|line| line.strip_prefix("installed\t")).collect()
 }
 
 fn apt() -> Cmd {

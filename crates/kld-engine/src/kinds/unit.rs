@@ -114,6 +114,17 @@ impl Kind for Unit {
             _ => "no longer starts by itself".to_owned(),
         }
     }
+
+    fn drifted(&self, host: &dyn Host, items: &[(&str, &str)]) -> Result<Vec<String>, HostError> {
+        let names: Vec<&str> = items.iter().map(|(name, _)| *name).collect();
+        let states = states(host, &names)?;
+        let is_as_wanted = |(name, wanted): &&(&str, &str)| {
+            let wanted = Enablement::ALL.into_iter().find(|state| state.to_string() == *wanted);
+            wanted.is_none_or(|wanted| is_as_wanted(wanted, states.get(*name).map_or("", String::as_str)))
+        };
+        let drifted = items.iter().filter(|item| !is_as_wanted(item));
+        Ok(drifted.map(|(name, _)| (*name).to_owned()).collect())
+    }
 }
 
 fn set(host: &dyn Host, unit: &str, state: &str) -> Result<(), HostError> {

@@ -91,7 +91,7 @@ fn machine() -> FakeMachine {
 }
 
 fn look(machine: FakeMachine, config: Option<NodeConfig>) -> Health {
-    check(Arc::new(machine), config, Duration::from_secs(60))
+    check(Arc::new(machine), config, Duration::from_secs(60), Vec::new())
 }
 
 #[test]

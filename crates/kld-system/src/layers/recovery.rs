@@ -6,7 +6,7 @@ use crate::system::{Because, Enablement, Layer};
 use crate::unit_file::{Section, UnitFile};
 
 /// Its name.
-const UNIT: &str = "kldload-recover.service";
+pub const UNIT: &str = "kldload-recover.service";
 
 /// Adds the unit.
 pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {

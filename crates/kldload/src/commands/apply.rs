@@ -134,7 +134,7 @@ fn prove(node: Option<&NodeConfig>, limit: Duration) -> Result<(), String> {
     let Some(node) = node else { return Ok(()) };
     let end = Instant::now() + limit;
     loop {
-        let health = check(Arc::new(RealMachine), Some(node.clone()), PROBE);
+        let health = check(Arc::new(RealMachine), Some(node.clone()), PROBE, Vec::new());
         let wrong: Vec<String> = health
             .probes
             .iter()

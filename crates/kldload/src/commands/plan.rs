@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use kld_engine::{Action, Cause, History, Plan, RealHost, Step, Wanted};
-use kld_ui::{ByteSize, ExitStatus, Printer};
+use kld_system::PROGRAM_PATH;
+use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
 use sha2::{Digest as _, Sha256};
 
 use crate::manifest::ManifestFile;
@@ -38,6 +39,10 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
 
 /// The plan for this machine, and what it is for.
 pub(crate) fn make(printer: &Printer, file: &Path) -> anyhow::Result<(Plan, Wanted)> {
+    if !Path::new(PROGRAM_PATH).exists() {
+        let what = format!("`{PROGRAM_PATH}` is not there, and units of this machine would start it");
+        return Err(Hinted::new(what, format!("`install -m 755 kldload {PROGRAM_PATH}`")).into());
+    }
     let manifest = ManifestFile::read(file)?;
     let system = manifest.system(printer)?;
     let digest = Sha256::digest(manifest.text.as_bytes()).iter().fold(String::new(), |mut text, byte| {
@@ -75,12 +80,14 @@ pub(crate) fn render(plan: &Plan) -> String {
     section(&mut text, "changes", of(Cause::Wish));
     section(&mut text, "changed by hand since the last apply, and put back", of(Cause::Drift));
     section(&mut text, "then", plan.restarts.iter());
-    if !plan.exposures.is_empty() {
+    // Of a unit that its package has yet to bring nothing is known.
+    let known: Vec<_> = plan.exposures.iter().filter(|of| of.now.or(of.then).is_some()).collect();
+    if !known.is_empty() {
         let tenths =
             |tenths: Option<u8>| tenths.map_or_else(|| "–".to_owned(), |t| format!("{}.{}", t / 10, t % 10));
         let _ = writeln!(text, "\nexposed to the rest of the machine, from 0.0 (not at all) to 10.0");
-        let width = plan.exposures.iter().map(|of| of.unit.chars().count()).max().unwrap_or_default();
-        for of in &plan.exposures {
+        let width = known.iter().map(|of| of.unit.chars().count()).max().unwrap_or_default();
+        for of in known {
             let limit =
                 of.limit.map_or_else(String::new, |limit| format!(", at most {}", tenths(Some(limit))));
             let _ = writeln!(text, "    {:width$}  {} → {}{limit}", of.unit, tenths(of.now), tenths(of.then));

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use kld_engine::{History, HostError, RealHost, State};
 use kld_host::atomic_write;
 use kld_node::RealMachine;
-use kld_node::health::{check, render_prometheus};
+use kld_node::health::{Probe, Question, Status, check, render_prometheus};
 use kld_system::{NODE_CONFIG_PATH, NodeConfig};
 use kld_ui::{ExitStatus, Printer};
+
+use super::history::utc;
 
 /// Say whether all is well: pool, services, snapshots, mesh, firewall, and the manifest's own proofs
 ///
@@ -36,7 +39,8 @@ pub(crate) struct Args {
 /// Looks.
 pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
     let config = read_config()?;
-    let health = check(Arc::new(RealMachine), config, Duration::from_secs(args.timeout));
+    let changes = Question { name: CHANGES, look: Box::new(changes) };
+    let health = check(Arc::new(RealMachine), config, Duration::from_secs(args.timeout), vec![changes]);
     let status = if health.is_well() { ExitStatus::Done } else { ExitStatus::Failed };
     if args.prometheus {
         let text = render_prometheus(&health);
@@ -64,4 +68,45 @@ pub(crate) fn read_config() -> anyhow::Result<Option<NodeConfig>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read `{NODE_CONFIG_PATH}`")),
     }
+}
+
+const CHANGES: &str = "changes";
+
+/// The last apply, and whether somebody has changed something since.
+fn changes() -> Probe {
+    if !rustix::process::geteuid().is_root() {
+        return Probe::new(CHANGES, Status::Info, "only root sees what was applied");
+    }
+    look_at_changes().unwrap_or_else(|error| {
+        Probe::new(CHANGES, Status::Fail, error.to_string()).with_command("kldload history")
+    })
+}
+
+fn look_at_changes() -> Result<Probe, HostError> {
+    let history = History::new(&RealHost);
+    let records = history.records()?;
+    let in_state = |state| records.iter().find(|record| record.state == state);
+    if let Some(record) = in_state(State::Interrupted) {
+        let summary = format!("apply {} was interrupted", record.number);
+        return Ok(Probe::new(CHANGES, Status::Fail, summary).with_command("kldload recover"));
+    }
+    if let Some(record) = in_state(State::Unconfirmed) {
+        let summary = format!("apply {} waits to be confirmed", record.number);
+        return Ok(Probe::new(CHANGES, Status::Warn, summary).with_command("kldload confirm"));
+    }
+    let Some(last) = records.iter().rev().find(|record| record.state == State::Committed) else {
+        return Ok(Probe::new(CHANGES, Status::Info, "nothing was applied since it was made"));
+    };
+    let applied = format!("apply {} by {}, {}", last.number, last.by, utc(last.at));
+    let drift: Vec<String> = history.drift()?.into_iter().map(|(_, name)| name).collect();
+    Ok(match &drift[..] {
+        [] => Probe::new(CHANGES, Status::Ok, applied),
+        [first, rest @ ..] => {
+            let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+            Probe::new(CHANGES, Status::Warn, format!("{applied}; changed by hand since: {first}{more}"))
+                .with_command(
+                    "`kldload plan` and the manifest show the difference, `kldload apply` puts it back",
+                )
+        }
+    })
 }

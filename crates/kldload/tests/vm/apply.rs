@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use kld_vm::Guest;
 
 use crate::fixture::{BOOT, RECIPE, webapp};
+use crate::load::Load;
 
 /// Everything that a change may touch: datasets, rules, files, packages, units, what runs.
 pub(crate) const STATE: &str = "zfs get -Hp -o name,property,value,source \
@@ -64,7 +65,7 @@ pub(crate) fn make_package(guest: &Guest) {
         set -e
         mkdir -p /root/debs/p/DEBIAN /root/debs/p/usr/share/kld-probe /root/debs/p/etc /root/debs/p/usr/lib/systemd/system
         cd /root/debs
-        printf 'Package: kld-probe\nVersion: 1.0\nArchitecture: all\nMaintainer: nobody <n@example.com>\nDescription: a probe\n' > p/DEBIAN/control
+        printf 'Package: kld-probe\nVersion: 1.0\nArchitecture: all\nInstalled-Size: 900\nMaintainer: nobody <n@example.com>\nDescription: a probe\n' > p/DEBIAN/control
         echo /etc/kld-probe.conf > p/DEBIAN/conffiles
         echo default > p/etc/kld-probe.conf
         for i in $(seq 200); do echo $i > p/usr/share/kld-probe/$i; done
@@ -124,26 +125,33 @@ fn a_machine_is_planned_applied_and_taken_back() {
         "+ dataset  rpool/srv/webapp-cache",
         "/etc/nftables.conf",
         "+ package  kld-probe",
+        "; takes about 900K",
+        ", at most 4.0",
     ] {
         assert!(said.contains(line), "{line:?} in {said}");
     }
-    let before = guest.run_ok(STATE).expect("readable");
 
-    // A proof that fails: everything is as it was, and no committed note is lost.
-    let writer = "i=0; while curl -fsS -d text=n$i http://10.8.0.1:8000/notes -o /dev/null || curl -fsS --retry 30 --retry-all-errors --retry-delay 1 -d text=n$i http://10.8.0.1:8000/notes -o /dev/null; do echo n$i > /run/last-note; i=$((i+1)); sleep 0.2; done";
-    guest.run_ok(&format!("systemd-run --quiet --unit=the-writer bash -c '{writer}'")).expect("started");
+    // Rated before it is put in place.
+    let loose: Vec<_> =
+        rich_manifest().into_iter().chain([("max_exposure: 4.0", "max_exposure: 0.1")]).collect();
+    give(&guest, "/root/loose", &loose);
+    let (status, _, error) = kldload(&guest, "plan /root/loose/appliance.manifest");
+    assert_eq!(status, 1);
+    assert!(
+        error.contains("`webapp.service` would be exposed by 1.") && error.contains("accepts 0.1"),
+        "{error}"
+    );
+
+    // A proof that fails: everything is as it was.
+    let load = Load::start(&guest);
+    let before = guest.run_ok(STATE).expect("readable");
     let bad: Vec<_> =
         rich_manifest().into_iter().chain([("expect:   postgresql", "expect:   something else")]).collect();
     give(&guest, "/root/bad", &bad);
     let (status, said, error) = kldload(&guest, "apply --yes --within 15 /root/bad/appliance.manifest");
     assert_eq!(status, 1, "{said}\n{error}");
     assert!(error.contains("failed at verify, and everything is as it was before"), "{error}");
-    guest.run_ok("systemctl stop the-writer").expect("stopped");
     assert_same(&before, &guest.run_ok(STATE).expect("readable"));
-    let last = guest.run_ok("cat /run/last-note").expect("there is one");
-    let notes =
-        guest.run_ok("until curl -fsS http://10.8.0.1:8000/notes; do sleep 1; done").expect("it answers");
-    assert!(notes.contains(&last), "{last} in {notes}");
 
     let (status, said, error) = kldload(&guest, &format!("apply --yes {RICH}/appliance.manifest"));
     assert_eq!(status, 0, "{said}\n{error}");
@@ -167,6 +175,7 @@ fn a_machine_is_planned_applied_and_taken_back() {
     let history = guest.run_ok("kldload history").expect("it answers");
     assert!(history.contains("undone") && history.contains("committed"), "{history}");
     guest.run_ok("kldload undo --yes").expect("it is taken back");
+    load.assert_nothing_is_lost();
     // Packages stay.
     let package = ["kld-probe", "kldprobe", "dpkg", "  /etc/", "UnitFileState="];
     let without_package = |state: &str| -> String {

@@ -14,6 +14,7 @@ mod exercise;
 mod first_boot;
 mod fixture;
 mod kernel;
+mod load;
 mod long;
 mod mesh;
 mod pools;
