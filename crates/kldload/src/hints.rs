@@ -6,6 +6,7 @@ use kld_ui::Hints;
 pub(crate) fn all() -> Hints {
     Hints::new()
         .on(kld_build::BuildError::hint)
+        .on(kld_engine::AdoptError::hint)
         .on(kld_engine::ApplyError::hint)
         .on(kld_engine::HostError::hint)
         .on(kld_engine::PlanError::hint)

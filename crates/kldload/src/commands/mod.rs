@@ -1,5 +1,6 @@
 //! One file per command (a folder for one with verbs): its arguments, its help and what it does.
 
+pub(crate) mod adopt;
 pub(crate) mod apply;
 pub(crate) mod build;
 pub(crate) mod check;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kld_engine::{Engine, History, RealHost, State};
+use kld_engine::{Adopter, Engine, History, RealHost, State};
 use kld_host::Lock;
 use kld_ui::{ExitStatus, Hinted, Printer};
 
@@ -37,7 +37,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     };
     let history = History::new(&RealHost);
     if !args.dry_run {
-        apply::recover(printer, Engine::new(&RealHost))?;
+        apply::recover(printer, Engine::new(&RealHost), Adopter::new(&RealHost))?;
     }
     let holds = |state| matches!(state, State::Committed | State::Unconfirmed);
     let last = history.records()?.into_iter().rev().find(|record| holds(record.state));
