@@ -7,6 +7,7 @@ pub(crate) mod check;
 pub(crate) mod confirm;
 pub(crate) mod explain;
 pub(crate) mod history;
+pub(crate) mod key;
 pub(crate) mod manifest;
 pub(crate) mod node;
 pub(crate) mod plan;

@@ -1,11 +1,13 @@
 //! `kldload recover`.
 
 use kld_engine::{Adopter, Engine, RealHost};
+use kld_node::{RealMachine, keys};
 use kld_ui::{ExitStatus, Printer};
 
 use super::apply;
+use super::status::read_config;
 
-/// Undo an apply that was interrupted by a kill or a power cut, and bring an adoption to its end
+/// Undo an apply that was interrupted by a kill or a power cut, and bring adoptions and rotations of keys to their end
 ///
 /// Runs at every boot, before services, and at the beginning of every `kldload apply` and `kldload adopt`. When nothing was
 /// interrupted, it does nothing.
@@ -23,7 +25,15 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     let (engine, adopter) = (Engine::new(&RealHost), Adopter::new(&RealHost));
     let (engine, adopter) =
         if args.boot { (engine.while_starting(), adopter.while_starting()) } else { (engine, adopter) };
-    if !apply::recover(printer, engine, adopter)? {
+    let mut found = apply::recover(printer, engine, adopter)?;
+    // At a start, `kldload node init` has done that before.
+    if let Some(config) = read_config()?.filter(|_| !args.boot) {
+        for dataset in keys::recover(&RealMachine, &config)? {
+            printer.note(&format!("the rotation of the key of `{dataset}` was interrupted: it has the key that loads it"));
+            found = true;
+        }
+    }
+    if !found {
         printer.note("nothing was interrupted");
     }
     Ok(ExitStatus::Done)
