@@ -301,6 +301,9 @@ impl<'a> Adopter<'a> {
         }
         self.ground.run(&in_place_cmd(&store.adoption)).map_err(said)?;
         self.mount(&store.adoption).map_err(said)?;
+        if self.is_something_hidden(&store.adoption).map_err(said)? {
+            return Err("something was written into its place in that instant".to_owned());
+        }
         // Whoever had it open across the exchange writes where nobody will look.
         self.unused(aside)?;
         if self.ground.survey(aside).map_err(said)?.stamp != old {
@@ -310,8 +313,21 @@ impl<'a> Adopter<'a> {
         self.commit(store, watch).map_err(said)
     }
 
+    /// Whether something lies in the empty directory, below the dataset that is mounted on it.
+    fn is_something_hidden(&self, adoption: &Adoption) -> Result<bool, HostError> {
+        let (above, name) = adoption.path.rsplit_once('/').unwrap_or(("", &adoption.path));
+        let above = if above.is_empty() { "/" } else { above };
+        let fill = fill_mount(adoption.number);
+        // What is mounted below does not come along.
+        self.ground.run(&Cmd::new("mount").args(["--bind", above, &fill]))?;
+        let found = self.ground.list(&format!("{fill}/{name}"));
+        self.ground.run(&Cmd::new("umount").arg(&fill))?;
+        Ok(!found?.is_empty())
+    }
+
     /// The dataset is in place: on disk, known to systemd, used by its services again.
     fn commit(&self, store: &Store<'_>, watch: &mut dyn Watch) -> Result<(), HostError> {
+        self.ground.remove(&fill_mount(store.adoption.number))?;
         self.sync()?;
         self.settle(store, watch);
         store.write(&Event::Adopted)
@@ -398,13 +414,11 @@ impl<'a> Adopter<'a> {
     fn go_back(&self, store: &Store<'_>, watch: &mut dyn Watch) -> Result<Vec<String>, HostError> {
         let adoption = &store.adoption;
         let events = store.events()?;
-        let fill = fill_mount(adoption.number);
-        if mounts::mounted_on(&mounts_of(self.ground)?, &fill).is_some() {
-            self.ground.run(&Cmd::new("umount").arg(&fill))?;
-        }
+        self.leave_fill_mount(adoption)?;
         let point = self.mount_point(adoption)?;
         if point.is_some() && self.is_mounted(adoption)? {
-            self.ground.run(&Cmd::new("zfs").args(["unmount", &adoption.dataset]))?;
+            // Not `zfs unmount`, which refuses one whose mount point is `legacy` by now.
+            self.ground.run(&Cmd::new("umount").arg(&adoption.path))?;
         }
         if point.as_ref().is_some_and(|point| *point == adoption.path) {
             let aside = [("canmount", "noauto"), ("mountpoint", "legacy")];
@@ -414,6 +428,7 @@ impl<'a> Adopter<'a> {
         left.extend(self.bring_back(adoption)?);
         let kept = format!("{}.undone-adopt-{:06}", adoption.dataset, adoption.number);
         if point.is_some() {
+            self.forget_in_cache(adoption)?;
             // Before they began to change places, nobody could write into it.
             if events.as_slice().began_to_swap() && !self.is_untouched(adoption, &events)? {
                 self.ground.run(&Cmd::new("zfs").args(["rename", &adoption.dataset, &kept]))?;
@@ -427,11 +442,19 @@ impl<'a> Adopter<'a> {
         if self.ground.run(&Cmd::new("zfs").args(["list", "-H", "-o", "name", &kept]).accept(1))?.code == 0 {
             left.push(kept);
         }
-        self.ground.remove(&fill)?;
+        self.ground.remove(&fill_mount(adoption.number))?;
         self.sync()?;
         self.settle(store, watch);
         store.write(&Event::TakenBack)?;
         Ok(left)
+    }
+
+    fn leave_fill_mount(&self, adoption: &Adoption) -> Result<(), HostError> {
+        let fill = fill_mount(adoption.number);
+        if mounts::mounted_on(&mounts_of(self.ground)?, &fill).is_none() {
+            return Ok(());
+        }
+        self.ground.run(&Cmd::new("umount").arg(&fill)).map(drop)
     }
 
     /// Nothing has happened to the dataset since it was a copy of the directory, and nothing was made in it.
@@ -496,18 +519,42 @@ impl<'a> Adopter<'a> {
 
     /// Mount units are made of a cache that ZFS's event daemon writes: until it has, a start would not mount the dataset.
     fn wait_for_cache(&self, adoption: &Adoption) -> Option<String> {
-        let pool = adoption.dataset.split('/').next().unwrap_or_default();
-        let cache = format!("/etc/zfs/zfs-list.cache/{pool}");
         let is_there = self.is_mounted(adoption).unwrap_or(false);
-        let wanted = format!("{}\t{}\ton\t", adoption.dataset, adoption.path);
+        let cache = cache_of(adoption);
+        (!self.cache_comes_to(adoption, is_there)).then(|| {
+            format!("`{cache}` is not up to date: `systemctl restart zfs-zed`, or the next start does not mount what it should")
+        })
+    }
+
+    /// A start must not mount what is about to go, and would fail when it is gone.
+    fn forget_in_cache(&self, adoption: &Adoption) -> Result<(), HostError> {
+        // While the machine starts, the daemon does not run yet.
+        if !self.starting && self.cache_comes_to(adoption, false) {
+            return self.sync();
+        }
+        let cache = cache_of(adoption);
+        let Some(text) = crate::host::read(self.ground, &cache)? else { return Ok(()) };
+        let line = format!("{}\t", adoption.dataset);
+        let rest: String = text.lines().filter(|of| !of.starts_with(&line)).map(|of| format!("{of}\n")).collect();
+        if rest == text {
+            return Ok(());
+        }
+        let entry = Entry { node: Node::File(rest.into_bytes()), mode: 0o644, uid: 0, gid: 0 };
+        self.ground.put(&cache, &entry)
+    }
+
+    /// Waits until the cache mounts the dataset in its place, or does not; `false`: it takes too long.
+    fn cache_comes_to(&self, adoption: &Adoption, wanted: bool) -> bool {
+        let line = format!("{}\t{}\ton\t", adoption.dataset, adoption.path);
         for _ in 0..50 {
-            let text = crate::host::read(self.ground, &cache).ok().flatten()?;
-            if text.lines().any(|line| line.starts_with(&wanted)) == is_there {
-                return None;
+            // A machine without a cache mounts by other means.
+            let Ok(Some(text)) = crate::host::read(self.ground, &cache_of(adoption)) else { return true };
+            if text.lines().any(|of| of.starts_with(&line)) == wanted {
+                return true;
             }
             std::thread::sleep(Duration::from_millis(200));
         }
-        Some(format!("`{cache}` does not know of it: `systemctl restart zfs-zed`, or the next start misses it"))
+        false
     }
 
     /// Brings what was interrupted to an end: by a kill or a power cut. Nothing to do is the usual case.
@@ -517,14 +564,24 @@ impl<'a> Adopter<'a> {
     pub fn recover(&self, watch: &mut dyn Watch) -> Result<Vec<Mended>, AdoptError> {
         let mut mended = Vec::new();
         for store in store::all(self.ground)? {
-            if store.stage()? != Stage::Interrupted {
+            let stage = store.stage()?;
+            let stuck = |source| AdoptError::Stuck { path: store.adoption.path.clone(), source };
+            if self.starting && stage == Stage::Unconfirmed {
+                // The cache may have been older than the dataset.
+                self.mount_again(&store.adoption).map_err(stuck)?;
+            }
+            if stage != Stage::Interrupted {
                 continue;
             }
-            let stuck = |source| AdoptError::Stuck { path: store.adoption.path.clone(), source };
             let (forward, left) = self.end(&store, watch).map_err(stuck)?;
             mended.push(Mended { adoption: store.adoption, forward, left });
         }
         Ok(mended)
+    }
+
+    fn mount_again(&self, adoption: &Adoption) -> Result<(), HostError> {
+        let point = self.mount_point(adoption)?;
+        if point.is_some_and(|point| point == adoption.path) { self.mount(adoption) } else { Ok(()) }
     }
 
     fn end(&self, store: &Store<'_>, watch: &mut dyn Watch) -> Result<(bool, Vec<String>), HostError> {
@@ -534,6 +591,7 @@ impl<'a> Adopter<'a> {
             return Ok((false, self.go_back(store, watch)?));
         }
         self.mount(&store.adoption)?;
+        self.leave_fill_mount(&store.adoption)?;
         self.commit(store, watch)?;
         Ok((true, Vec::new()))
     }
@@ -650,6 +708,12 @@ impl<'a> Adopter<'a> {
             }
         }
     }
+}
+
+/// What mount units are made of: zfs-mount-generator(8).
+fn cache_of(adoption: &Adoption) -> String {
+    let pool = adoption.dataset.split('/').next().unwrap_or_default();
+    format!("/etc/zfs/zfs-list.cache/{pool}")
 }
 
 /// Where a dataset is mounted while it is filled: in a RAM disk, for root alone.
