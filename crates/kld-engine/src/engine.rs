@@ -492,7 +492,7 @@ fn as_tell(step: &Step) -> Option<Tell> {
 }
 
 /// An error and its causes in one text.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -80,10 +80,11 @@ struct Applied {
     items: BTreeMap<String, String>,
 }
 
-const SECRET_FILE: u32 = 0o600;
-const SECRET_DIRECTORY: u32 = 0o700;
+pub(crate) const SECRET_FILE: u32 = 0o600;
+pub(crate) const SECRET_DIRECTORY: u32 = 0o700;
 
-fn own(node: Node, mode: u32) -> Entry {
+/// Something of root's.
+pub(crate) fn own(node: Node, mode: u32) -> Entry {
     Entry { node, mode, uid: 0, gid: 0 }
 }
 
@@ -205,7 +206,7 @@ impl<'a> History<'a> {
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(name: &'static str, text: &str) -> Result<T, HostError> {
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(name: &'static str, text: &str) -> Result<T, HostError> {
     serde_json::from_str(text)
         .map_err(|error| kld_host::ParseError { tool: name, reason: error.to_string() }.into())
 }

@@ -85,11 +85,16 @@ impl dyn Host + '_ {
 
     /// The text of a file, or nothing.
     pub(crate) fn read(&self, path: &str) -> Result<Option<String>, HostError> {
-        Ok(match self.entry(path)? {
-            Some(Entry { node: Node::File(bytes), .. }) => Some(String::from_utf8_lossy(&bytes).into_owned()),
-            _ => None,
-        })
+        read(self, path)
     }
+}
+
+/// The text of a file, or nothing.
+pub(crate) fn read(host: &(impl Host + ?Sized), path: &str) -> Result<Option<String>, HostError> {
+    Ok(match host.entry(path)? {
+        Some(Entry { node: Node::File(bytes), .. }) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+        _ => None,
+    })
 }
 
 /// Something that the machine refused.

@@ -1,5 +1,6 @@
 //! What was done, line by line: JSON, each line on disk before the next thing happens.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -63,9 +64,20 @@ pub enum Event {
 impl Event {
     /// Its line.
     pub(crate) fn to_line(&self) -> String {
-        // The newline before it ends what a power cut has left unfinished.
-        format!("\n{}\n", serde_json::to_string(self).expect("events are plain data"))
+        to_line(self)
     }
+}
+
+/// The line of an event, in this journal or that of another kind of work.
+pub(crate) fn to_line<T: Serialize>(event: &T) -> String {
+    // The newline before it ends what a power cut has left unfinished.
+    format!("\n{}\n", serde_json::to_string(event).expect("events are plain data"))
+}
+
+/// The events of a journal. A line that a power cut left unfinished was never written: nothing was done on its account.
+pub(crate) fn parse_lines<T: DeserializeOwned>(text: &str) -> Vec<T> {
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// A journal.
@@ -76,11 +88,9 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Reads a journal. A line that a power cut left unfinished was never written: nothing was done on its account.
+    /// Reads a journal, but for a line that was left unfinished.
     pub fn parse(text: &str) -> Self {
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        let events = whole.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        Self { events }
+        Self { events: parse_lines(text) }
     }
 
     /// How it ended.

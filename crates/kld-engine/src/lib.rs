@@ -7,9 +7,12 @@
 //! * [`Engine`] carries plans out. Before each step it writes to its journal what it takes to go back. Killed at any
 //!   instant, [`Engine::recover`] finishes going back.
 //!
+//! * [`Adopter`] makes datasets of directories that are there.
+//!
 //! Each type of thing (`kinds/`: dataset, package, account, file, unit) is one file that knows how to look, compare,
 //! change and go back; everything else is the same for all of them.
 
+mod adopt;
 mod engine;
 mod exposure;
 mod history;
@@ -21,6 +24,10 @@ mod plan;
 mod services;
 mod wanted;
 
+pub use adopt::{
+    AdoptError, Adopter, Adoption, Comparison, Difference, Ground, Mended, Prospect, Return, Stage, Survey,
+    User, Watch, Wish,
+};
 pub use engine::{ApplyError, Back, CONFIRM_TIMER, Engine, Outcome, Progress, Recovered, TakenBack};
 pub use exposure::Exposure;
 pub use history::{History, Record, State};

@@ -46,6 +46,16 @@ pub fn load_key_cmd(dataset: &str) -> Cmd {
     Cmd::new("zfs").args(["load-key", dataset]).timeout(DEADLINE)
 }
 
+/// Asks whether the key at its `keylocation` is that of an encrypted dataset, whether it is loaded or not.
+pub fn check_key_cmd(dataset: &str) -> Cmd {
+    Cmd::new("zfs").args(["load-key", "-n", dataset]).timeout(DEADLINE)
+}
+
+/// Makes the key at its `keylocation` the key of an encrypted dataset whose old key is loaded.
+pub fn change_key_cmd(dataset: &str) -> Cmd {
+    Cmd::new("zfs").args(["change-key", dataset]).timeout(DEADLINE)
+}
+
 /// Mounts one dataset.
 pub fn mount_cmd(dataset: &str) -> Cmd {
     Cmd::new("zfs").args(["mount", dataset]).timeout(DEADLINE)
@@ -80,6 +90,8 @@ mod tests {
             set_cmd("rpool/srv", &[("quota", "10G"), ("org.kldload:layer", "storage data")]),
             create_cmd("rpool/srv/a", &[("recordsize", "8k"), ("mountpoint", "/srv/a")]),
             load_key_cmd("rpool/srv"),
+            check_key_cmd("rpool/srv"),
+            change_key_cmd("rpool/srv"),
             mount_cmd("rpool/srv"),
         ];
         expect![[r#"
@@ -88,6 +100,8 @@ mod tests {
             zfs set quota=10G 'org.kldload:layer=storage data' rpool/srv
             zfs create -o recordsize=8k -o mountpoint=/srv/a rpool/srv/a
             zfs load-key rpool/srv
+            zfs load-key -n rpool/srv
+            zfs change-key rpool/srv
             zfs mount rpool/srv"#]]
         .assert_eq(&commands.map(|cmd| cmd.to_string()).join("\n"));
     }

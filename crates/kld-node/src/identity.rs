@@ -15,7 +15,7 @@ mod issue;
 mod operator;
 mod pool;
 mod replication;
-mod secrets;
+pub(crate) mod secrets;
 mod seed;
 mod ssh;
 mod wireguard;
@@ -72,6 +72,8 @@ enum IdentityError {
     Answer { tool: &'static str, reason: String },
     #[error("secret `{name}` was not given: there is no credential `{credential}`")]
     NotSupplied { name: String, credential: String },
+    #[error(transparent)]
+    Key(#[from] crate::keys::KeyError),
     #[error("{} of {all} failed: {}", failed.len(), failed.join("; "))]
     Several { all: usize, failed: Vec<String> },
 }
@@ -88,6 +90,7 @@ impl IdentityError {
             Self::NotAKey { path } => {
                 Some(format!("remove `{path}` to have a new key made; peers must learn it"))
             }
+            Self::Key(error) => error.hint(),
             Self::Answer { .. } => None,
             Self::NotSupplied { credential, .. } => {
                 Some(format!("give the machine the systemd credential `{credential}` and start it again"))

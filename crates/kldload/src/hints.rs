@@ -6,6 +6,7 @@ use kld_ui::Hints;
 pub(crate) fn all() -> Hints {
     Hints::new()
         .on(kld_build::BuildError::hint)
+        .on(kld_engine::AdoptError::hint)
         .on(kld_engine::ApplyError::hint)
         .on(kld_engine::HostError::hint)
         .on(kld_engine::PlanError::hint)
@@ -13,6 +14,7 @@ pub(crate) fn all() -> Hints {
         .on(kld_host::ExecError::hint)
         .on(kld_host::WriteError::hint)
         .on(kld_host::LockError::hint)
+        .on(kld_node::keys::KeyError::hint)
         .on(kld_pool::WriteError::hint)
         .on(kld_pool::extract::ExtractError::hint)
         .on(|error: &kld_pool::tree::TarError| error.hint().map(str::to_owned))

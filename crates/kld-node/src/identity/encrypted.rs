@@ -5,6 +5,7 @@
 //! transactions are committed in order: after a power cut there is never neither.
 
 use super::{Changes, Node, StepResult, mount_unit, secrets};
+use crate::keys;
 use crate::machine::{Access, Machine, MachineError};
 use kld_host::{Cmd, zfs};
 use kld_system::node::{NodeDatasetKey, NodeEncrypted};
@@ -32,12 +33,18 @@ pub(super) fn ensure(node: &Node<'_>) -> StepResult {
         Cmd::new("zfs").args(["list", "-H", "-o", "name", "-t", "filesystem", "-r", &node.config.pool]);
     let existing = node.machine.run_text(list.timeout(DEADLINE))?;
     for wanted in &node.config.encrypted {
+        let is_there = existing.lines().any(|name| name == wanted.dataset);
+        if let Some(key) = wanted.key.as_ref().filter(|_| is_there)
+            && keys::settle(node.machine, &wanted.dataset, key)?
+        {
+            changes.made.push(format!("end of the rotation of the key of {}", wanted.dataset));
+        }
         if let Some(key) = &wanted.key
             && ensure_key(node.machine, key)?
         {
             changes.made.push(format!("key of {}", wanted.dataset));
         }
-        if existing.lines().any(|name| name == wanted.dataset) {
+        if is_there {
             unlock(node.machine, wanted)?;
         } else {
             create(node.machine, wanted)?;

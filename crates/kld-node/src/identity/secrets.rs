@@ -61,14 +61,14 @@ fn ensure_one(
 }
 
 /// Encrypts `value` under `name` and puts it at `path`.
-pub(super) fn seal(machine: &dyn Machine, name: &str, value: &[u8], path: &Path) -> Result<(), MachineError> {
+pub(crate) fn seal(machine: &dyn Machine, name: &str, value: &[u8], path: &Path) -> Result<(), MachineError> {
     let command = Cmd::new("systemd-creds").arg("encrypt").arg(format!("--name={name}")).args(["-", "-"]);
     let sealed = machine.run(command.timeout(DEADLINE), value)?;
     machine.write(path, &sealed, Access::SECRET)
 }
 
 /// Decrypts what [`seal`] has put at `path`.
-pub(super) fn unseal(machine: &dyn Machine, name: &str, path: &Path) -> Result<Vec<u8>, MachineError> {
+pub(crate) fn unseal(machine: &dyn Machine, name: &str, path: &Path) -> Result<Vec<u8>, MachineError> {
     let command = Cmd::new("systemd-creds").arg("decrypt").arg(format!("--name={name}")).arg(path).arg("-");
     machine.run(command.timeout(DEADLINE), &[])
 }

@@ -1,5 +1,6 @@
 //! `node init` on a fake machine: a first start, later starts, and a death at every single change.
 
+mod rotation;
 mod tools;
 
 use super::*;

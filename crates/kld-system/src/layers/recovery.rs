@@ -19,7 +19,10 @@ pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {
     add(Unit, "Documentation", "https://github.com/kldload/kldload", "where to read on");
     add(Unit, "DefaultDependencies", "no", "it runs before everything that could use what is half changed");
     add(Unit, "RequiresMountsFor", "/var/lib/kldload", "the journal lies there");
-    add(Unit, "ConditionDirectoryNotEmpty", "/var/lib/kldload/applies", "most machines start without it");
+    for kind in ["applies", "adoptions"] {
+        let folder = format!("|/var/lib/kldload/{kind}");
+        add(Unit, "ConditionDirectoryNotEmpty", &folder, "most machines start without it");
+    }
     let after = "systemd-remount-fs.service local-fs.target";
     add(Unit, "After", after, "it writes to every file system");
     let firewall = &context.distro.units.firewall;

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use kld_engine::{Engine, Outcome, Plan, Progress, RealHost, Step};
+use kld_engine::{Adopter, Engine, Outcome, Plan, Progress, RealHost, Step};
 use kld_host::Lock;
 use kld_node::RealMachine;
 use kld_node::health::{Status, check};
 use kld_system::NodeConfig;
 use kld_ui::{ExitStatus, Hinted, Printer};
 
-use super::plan;
+use super::{adopt, plan};
 
 /// Bring this machine to what a manifest says, or leave it as it was
 ///
@@ -54,7 +54,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         return Ok(if plan.is_empty() { ExitStatus::Done } else { ExitStatus::Pending });
     }
     let _lock = lock("kldload apply")?;
-    recover(printer, Engine::new(&RealHost))?;
+    recover(printer, Engine::new(&RealHost), Adopter::new(&RealHost))?;
     let (plan, wanted) = plan::make(printer, &args.file)?;
     printer.data(&plan::render(&plan))?;
     if plan.is_empty() {
@@ -108,8 +108,10 @@ pub(crate) fn lock(purpose: &str) -> anyhow::Result<Lock> {
     Ok(Lock::try_acquire(Path::new(LOCK), purpose)?)
 }
 
-/// Undoes what was interrupted.
-pub(crate) fn recover(printer: &Printer, engine: Engine<'_>) -> anyhow::Result<bool> {
+/// Undoes what was interrupted, and ends adoptions; whether there was something.
+pub(crate) fn recover(printer: &Printer, engine: Engine<'_>, adopter: Adopter<'_>) -> anyhow::Result<bool> {
+    // One that is stuck must not keep the other from its end.
+    let adopted = adopt::recover(printer, adopter);
     let recovered =
         engine.recover(&mut Said { printer }).context("cannot undo an apply that was interrupted")?;
     if let Some(recovered) = &recovered {
@@ -118,11 +120,11 @@ pub(crate) fn recover(printer: &Printer, engine: Engine<'_>) -> anyhow::Result<b
             recovered.number, recovered.steps
         ));
     }
-    Ok(recovered.is_some())
+    Ok(adopted? || recovered.is_some())
 }
 
 /// Who asked: the account behind sudo, when there is one.
-fn who() -> String {
+pub(crate) fn who() -> String {
     ["SUDO_USER", "LOGNAME", "USER"]
         .iter()
         .find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()))

@@ -1,11 +1,13 @@
 //! One file per command (a folder for one with verbs): its arguments, its help and what it does.
 
+pub(crate) mod adopt;
 pub(crate) mod apply;
 pub(crate) mod build;
 pub(crate) mod check;
 pub(crate) mod confirm;
 pub(crate) mod explain;
 pub(crate) mod history;
+pub(crate) mod key;
 pub(crate) mod manifest;
 pub(crate) mod node;
 pub(crate) mod plan;

@@ -1,14 +1,16 @@
 //! `kldload recover`.
 
-use kld_engine::{Engine, RealHost};
+use kld_engine::{Adopter, Engine, RealHost};
+use kld_node::{RealMachine, keys};
 use kld_ui::{ExitStatus, Printer};
 
 use super::apply;
+use super::status::read_config;
 
-/// Undo an apply that was interrupted by a kill or a power cut
+/// Undo an apply that was interrupted by a kill or a power cut, and bring adoptions and rotations of keys to their end
 ///
-/// Runs at every boot, before services, and at the beginning of every `kldload apply`. When nothing was interrupted, it does
-/// nothing.
+/// Runs at every boot, before services, and at the beginning of every `kldload apply` and `kldload adopt`. When nothing was
+/// interrupted, it does nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  kldload recover")]
 pub(crate) struct Args {
@@ -20,9 +22,20 @@ pub(crate) struct Args {
 /// Undoes it.
 pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
     let _lock = apply::lock("kldload recover")?;
-    let engine = Engine::new(&RealHost);
-    let engine = if args.boot { engine.while_starting() } else { engine };
-    if !apply::recover(printer, engine)? {
+    let (engine, adopter) = (Engine::new(&RealHost), Adopter::new(&RealHost));
+    let (engine, adopter) =
+        if args.boot { (engine.while_starting(), adopter.while_starting()) } else { (engine, adopter) };
+    let mut found = apply::recover(printer, engine, adopter)?;
+    // At a start, `kldload node init` has done that before.
+    if let Some(config) = read_config()?.filter(|_| !args.boot) {
+        for dataset in keys::recover(&RealMachine, &config)? {
+            printer.note(&format!(
+                "the rotation of the key of `{dataset}` was interrupted: it has the key that loads it"
+            ));
+            found = true;
+        }
+    }
+    if !found {
         printer.note("nothing was interrupted");
     }
     Ok(ExitStatus::Done)

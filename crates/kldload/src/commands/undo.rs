@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use kld_engine::{Back, Engine, History, RealHost, Record, State};
+use kld_engine::{Adopter, Back, Engine, History, RealHost, Record, State};
 use kld_host::Lock;
 use kld_ui::{ExitStatus, Hinted, Printer};
 
@@ -39,7 +39,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     };
     let history = History::new(&RealHost);
     if !args.dry_run {
-        apply::recover(printer, Engine::new(&RealHost))?;
+        apply::recover(printer, Engine::new(&RealHost), Adopter::new(&RealHost))?;
     }
     let holds = |record: &Record| matches!(record.state, State::Committed | State::Unconfirmed);
     let records = history.records()?;

@@ -3,6 +3,7 @@
 //! An image is built once, booted once, and brought to health once; each test starts from a saved state of that
 //! machine, so that a test costs seconds and not a boot. Tests of the boot itself pay for their own.
 
+mod adopt;
 mod apply;
 mod bare;
 mod builds;

@@ -32,6 +32,7 @@ fn keys_and_secrets_are_born_on_the_machine_and_copies_leave_it_encrypted() {
     replication_sends_ciphertext(&guest);
     container::a_container_answers_peers_and_nobody_else(&guest);
     wait_until_well(&guest);
+    a_key_is_rotated(&guest);
     let (secret, plain) = (marker(&guest, "/srv/vault/secret"), marker(&guest, "/var/log/plain"));
     let seen = guest.run_ok("cat /srv/vault/seen").expect("readable");
     guest.cut_power();
@@ -41,10 +42,50 @@ fn keys_and_secrets_are_born_on_the_machine_and_copies_leave_it_encrypted() {
     assert!(!holds(&disk, &secret), "what is encrypted must not lie in clear");
     assert!(!holds(&disk, ANSWER), "a secret must not lie in clear");
 
-    // After the power cut the key is unlocked without anybody; the secret that was given once is still there.
+    // After the power cut the key is unlocked without anybody, though the sealed one was old; the secret that was given once is still there.
     let guest = boot_until_well(&machine_on(&disk));
     let kept = guest.run_ok("cat /srv/vault/secret /srv/vault/seen").expect("readable");
     assert!(kept.contains(&secret) && kept.contains(&seen), "{kept}");
+    let sealed = guest.run_ok("cmp /etc/kldload/keys/srv@vault.cred /var/lib/kldload/keys/srv@vault.cred");
+    sealed.expect("the newest key is sealed in both places");
+}
+
+/// The data stays, the old key loads it no more, the sealed new one does. Then the old sealed key comes back, as it would
+/// when an older boot environment is started, or when the power fails before it is replaced: the next start must cope.
+fn a_key_is_rotated(guest: &Guest) {
+    guest
+        .run_ok("echo precious > /srv/vault/kept; cp /etc/kldload/keys/srv@vault.cred /root/old.cred")
+        .expect("written");
+    let text = include_str!("../../../../docs/datasets.md");
+    let commands: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("$ kldload key ")).collect();
+    assert!(commands.len() >= 2, "{commands:?}");
+    for words in commands {
+        let said = guest.run_for(&format!("kldload key {words} 2>&1"), BOOT).expect("it answers");
+        assert!(said.is_ok(), "{words}: {}", said.text());
+    }
+    let script = "
+        set -e
+        if cmp -s /etc/kldload/keys/srv@vault.cred /root/old.cred; then exit 7; fi
+        systemctl stop vault.service
+        zfs unmount rpool/srv/vault
+        zfs unload-key rpool/srv/vault
+        systemd-creds decrypt --name=srv@vault /root/old.cred /run/kldload/keys/srv@vault
+        if zfs load-key rpool/srv/vault; then exit 8; fi
+        rm /run/kldload/keys/srv@vault
+        systemctl restart kldload-key-srv-vault.service
+        zfs get -H -o value keystatus rpool/srv/vault | grep -q available || zfs load-key rpool/srv/vault
+        mountpoint -q /srv/vault || zfs mount rpool/srv/vault
+        systemctl start vault.service
+        cat /srv/vault/kept
+        mv /root/old.cred /etc/kldload/keys/srv@vault.cred
+        kldload key list
+        sync";
+    let output = guest.run_for(script, BOOT).expect("it answers");
+    assert!(output.is_ok(), "{}\n{}", output.text(), output.error_text());
+    assert!(output.text().starts_with("precious"), "{}", output.text());
+    assert!(output.text().contains("interrupted"), "{}", output.text());
+    let refused = guest.run("kldload key rotate --yes rpool/srv/greeter").expect("it answers");
+    assert!(refused.error_text().contains("kldload keeps no key of"), "{}", refused.error_text());
 }
 
 /// 4 KiB of letters that no compression shortens, in a file; gives the first of them.

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// A file that the image carries below the mount point of an encrypted dataset.
 pub(super) const IMAGE_FILE: &str = "/srv/vault/hooks/post";
+/// The key that a dataset is encrypted with.
+pub(super) const KEY_OF: &str = "/dataset/rpool/srv/vault/wrapping";
 const FILL: &str = "/run/kldload/fill";
 const SEED: &str = "/run/kldload/seed";
 const MOUNTS: &str = "/proc/self/mounts";
@@ -239,6 +241,8 @@ fn zfs(args: &[String], _: &[u8], files: &mut Files) -> Result<Vec<u8>, String> 
                         return Err(format!("a raw key has 32 bytes, not {len}"));
                     }
                     files.put(&path("keystatus"), "available", 0o644);
+                    let bytes = files.0[Path::new(key)].bytes.clone();
+                    files.put(&path("wrapping"), bytes, 0o600);
                 }
                 files.put(&path(name), value, 0o644);
             }
@@ -247,7 +251,23 @@ fn zfs(args: &[String], _: &[u8], files: &mut Files) -> Result<Vec<u8>, String> 
             }
         }
         "inherit" => drop(files.0.remove(Path::new(&path(&args[1])))),
-        "load-key" => files.put(&path("keystatus"), "available", 0o644),
+        "load-key" | "change-key" => {
+            if files.text(&path("refuses")).as_deref() == Some(&args[0]) {
+                return Err(format!("{} of '{dataset}' is refused", args[0]));
+            }
+            let location = files.text(&path("keylocation")).ok_or("not the root of an encrypted tree")?;
+            let key = files.text(location.trim_start_matches("file://")).ok_or("no key file")?;
+            if args[0] == "change-key" {
+                if files.text(&path("keystatus")).as_deref() != Some("available") {
+                    return Err("the old key must be loaded first".into());
+                }
+                files.put(&path("wrapping"), key, 0o600);
+            } else if files.text(&path("wrapping")) != Some(key) {
+                return Err(format!("Incorrect key provided for '{dataset}'."));
+            } else if args[1] != "-n" {
+                files.put(&path("keystatus"), "available", 0o644);
+            }
+        }
         "mount" => {
             if files.text(&path("keystatus")).as_deref() == Some("unavailable") {
                 return Err("encryption key not loaded".into());
