@@ -49,6 +49,11 @@ impl FeatureSet {
     pub(crate) fn has(&self, feature: Feature) -> bool {
         self.enabled.contains(feature.guid())
     }
+
+    /// Whether a feature is in use in every pool of this set, by its full name.
+    pub(crate) fn always_uses(&self, guid: &str) -> bool {
+        self.enabled.contains(guid) && ACTIVE_WHEN_ENABLED.contains(&guid)
+    }
 }
 
 /// The feature sets `grub2-2.06` and, on top of it, `grub2-2.12` (compatibility.d of OpenZFS).
