@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use kld_build::Cache;
 use kld_host::Cmd;
-use kld_ui::Printer;
+use kld_ui::{ByteSize, Printer};
 
 use crate::setup;
 use crate::test::inherit;
@@ -33,6 +33,9 @@ pub(crate) struct Args {
     /// A directory to take as input, instead of the newest root tree in the cache
     #[arg(long)]
     tree: Option<PathBuf>,
+    /// Copy the input until there is this much of it, such as `4G`
+    #[arg(long)]
+    size: Option<ByteSize>,
     /// With `pool`: also make the same pool with `zpool create` and `tar` in a virtual machine. With `apply`: also plan in
     /// machines, beside the tools that a plan asks, and Ansible
     #[arg(long)]
@@ -94,9 +97,24 @@ fn tree(args: &Args, scratch: &Path) -> anyhow::Result<PathBuf> {
             dir
         }
     };
+    let tree = match args.size {
+        Some(size) => copies(&tree, scratch, size)?,
+        None => tree,
+    };
     // GNU tar reads no content when it sees that it writes to `/dev/null`.
     Cmd::new("sh").args(["-c", "tar -C \"$1\" -cf - . | cat > /dev/null", "sh"]).arg(&tree).run()?;
     Ok(tree)
+}
+
+/// A folder of copies of the tree.
+fn copies(tree: &Path, scratch: &Path, size: ByteSize) -> anyhow::Result<PathBuf> {
+    let large = scratch.join("copies");
+    fs::create_dir(&large)?;
+    let one = image::size_of(tree)?.max(1);
+    for number in 0..size.0.div_ceil(one) {
+        Cmd::new("cp").args(["-a", "--reflink=never"]).arg(tree).arg(large.join(number.to_string())).run()?;
+    }
+    Ok(large)
 }
 
 /// The newest root tree in the cache.

@@ -49,6 +49,11 @@ impl FeatureSet {
     pub(crate) fn has(&self, feature: Feature) -> bool {
         self.enabled.contains(feature.guid())
     }
+
+    /// Whether a feature is in use in every pool of this set, by its full name.
+    pub(crate) fn always_uses(&self, guid: &str) -> bool {
+        self.enabled.contains(guid) && ACTIVE_WHEN_ENABLED.contains(&guid)
+    }
 }
 
 /// The feature sets `grub2-2.06` and, on top of it, `grub2-2.12` (compatibility.d of OpenZFS).
@@ -266,6 +271,35 @@ mod tests {
         for name in ACTIVE_WHEN_ENABLED.into_iter().chain(FOR_LABEL) {
             assert!(FEATURES.iter().any(|(guid, ..)| *guid == name), "{name}");
         }
+    }
+
+    /// The README's table of features has all of them, each in the row that is true.
+    #[test]
+    fn the_readme_has_every_feature() {
+        let readme = include_str!("../README.md");
+        let row = |start: &str| -> BTreeSet<&str> {
+            let line = readme.lines().find(|line| line.starts_with(&format!("| {start}"))).unwrap();
+            line.split('`').skip(1).step_by(2).collect()
+        };
+        let rows = ["in use from the start", "in use where", "enabled, for the machine"].map(row);
+        let always =
+            ACTIVE_WHEN_ENABLED.into_iter().chain([ENABLED_TXG, EXTENSIBLE_DATASET, SPACEMAP_HISTOGRAM]);
+        assert_eq!(rows[0], always.map(short_name).collect());
+        let counted = [
+            Feature::Bookmarks,
+            Feature::BookmarkV2,
+            Feature::BookmarkWritten,
+            Feature::LargeBlocks,
+            Feature::LargeDnode,
+            Feature::ZstdCompress,
+            Feature::Sha512,
+            Feature::Blake3,
+            Feature::UserObjectAccounting,
+            Feature::ProjectQuota,
+        ];
+        assert_eq!(rows[1], counted.map(|feature| short_name(feature.guid())).into());
+        let rest = FEATURES.iter().map(|(guid, ..)| short_name(guid));
+        assert_eq!(rows[2], rest.filter(|name| !rows[0].contains(name) && !rows[1].contains(name)).collect());
     }
 
     #[test]

@@ -44,7 +44,7 @@
 //! ```
 //!
 //! [`extract`] takes files, tars and images out of a pool again. [`send`] makes streams for `zfs receive` of a pool that is
-//! open, and checks such streams.
+//! open, or of what would be in one, and checks such streams.
 //!
 //! Limits of reading: disks, files, mirrors and raidz (no draid, no expanded raidz, no removed vdevs); little-endian
 //! pools; no skein and edonr checksums; encrypted datasets are listed and their checksums verified, their content is not
@@ -53,7 +53,7 @@
 //! Writing takes about 580 bytes of memory for each file, its place in the tree included, as measured with empty ones: 6 GB
 //! for ten million.
 //!
-//! Limits of writing: no encryption, no dedup.
+//! Limits of writing: no encryption, no dedup; the crate's README says what else, and what it would take.
 
 #[doc(hidden)]
 pub mod ceiling;

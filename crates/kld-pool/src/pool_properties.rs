@@ -26,6 +26,19 @@ const RELEASES: &[(&str, Release)] = &[
 /// Feature sets of the loader GRUB, and whether each is for versions before 2.12.
 const GRUBS: &[(&str, bool)] = &[("grub2", false), ("grub2-2.06", true), ("grub2-2.12", false)];
 
+/// Properties of `zpool create` that have no place here: how their names begin, and what to do instead.
+const NOT_SETTABLE: &[(&str, &str)] = &[
+    ("altroot", "say it when the pool is imported: `zpool import -R`"),
+    ("ashift", "it is a field of the pool's specification"),
+    ("bootfs", "it is a field of the pool's specification"),
+    ("cachefile", "say it when the pool is imported: `zpool import -o cachefile=…`"),
+    ("dedup", "set it on the running machine"),
+    ("feature@", "choose the features with `compatibility`"),
+    ("multihost", "set it on the running machine, which has a host id"),
+    ("readonly", "say it when the pool is imported: `zpool import -o readonly=on`"),
+    ("version", "pools are of version 5000, with features"),
+];
+
 fn feature_set(name: &str) -> Option<FeatureSet> {
     let release = RELEASES.iter().find(|(known, _)| *known == name);
     let grub = GRUBS.iter().find(|(known, _)| *known == name);
@@ -57,7 +70,7 @@ impl PoolProperties {
             hint: hint.to_owned(),
         };
         match name {
-            "autotrim" | "autoexpand" | "delegation" | "listsnapshots" => {
+            "autotrim" | "autoexpand" | "autoreplace" | "delegation" | "listsnapshots" => {
                 let number = match value {
                     "on" => 1,
                     "off" => 0,
@@ -89,11 +102,17 @@ impl PoolProperties {
                 }
                 self.compatibility = Some(value.to_owned()).filter(|value| value != "off");
             }
-            "ashift" | "bootfs" => {
-                let hint = "it is a field of the pool's specification";
-                return Err(PropertyError::NotSettable { name: name.to_owned(), hint });
+            // A written pool is as these say.
+            "version" if value == "5000" => {}
+            "multihost" | "readonly" if value == "off" => {}
+            _ => {
+                let hint = NOT_SETTABLE.iter().find(|(known, _)| name.starts_with(known));
+                let name = name.to_owned();
+                return Err(match hint {
+                    Some((_, hint)) => PropertyError::NotSettable { name, hint },
+                    None => PropertyError::Unknown { name },
+                });
             }
-            _ => return Err(PropertyError::Unknown { name: name.to_owned() }),
         }
         Ok(())
     }
@@ -134,6 +153,8 @@ mod tests {
             ("compatibility", "grub3", false),
             ("failmode", "continue", true),
             ("ashift", "12", false),
+            ("version", "5000", true),
+            ("version", "28", false),
             ("nonsense", "1", false),
         ] {
             assert_eq!(properties.set(name, value).is_ok(), accepted, "{name}={value}");

@@ -113,7 +113,7 @@ impl Properties {
     fn number(&self, name: &str) -> Option<u64> {
         match self.set.get(name)?.stored {
             Stored::Number(number) => Some(number),
-            Stored::Text(_) => None,
+            Stored::Text(_) | Stored::AsWritten => None,
         }
     }
 
@@ -253,7 +253,7 @@ mod tests {
             property `quota` cannot be `10Q` (none or a size such as 10G)
             property `mountpoint` cannot be `srv` (an absolute path, none or legacy)
             property `atime` cannot be `yes` (on or off)
-            property `volsize` cannot be set here (only file systems are written, not volumes)
+            property `volsize` cannot be set here (it is said with the content of a volume)
             property `encryption` cannot be set here (make the encrypted dataset on the running machine, where its key is)
             unknown property `recordsise` (a property of your own needs a colon in its name, such as `com.example:owner`)
             property `Com.example:a` cannot be `b` (the name of a user property is lower-case letters, digits and `:+._-`, at most 255 bytes; its value at most 8191 bytes)"#]]

@@ -20,18 +20,24 @@
 //! # }
 //! ```
 //!
+//! [`PoolSpec::send`](crate::PoolSpec::send) makes the same bytes of directories and tars, without a pool in between.
+//!
 //! The order of things: `walk` goes over the snapshot by the births of its blocks, `output` reads the blocks and makes
 //! records of them, `record` is their form. [`StreamReader`] takes a stream apart again and trusts nothing in it.
 //!
 //! Limits: snapshots only; no encrypted and no redacted datasets; no packages of several streams (`zfs send -R`), no
 //! properties (`-p`).
 
+mod begin;
 mod error;
+mod ordered;
 mod output;
 mod reader;
 mod record;
+mod spans;
 mod stream;
 mod token;
+mod tree;
 mod walk;
 
 use std::io::{self, Write};
@@ -42,14 +48,14 @@ pub(crate) use reader::check_unverified;
 pub use reader::{StreamReader, check};
 pub use stream::{Record, StreamBlock, StreamError, StreamFeature, StreamInfo};
 pub use token::{ResumeToken, TokenError};
+pub use tree::TreeStream;
 
-use crate::format::nvlist::NvList;
 use crate::read::dataset::{Dataset, DatasetKind};
 use crate::read::objset::{ObjectSet, SetKind};
 use crate::read::zap::Zap;
 use crate::read::{Pool, ReadError};
-use output::{Output, padded};
-use record::{Kind, Record as OutRecord};
+use begin::Begin;
+use output::Output;
 use walk::{Start, Walk};
 
 /// What a receiver must be able to take; `zfs send` has the same letters.
@@ -103,11 +109,6 @@ struct Form {
 
 /// Objects that every file system and every volume has.
 const MASTER_NODE: u64 = 1;
-/// `DRR_FLAG_*` of the first record.
-const FLAG_CLONE: u32 = 1;
-const FLAG_CASE_INSENSITIVE: u32 = 1 << 1;
-const FLAG_FREE_RECORDS: u32 = 1 << 2;
-const FLAG_SPILL_BLOCK: u32 = 1 << 3;
 /// `DS_FLAG_CI_DATASET` of a dataset.
 const DATASET_CASE_INSENSITIVE: u64 = 1 << 16;
 
@@ -266,26 +267,48 @@ impl Write for Skip<'_> {
     }
 }
 
+/// Writes what `write` makes from byte `offset` on; gives the length of all of it.
+fn from_byte(
+    offset: u64,
+    out: &mut dyn Write,
+    name: &str,
+    write: impl FnOnce(&mut dyn Write) -> Result<u64, SendError>,
+) -> Result<u64, SendError> {
+    let len = write(&mut Skip { left: offset, out })?;
+    if offset > len {
+        return Err(SendError::PastTheEnd { offset, len, name: name.to_owned() });
+    }
+    Ok(len)
+}
+
+/// Records are small: they are gathered before they are written.
+const BUFFER: usize = 256 << 10;
+
 impl Stream<'_> {
     /// Writes the stream from byte `offset` on, for whoever has what comes before it; gives the length of the whole stream.
     ///
     /// All of it is made again, as every record has the checksum of those before it.
     pub fn write_from(&self, offset: u64, out: &mut dyn Write) -> Result<u64, SendError> {
-        let len = self.write_to(&mut Skip { left: offset, out })?;
-        if offset > len {
-            return Err(SendError::PastTheEnd { offset, len, name: self.to.name.clone() });
-        }
-        Ok(len)
+        from_byte(offset, out, &self.to.name, |out| self.write_to(out))
     }
 
     /// Writes the stream; gives its length in bytes. The same pool gives the same bytes every time.
     pub fn write_to(&self, out: &mut dyn Write) -> Result<u64, SendError> {
-        /// Records are small: they are gathered before they are written.
-        const BUFFER: usize = 256 << 10;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let mut out = io::BufWriter::with_capacity(BUFFER, out);
         let mut output = Output::new(&mut out, self.form, self.to.guid);
-        self.begin(&mut output).map_err(SendError::Write)?;
+        let begin = Begin {
+            name: &self.to.name,
+            guid: self.to.guid,
+            from_guid: self.from.map_or(0, |from| from.guid),
+            created: self.to.created,
+            is_volume: self.set.kind == SetKind::Volume,
+            is_clone: self.from.is_some_and(|from| from.origin),
+            case_insensitive: self.to.phys.flags & DATASET_CASE_INSENSITIVE != 0,
+            features: self.features,
+            resume: self.start,
+        };
+        begin.write(&mut output).map_err(SendError::Write)?;
         let walk = Walk {
             set: &self.set,
             since: self.from.map_or(0, |from| from.created_txg),
@@ -298,41 +321,5 @@ impl Stream<'_> {
     /// The full name of the snapshot it is made of.
     pub fn name(&self) -> &str {
         &self.to.name
-    }
-
-    fn begin(&self, output: &mut Output<'_>) -> io::Result<()> {
-        const MAGIC: u64 = 0x2_f5ba_cbac;
-        /// `DMU_SUBSTREAM`: the stream of one snapshot.
-        const SINGLE: u64 = 1;
-        const FEATURES_SHIFT: u32 = 2;
-        const NAME_AT: usize = 56;
-        /// Of `dmu_objset_type_t`.
-        const FILESYSTEM: u32 = 2;
-        const VOLUME: u32 = 3;
-        let flag = |flag, is_set: bool| if is_set { flag } else { 0 };
-        let mut begin = OutRecord::new(Kind::Begin)
-            .u64(8, MAGIC)
-            .u64(16, SINGLE | self.features << FEATURES_SHIFT)
-            .u64(24, self.to.created)
-            .u32(32, if self.set.kind == SetKind::Volume { VOLUME } else { FILESYSTEM })
-            .u32(
-                36,
-                flag(FLAG_CLONE, self.from.is_some_and(|from| from.origin))
-                    | flag(FLAG_CASE_INSENSITIVE, self.to.phys.flags & DATASET_CASE_INSENSITIVE != 0)
-                    | FLAG_FREE_RECORDS
-                    | FLAG_SPILL_BLOCK,
-            )
-            .u64(40, self.to.guid)
-            .u64(48, self.from.map_or(0, |from| from.guid));
-        let name = self.to.name.as_bytes();
-        // Room for a NUL behind it; names are shorter than that anyway.
-        let room = begin.0.len() - NAME_AT - 1;
-        let name = &name[..name.len().min(room)];
-        begin.0[NAME_AT..NAME_AT + name.len()].copy_from_slice(name);
-        let payload = self.start.map(|point| {
-            NvList::new().u64("resume_object", point.start.object).u64("resume_offset", point.offset).pack()
-        });
-        let payload = padded(&payload.unwrap_or_default());
-        output.record(begin.u32(4, payload.len() as u32), &payload)
     }
 }

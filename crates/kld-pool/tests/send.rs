@@ -16,7 +16,7 @@ use kld_pool::tree::{Data, Kind, Tree};
 use kld_pool::{Content, DatasetSpec, PoolSpec, SnapshotSpec, Volume};
 use proptest::prelude::*;
 use receiver::Objects;
-use support::{Image, Random, dataset, meta, pool, random_tree, snapshot, write};
+use support::{Image, Random, changed, dataset, meta, pool, random_tree, snapshot, write};
 
 const PLAIN: SendOptions = SendOptions { compressed: false, large_blocks: false, embedded: false };
 const AS_STORED: SendOptions = SendOptions { compressed: true, large_blocks: true, embedded: true };
@@ -43,41 +43,6 @@ fn received(onto: &Objects, stream: &[u8]) -> Objects {
     let mut objects = onto.clone();
     records(stream).into_iter().for_each(|record| objects.apply(record));
     objects
-}
-
-/// The tree with some files gone, rewritten, longer, shorter, with holes, with other attributes, and new ones.
-fn changed(tree: &Tree, random: &mut Random) -> Tree {
-    let mut new = tree.clone();
-    let paths: Vec<Vec<u8>> = tree.walk().skip(1).map(|(path, _)| path).collect();
-    for path in paths {
-        let Some(node) = new.get(&path) else { continue };
-        let is_file = matches!(node.kind(), Kind::File(_));
-        let put = |new: &mut Tree, path: &[u8], content: Vec<u8>| {
-            new.insert(path, meta(), Kind::File(Data::bytes(content))).unwrap();
-        };
-        match random.below(24) {
-            0 => drop(new.remove(&path)),
-            1 => put(&mut new, &[&path, &b".new"[..]].concat(), random.bytes(70_000)),
-            2 => new.meta_mut(&path).unwrap().mtime.sec += 1,
-            3 => {
-                let value = random.bytes(3000);
-                new.meta_mut(&path).unwrap().xattrs.insert(b"user.new".to_vec(), value);
-            }
-            change @ 4..=7 if is_file => {
-                let mut content = new.read(&path).unwrap();
-                let middle = content.len() / 2;
-                match change {
-                    4 => content.extend(random.bytes(200_000)),
-                    5 => content.truncate(middle),
-                    6 => content[middle..].fill(0),
-                    _ => content.iter_mut().step_by(150_000).for_each(|byte| *byte ^= 1),
-                }
-                put(&mut new, &path, content);
-            }
-            _ => {}
-        }
-    }
-    new
 }
 
 /// Every file of a snapshot is among the objects that arrived.

@@ -238,6 +238,78 @@ fn damage_is_healed_and_counted_or_named() {
 }
 
 /// Runs a script that must not be root's: nobody in particular, who owns nothing.
+/// What the crate's README shows, as it stands there; and that it is what a pool of the same content would give.
+#[test]
+fn streams_of_content_that_is_in_no_pool() {
+    let dir = fresh();
+    let at = dir.path();
+    let copy = |from: &str, to: &str| {
+        Cmd::new("cp").args(["-a", from, to]).cwd(at).run().expect("it is copied");
+    };
+    copy("home", "home.new");
+    std::fs::write(at.join("home.new/thesis"), "chapter one\nchapter two\n").expect("writable");
+    let readme = read(concat!(env!("CARGO_MANIFEST_DIR"), "/../kld-pool/README.md"));
+    let readme = String::from_utf8(readme).expect("it is text");
+    let lines: Vec<&str> = readme.lines().filter_map(|line| line.strip_prefix("kldload pool ")).collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    for line in lines {
+        let said = ok(at, &line.split(' ').collect::<Vec<_>>());
+        assert!(said.contains(".zstream: ") && said.contains(" of tank/home@"), "{said}");
+    }
+    ok(
+        at,
+        &[
+            "write",
+            "--name",
+            "tank",
+            "--size",
+            "128M",
+            "--seed",
+            "example",
+            "--output",
+            "tank.img",
+            "--dataset",
+            "home,@monday=home,@tuesday=home.new",
+        ],
+    );
+    let (code, monday, said) = pool(at, &["send", "tank.img", "tank/home@monday"]);
+    assert!(code == 0 && monday == read(at.join("monday.zstream")), "{said}");
+    let (code, tuesday, said) = pool(at, &["send", "-i", "@monday", "tank.img", "tank/home@tuesday"]);
+    assert!(code == 0 && tuesday == read(at.join("tuesday.zstream")), "{said}");
+    assert!(tuesday.len() < monday.len() / 10, "{} of {}", tuesday.len(), monday.len());
+
+    // From a tar, with letters, and from the middle on: it is the same content.
+    Cmd::new("tar").args(["-C", "home", "-cf", "home.tar", "."]).cwd(at).run().expect("it is packed");
+    let more = ["--seed", "example", "--property", "compression=zstd-3", "-cLe", "tank/home@monday"];
+    let whole = |content: &'static str| {
+        let (code, stream, said) = pool(at, &[&["send", "--tree", content][..], &more].concat());
+        assert_eq!(code, 0, "{said}");
+        stream
+    };
+    let stream = whole("home.tar");
+    let (code, rest, said) =
+        pool(at, &[&["send", "--offset", "100000", "--tree", "home.tar"][..], &more].concat());
+    assert!(code == 0 && rest == stream[100_000..], "{said}");
+    let volume =
+        ["send", "--tree", "home/sparse", "--property", "volsize=64M", "--output", "v.zstream", "tank/v@a"];
+    ok(at, &volume);
+
+    for (words, code, said) in [
+        (&["--tree", "home", "tank/home"][..], 1, "`tank/home` is not a snapshot"),
+        (&["--tree", "nowhere", "tank/home@a"], 1, "cannot read `nowhere`"),
+        (&["--tree", "home", "tank/ho me@a"], 1, "cannot be the name of a snapshot"),
+        (&["--tree", "home", "--property", "mountpoint=/", "tank/home@a"], 1, "zfs receive -o mountpoint=/"),
+        (&["--tree", "home", "--property", "recordsize=3k", "tank/home@a"], 1, "a power of two"),
+        (&["--tree", "home", "--ashift", "8", "tank/home@a"], 1, "it must be from 9 to 16"),
+        (&["--tree", "home", "--from-tree", "home", "tank/home@a"], 2, "--seed"),
+        (&["--tree", "home", "tank.img", "tank/home@a"], 2, "cannot be used with"),
+        (&["tank.img"], 2, "required"),
+    ] {
+        let (found, out, text) = pool(at, &[&["send"][..], words].concat());
+        assert!(found == code && out.is_empty() && text.contains(said), "{words:?}: {found} {text}");
+    }
+}
+
 fn as_nobody(dir: &Path, script: &str) -> (i32, Vec<u8>, String) {
     let script = format!("exec 2>&1; {script}");
     ran(Cmd::new("unshare").args(["--user", "sh", "-c", &script, "sh", KLDLOAD]).cwd(dir))

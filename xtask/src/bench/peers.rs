@@ -36,6 +36,18 @@ impl Place {
             .arg(format!("bench/root={}", self.tree.display()))
     }
 
+    /// A stream of the same dataset, without a pool.
+    pub(super) fn stream(&self, name: &str, compression: &str) -> Contender {
+        let output = self.output(name);
+        let cmd = Cmd::new(self.target.join("kldload"))
+            .args(["pool", "send", "-cLe", "--property", &format!("compression={compression}"), "--tree"])
+            .arg(&self.tree)
+            .arg("--output")
+            .arg(&output)
+            .arg("bench/root@bench");
+        Contender { name: name.to_owned(), cmd, output: Some(output) }
+    }
+
     /// The same work without a format.
     pub(super) fn ceiling(&self, name: &str, compression: &str, cpu: Option<u32>) -> Contender {
         let output = self.output(name);

@@ -25,6 +25,7 @@ pub(super) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
 
     let mut contenders: Vec<Contender> =
         CODECS.iter().map(|codec| place.mkpool(&format!("pool {codec}"), codec, None)).collect();
+    contenders.extend(CODECS.iter().map(|codec| place.stream(&format!("stream {codec}, `-cLe`"), codec)));
     contenders.extend(place.peers());
     let listed = contenders.len();
     for codec in CODECS {

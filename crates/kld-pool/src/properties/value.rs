@@ -9,6 +9,8 @@ use crate::format::hasher::Algorithm;
 pub(crate) enum Stored {
     Number(u64),
     Text(String),
+    /// What every dataset has that is written: it stands elsewhere, or nowhere.
+    AsWritten,
 }
 
 const COMPRESS_ON: u64 = 1;
@@ -40,6 +42,10 @@ const WORDS: &[(&str, Words, &str)] = &[
     ("setuid", ON_OFF, "on or off"),
     ("readonly", ON_OFF, "on or off"),
     ("overlay", ON_OFF, "on or off"),
+    ("nbmand", ON_OFF, "on or off"),
+    ("vscan", ON_OFF, "on or off"),
+    ("zoned", ON_OFF, "on or off"),
+    ("volthreading", ON_OFF, "on or off"),
     // `on` means system attributes since OpenZFS 2.3; that is also how attributes are written here.
     ("xattr", &[("off", 0), ("on", 2), ("sa", 2)], "on or sa"),
     ("acltype", &[("off", 0), ("noacl", 0), ("posix", 1), ("posixacl", 1)], "off or posix"),
@@ -50,6 +56,25 @@ const WORDS: &[(&str, Words, &str)] = &[
     ("logbias", &[("latency", 0), ("throughput", 1)], "latency or throughput"),
     ("primarycache", CACHE, "all, metadata or none"),
     ("secondarycache", CACHE, "all, metadata or none"),
+    ("prefetch", CACHE, "all, metadata or none"),
+    ("direct", &[("disabled", 0), ("standard", 1), ("always", 2)], "standard, always or disabled"),
+    ("snapdev", &[("hidden", 0), ("visible", 1)], "hidden or visible"),
+    (
+        "volmode",
+        &[("default", 0), ("full", 1), ("geom", 1), ("dev", 2), ("none", 3)],
+        "default, full, geom, dev or none",
+    ),
+    // What inherited entries become where ACLs are of the other kind; on Linux nothing asks.
+    (
+        "aclinherit",
+        &[("discard", 0), ("noallow", 1), ("passthrough", 3), ("restricted", 4), ("passthrough-x", 5)],
+        "discard, noallow, restricted, passthrough or passthrough-x",
+    ),
+    (
+        "aclmode",
+        &[("discard", 0), ("groupmask", 2), ("passthrough", 3), ("restricted", 4)],
+        "discard, groupmask, passthrough or restricted",
+    ),
     ("redundant_metadata", &[("all", 0), ("most", 1)], "all or most"),
     ("copies", &[("1", 1), ("2", 2), ("3", 3)], "1, 2 or 3"),
     (
@@ -65,28 +90,57 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("acltype", &["nfsv4"]),
     ("dnodesize", &["1k", "2k", "4k", "8k", "16k"]),
     ("checksum", &["fletcher2", "noparity", "skein", "edonr"]),
+    ("redundant_metadata", &["some", "none"]),
+    ("snapdir", &["disabled"]),
 ];
 
-/// Properties of ZFS that have no place here.
-const NOT_SETTABLE: &[(&str, &str)] = &[
-    ("volsize", "only file systems are written, not volumes"),
-    ("volblocksize", "only file systems are written, not volumes"),
-    ("encryption", "make the encrypted dataset on the running machine, where its key is"),
-    ("keyformat", "make the encrypted dataset on the running machine, where its key is"),
-    ("keylocation", "make the encrypted dataset on the running machine, where its key is"),
-    ("dedup", "set it on the running machine"),
-    ("special_small_blocks", "the pool has one vdev: set it when a special vdev is added"),
-    ("casesensitivity", "names are case-sensitive"),
-    ("normalization", "names are stored as they are"),
-    ("utf8only", "names are stored as they are"),
-    ("sharenfs", "set it on the running machine"),
-    ("sharesmb", "set it on the running machine"),
+/// Properties of which one value is what is written, with all such values. The table of properties has none of them.
+const AS_WRITTEN: &[(&str, &[&str])] = &[
+    ("casesensitivity", &["sensitive"]),
+    ("dedup", &["off"]),
+    ("encryption", &["off"]),
+    ("keyformat", &["none"]),
+    ("keylocation", &["none"]),
+    ("longname", &["off"]),
+    ("normalization", &["none"]),
+    ("special_small_blocks", &["0"]),
+    ("utf8only", &["off"]),
+    ("version", &["5", "current"]),
 ];
+
+/// Properties of ZFS that have no place here, or only with the values of [`AS_WRITTEN`].
+const NOT_SETTABLE: &[(&str, &str)] = &[
+    ("volsize", OF_VOLUMES),
+    ("volblocksize", OF_VOLUMES),
+    ("encryption", ENCRYPTED),
+    ("keyformat", ENCRYPTED),
+    ("keylocation", ENCRYPTED),
+    ("pbkdf2iters", ENCRYPTED),
+    ("dedup", "set it on the running machine"),
+    ("special_small_blocks", "set it on the running machine when it has a special vdev"),
+    ("casesensitivity", "names are case-sensitive: make such a dataset on the running machine"),
+    ("normalization", "names are stored as they are: make such a dataset on the running machine"),
+    ("utf8only", "names are stored as they are: make such a dataset on the running machine"),
+    ("longname", "names have at most 255 bytes: set it on the running machine"),
+    ("version", "file systems are of version 5"),
+    ("filesystem_limit", "set it on the running machine"),
+    ("snapshot_limit", "set it on the running machine"),
+    ("mlslabel", "Linux has no such labels"),
+    ("jailed", "it is called `zoned` on Linux"),
+];
+const OF_VOLUMES: &str = "it is said with the content of a volume";
+const ENCRYPTED: &str = "make the encrypted dataset on the running machine, where its key is";
+
+/// Texts that are handed to the kernel's or the machine's own parser.
+const TEXTS: [&str; 6] = ["context", "defcontext", "fscontext", "rootcontext", "sharenfs", "sharesmb"];
 
 /// Checks a property and gives the value to store.
 pub(super) fn parse(name: &str, value: &str) -> Result<Stored, PropertyError> {
     if name.contains(':') {
         return parse_user(name, value);
+    }
+    if AS_WRITTEN.iter().any(|(known, values)| *known == name && values.contains(&value)) {
+        return Ok(Stored::AsWritten);
     }
     if let Some((_, hint)) = NOT_SETTABLE.iter().find(|(known, _)| *known == name) {
         return Err(PropertyError::NotSettable { name: name.to_owned(), hint });
@@ -103,6 +157,12 @@ pub(super) fn parse(name: &str, value: &str) -> Result<Stored, PropertyError> {
         "compression" => parse_compression(value),
         "quota" | "refquota" | "reservation" | "refreservation" => parse_limit(name, value),
         "mountpoint" => parse_mountpoint(value),
+        _ if TEXTS.contains(&name) => parse_text(name, value),
+        // Quotas of one user, and what OpenZFS 2.4 has for all of them, are kept with the files.
+        _ if name.contains("quota") => {
+            let (name, hint) = (name.to_owned(), "set it on the running machine");
+            Err(PropertyError::NotSettable { name, hint })
+        }
         _ => Err(PropertyError::Unknown { name: name.to_owned() }),
     }
 }
@@ -190,6 +250,14 @@ fn parse_mountpoint(value: &str) -> Result<Stored, PropertyError> {
     } else {
         Err(bad("mountpoint", value, "an absolute path, none or legacy"))
     }
+}
+
+fn parse_text(name: &str, value: &str) -> Result<Stored, PropertyError> {
+    const MAX: usize = 1023;
+    if !value.is_empty() && value.len() <= MAX && !value.chars().any(char::is_control) {
+        return Ok(Stored::Text(value.to_owned()));
+    }
+    Err(bad(name, value, "a text of one line, at most 1023 bytes"))
 }
 
 fn parse_user(name: &str, value: &str) -> Result<Stored, PropertyError> {

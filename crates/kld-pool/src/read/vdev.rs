@@ -142,3 +142,40 @@ fn leaves_of(
         _ => Err(kind),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::nvlist::{NvList as Written, Value};
+
+    /// What becomes of a vdev that is described so, with two disks of which only the first is given.
+    fn form(list: Written) -> String {
+        let disk = |guid| Written::new().text("type", "disk").u64("guid", guid);
+        let list = list.with("children", Value::Lists(vec![disk(1), disk(2)]));
+        let list = NvList::unpack(&list.pack()).unwrap();
+        match Top::of(&list, &|guid| (guid == 1).then_some(0)).unwrap().form {
+            Form::Copies(leaves) => format!("copies on {leaves:?}"),
+            Form::Raidz(_, devices) => format!("raidz on {}", devices.len()),
+            Form::NotSupported(kind) => format!("not supported: {kind}"),
+            Form::Absent => "absent".to_owned(),
+        }
+    }
+
+    #[test]
+    fn kinds_of_vdevs() {
+        let of = |kind: &str| Written::new().text("type", kind);
+        assert_eq!(form(of("mirror")), "copies on [Some(0), None]");
+        // Where a vdev is for logs or for small blocks makes no difference to a reader.
+        assert_eq!(form(of("mirror").u64("is_log", 1)), "copies on [Some(0), None]");
+        assert_eq!(form(of("disk").text("alloc_bias", "special").u64("guid", 1)), "copies on [Some(0)]");
+        assert_eq!(form(of("raidz").u64("nparity", 1)), "raidz on 2");
+        assert_eq!(
+            form(of("raidz").u64("nparity", 1).with("raidz_expanding", Value::Flag)),
+            "not supported: raidz that was expanded"
+        );
+        assert_eq!(form(of("raidz").u64("nparity", 2)), "not supported: raidz of an impossible shape");
+        assert_eq!(form(of("draid").u64("nparity", 1)), "not supported: draid");
+        assert_eq!(form(of("indirect")), "not supported: indirect");
+        assert_eq!(form(of("hole")), "absent");
+    }
+}

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::read::ReadError;
+use crate::write::error::WriteError;
 
 /// A stream could not be made or written.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,9 @@ pub enum SendError {
     /// The pool cannot be read.
     #[error("cannot read what is to be sent")]
     Read(#[from] ReadError),
+    /// What is to be sent without a pool cannot be planned or read.
+    #[error(transparent)]
+    Content(#[from] WriteError),
     /// There is nothing to go on with.
     #[error("cannot go on at byte {offset}: the stream of `{name}` has {len}")]
     PastTheEnd {

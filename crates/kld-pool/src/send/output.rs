@@ -133,7 +133,8 @@ impl<'o> Output<'o> {
         Ok(self.bytes)
     }
 
-    fn item(&mut self, item: Item, content: &[u8]) -> io::Result<()> {
+    /// Writes one item; `content` is what its form says, as it is stored or decoded.
+    pub(super) fn item(&mut self, item: Item, content: &[u8]) -> io::Result<()> {
         match item {
             Item::FreeObjects { first, count } => self.free(Pending::Objects { first, count }),
             Item::Free { object, offset, length } => self.free(Pending::Bytes { object, offset, length }),
@@ -281,7 +282,7 @@ impl Form {
     ///
     /// Never a large one that must be split, and never a spill block, which has no offset. OpenZFS does since 2.3
     /// (<https://github.com/openzfs/zfs/issues/18239>), and its receivers take the one for data at the end of a file.
-    fn embeds(self, pointer: &BlockPointer) -> bool {
+    pub(super) fn embeds(self, pointer: &BlockPointer) -> bool {
         matches!(pointer.body, Body::Embedded { compression, .. }
             if self.embedded
                 && !self.splits(pointer)
@@ -295,7 +296,7 @@ impl Form {
     }
 
     /// Where a block lies that is sent as it is stored. Metadata is not: a receiver of the other byte order must turn it.
-    fn sends_stored(self, pointer: &BlockPointer) -> Option<Stored> {
+    pub(super) fn sends_stored(self, pointer: &BlockPointer) -> Option<Stored> {
         match &pointer.body {
             Body::Stored(stored)
                 if self.compressed

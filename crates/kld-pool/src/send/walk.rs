@@ -43,9 +43,9 @@ pub(super) struct Walk<'s, 'a> {
 
 /// A pointer's place in its object.
 #[derive(Clone, Copy, Debug)]
-struct Place {
-    level: u8,
-    number: u64,
+pub(super) struct Place {
+    pub(super) level: u8,
+    pub(super) number: u64,
 }
 
 impl Place {
@@ -66,14 +66,10 @@ impl Walk<'_, '_> {
         let skip = self.start.object / SLOTS_PER_BLOCK;
         self.visit_all(meta, skip, &mut |place, pointer| {
             let Some((block, count)) = place.span(meta) else { return Ok(()) };
-            let first = block.saturating_mul(SLOTS_PER_BLOCK);
             if !pointer.is_hole() {
-                return self.objects(&pointer, first, each);
+                return self.objects(&pointer, block.saturating_mul(SLOTS_PER_BLOCK), each);
             }
-            // Numbers behind the last block of dnodes were never in use.
-            let end = meta.last_block.saturating_add(1).saturating_mul(SLOTS_PER_BLOCK);
-            let count = count.saturating_mul(SLOTS_PER_BLOCK).min(end.saturating_sub(first));
-            if count == 0 { Ok(()) } else { each(Item::FreeObjects { first, count }) }
+            free_objects((block, count), meta.last_block.saturating_add(1)).map_or(Ok(()), &mut *each)
         })
     }
 
@@ -172,8 +168,17 @@ impl Walk<'_, '_> {
     }
 }
 
+/// The numbers of blocks of dnodes that are holes, as their first and how many they are; `blocks` are there in all.
+pub(super) fn free_objects((block, count): (u64, u64), blocks: u64) -> Option<Item> {
+    // Numbers behind the last block were never in use.
+    let first = block.saturating_mul(SLOTS_PER_BLOCK);
+    let end = blocks.saturating_mul(SLOTS_PER_BLOCK);
+    let count = count.saturating_mul(SLOTS_PER_BLOCK).min(end.saturating_sub(first));
+    (count > 0).then_some(Item::FreeObjects { first, count })
+}
+
 /// What is sent of a hole or a data block of an object, if anything.
-fn item(object: u64, dnode: &Dnode, place: Place, pointer: BlockPointer) -> Option<Item> {
+pub(super) fn item(object: u64, dnode: &Dnode, place: Place, pointer: BlockPointer) -> Option<Item> {
     // Blocks whose numbers or offsets exceed 64 bits cannot hold anything.
     let (first, count) = place.span(dnode)?;
     let offset = first.checked_mul(dnode.block_size)?;

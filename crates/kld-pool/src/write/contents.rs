@@ -25,6 +25,37 @@ pub(crate) fn salt(seed: Seed) -> [u8; 32] {
     salt
 }
 
+/// What a dataset holds for which nothing is given.
+pub(crate) fn empty_tree(spec: &PoolSpec) -> Tree {
+    let mut empty = Tree::new();
+    let created = Timestamp { sec: spec.created.cast_signed(), nsec: 0 };
+    if let Some(meta) = empty.meta_mut("") {
+        *meta = Meta::root(0o755, created);
+    }
+    empty
+}
+
+/// How the content of a dataset is stored; `seed` is that of the pool.
+pub(crate) fn layout(spec: &PoolSpec, planned: &Planned, seed: Seed) -> Layout {
+    let effective = planned.effective;
+    let enabled = spec.properties.features();
+    Layout {
+        record_size: effective.record_size,
+        large_dnodes: effective.large_dnodes,
+        accounting: enabled.has(Feature::UserObjectAccounting) && enabled.has(Feature::ProjectQuota),
+        settings: Settings {
+            compression: effective.compression,
+            hasher: Hasher::new(effective.checksum, salt(seed)),
+            record: planned.remembers,
+            ashift: spec.ashift,
+            threads: match spec.threads {
+                0 => std::thread::available_parallelism().map_or(1, usize::from),
+                threads => threads,
+            },
+        },
+    }
+}
+
 /// Writes the datasets of the plan, each in all its versions.
 pub(crate) fn write_contents(
     spec: &PoolSpec,
@@ -33,15 +64,7 @@ pub(crate) fn write_contents(
     media: &mut Media,
     progress: &dyn Progress,
 ) -> Result<Vec<Vec<Version>>, WriteError> {
-    let threads = match spec.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
-    let mut empty = Tree::new();
-    let created = Timestamp { sec: spec.created.cast_signed(), nsec: 0 };
-    if let Some(meta) = empty.meta_mut("") {
-        *meta = Meta::root(0o755, created);
-    }
+    let empty = empty_tree(spec);
     let sizes = plan.iter().flat_map(|planned| &planned.versions).map(|content| content.apparent_size());
     // Sparse files may add up to more than a number holds.
     let total = sizes.fold(0, u64::saturating_add);
@@ -51,8 +74,6 @@ pub(crate) fn write_contents(
         done = done.saturating_add(bytes);
         progress.bytes(done, total);
     };
-    let enabled = spec.properties.features();
-    let accounting = enabled.has(Feature::UserObjectAccounting) && enabled.has(Feature::ProjectQuota);
     // What clones go on from.
     let origins: BTreeSet<Origin> = plan.iter().filter_map(|planned| planned.origin).collect();
     let mut kept: BTreeMap<Origin, Writers> = BTreeMap::new();
@@ -61,19 +82,8 @@ pub(crate) fn write_contents(
         let planned = &plan[at];
         let name = planned.name.as_str();
         let effective = planned.effective;
-        let settings = Settings {
-            compression: effective.compression,
-            hasher: Hasher::new(effective.checksum, salt(seed)),
-            record: planned.remembers,
-            ashift: spec.ashift,
-            threads,
-        };
-        let layout = Layout {
-            record_size: effective.record_size,
-            large_dnodes: effective.large_dnodes,
-            accounting,
-            settings,
-        };
+        let layout = layout(spec, planned, seed);
+        let settings = layout.settings;
         let mut writers = match planned.origin.and_then(|origin| kept.get(&origin)) {
             Some(writers) => Writers {
                 files: writers.files.branch(name, layout),

@@ -512,6 +512,7 @@ impl Builder<'_, '_> {
                 match value {
                     Stored::Number(number) => properties.add_u64(name, *number),
                     Stored::Text(text) => properties.add_text(name, text),
+                    Stored::AsWritten => {}
                 }
             }
             self.set_zap(dir.properties, &properties)?;

@@ -95,6 +95,14 @@ pub enum WriteError {
         /// The property.
         property: &'static str,
     },
+    /// A property of volumes is set on a file system.
+    #[error("property `{property}` of `{dataset}` is one of volumes only")]
+    OnlyForVolumes {
+        /// The file system.
+        dataset: String,
+        /// The property.
+        property: &'static str,
+    },
     /// A property needs a feature that the pool does not enable.
     #[error(
         "`{property}` of `{dataset}` needs feature `{feature}`, which is not in the pool's `compatibility`"

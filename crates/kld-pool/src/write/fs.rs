@@ -64,7 +64,7 @@ struct Inode {
 }
 
 /// The nodes of a tree in the order of their first names, and what the tree says about each.
-struct Inventory<'a> {
+pub(crate) struct Inventory<'a> {
     tree: &'a Tree,
     order: Vec<NodeId>,
     /// First names, in the same order; only where they are needed.
@@ -74,6 +74,38 @@ struct Inventory<'a> {
     parents: Vec<NodeId>,
     /// Hidden directories of large extended attributes, by owner.
     xattr_dirs: BTreeMap<NodeId, NodeId>,
+}
+
+/// A tree with the files that its large attributes become.
+pub(crate) struct Whole<'a> {
+    given: &'a Tree,
+    expanded: Option<xattr_dirs::Expanded>,
+}
+
+impl<'a> Whole<'a> {
+    pub(crate) fn of(given: &'a Tree) -> Whole<'a> {
+        Whole { given, expanded: xattr_dirs::expand(given) }
+    }
+
+    fn tree(&self) -> &Tree {
+        self.expanded.as_ref().map_or(self.given, |expanded| &expanded.tree)
+    }
+
+    /// Owners and their hidden directories.
+    fn hidden(&self) -> &[(NodeId, NodeId)] {
+        self.expanded.as_ref().map_or(&[], |expanded| &expanded.dirs)
+    }
+}
+
+/// A version of which everything is known but its blocks.
+pub(crate) struct LaidOut<'t> {
+    /// All objects, without content.
+    pub(crate) objects: ObjectSet,
+    pub(crate) inventory: Inventory<'t>,
+    /// Spill blocks, by object.
+    pub(crate) spills: Vec<(u64, Vec<u8>)>,
+    /// Master node, attribute tables, delete queue.
+    pub(crate) tables: Vec<(u64, Zap)>,
 }
 
 /// A file system of which one version after the other is written.
@@ -137,26 +169,19 @@ impl<'a> Writer<'a> {
         tree: &Tree,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Version, WriteError> {
-        let expanded = xattr_dirs::expand(tree);
-        let (tree, hidden) = match &expanded {
-            Some(expanded) => (&expanded.tree, expanded.dirs.as_slice()),
-            None => (tree, [].as_slice()),
-        };
-        let mut objects = ObjectSet::following(std::mem::take(&mut self.legacy));
-        let mut inventory = Inventory::take(tree, hidden, media.rules.record);
-        let tables = match self.tables {
-            Some(tables) => tables.put(&mut objects),
-            None => Tables::reserve(&mut objects),
-        };
-        self.tables = Some(tables);
-        self.number(&mut inventory, &mut objects, media)?;
-        let spills = self.set_attributes(&mut inventory, &mut objects)?;
+        let whole = Whole::of(tree);
+        let laid_out = self.lay_out(&whole, media.rules.birth, media.rules.record)?;
+        let LaidOut { inventory, mut objects, spills, tables } = laid_out;
         let logical = self.write_files(&inventory, media, &mut objects, progress)?;
         for (object, spill) in spills {
             objects.set_spill(media, object, spill)?;
         }
-        inventory.write_directories(media, &mut objects, self.seed)?;
-        tables.write(media, &mut objects, self.seed, &self.layouts, inventory.object(tree.root().id()))?;
+        for id in inventory.directories() {
+            objects.set_zap(media, inventory.object(id), &inventory.directory(id, self.seed))?;
+        }
+        for (object, table) in tables {
+            objects.set_zap(media, object, &table)?;
+        }
         let accounts = Accounts::of(&inventory, &objects, self.layout.accounting);
         let accounts = accounts.write(media, &mut objects, self.seed)?;
         let count = objects.len() as u64;
@@ -164,6 +189,38 @@ impl<'a> Writer<'a> {
         let (space, dead) = (objects.space, objects.dead());
         self.legacy = objects.leave();
         Ok(Version { pointer, space, dead, features: self.features.clone(), objects: count, logical })
+    }
+
+    /// Everything about the next version but its blocks: what a pool and a stream have in common. New numbers are born in
+    /// `birth`; with `keep_paths` a later version can find the paths again.
+    pub(crate) fn lay_out<'t>(
+        &mut self,
+        whole: &'t Whole<'t>,
+        birth: u64,
+        keep_paths: bool,
+    ) -> Result<LaidOut<'t>, WriteError> {
+        let tree = whole.tree();
+        let mut objects = ObjectSet::following(std::mem::take(&mut self.legacy));
+        let mut inventory = Inventory::take(tree, whole.hidden(), keep_paths);
+        let tables = match self.tables {
+            Some(tables) => tables.put(&mut objects),
+            None => Tables::reserve(&mut objects),
+        };
+        self.tables = Some(tables);
+        self.number(&mut inventory, &mut objects, birth)?;
+        let spills = self.set_attributes(&mut inventory, &mut objects)?;
+        let tables = tables.fill(self.seed, &self.layouts, inventory.object(tree.root().id()));
+        Ok(LaidOut { inventory, objects, spills, tables })
+    }
+
+    /// Goes on to the next version after one that was laid out and not written.
+    pub(crate) fn pass(&mut self, objects: ObjectSet) {
+        self.legacy = objects.leave();
+    }
+
+    /// What its versions so far use.
+    pub(crate) fn features(&self) -> &BTreeSet<Feature> {
+        &self.features
     }
 
     fn pack(&mut self, inventory: &Inventory, id: NodeId) -> Result<attributes::Packed, WriteError> {
@@ -188,7 +245,7 @@ impl<'a> Writer<'a> {
         &mut self,
         inventory: &mut Inventory,
         objects: &mut ObjectSet,
-        media: &Media,
+        born: u64,
     ) -> Result<(), WriteError> {
         for i in 0..inventory.order.len() {
             let id = inventory.order[i];
@@ -211,7 +268,6 @@ impl<'a> Writer<'a> {
             if self.layout.accounting {
                 dnode.flags |= FLAG_OBJECTS_ACCOUNTED;
             }
-            let born = media.rules.birth;
             let number = match inventory.paths.get(i) {
                 None => Number { object: objects.add(dnode), born },
                 Some(path) => match self.numbers.known.get(&(path.clone(), is_dir, slots)) {
@@ -408,34 +464,36 @@ impl<'a> Inventory<'a> {
         self.inodes[id.index()].object
     }
 
-    fn write_directories(
-        &self,
-        media: &mut Media,
-        objects: &mut ObjectSet,
-        seed: Seed,
-    ) -> Result<(), WriteError> {
+    fn directories(&self) -> impl Iterator<Item = NodeId> {
+        self.order.iter().copied().filter(|id| self.tree.node(*id).is_dir())
+    }
+
+    /// The table of a directory.
+    pub(crate) fn directory(&self, id: NodeId, seed: Seed) -> Zap {
         /// Where a directory entry keeps the type of what it names.
         const TYPE_SHIFT: u32 = 60;
-        for id in &self.order {
-            let node = self.tree.node(*id);
-            if !node.is_dir() {
-                continue;
-            }
-            let object = self.object(*id);
-            let mut zap = Zap::new(seed.number("directory", object));
-            for (name, child) in node.entries() {
-                let kind = attributes::entry_type(child.kind());
-                zap.add_u64(name, kind << TYPE_SHIFT | self.object(child.id()));
-            }
-            objects.set_zap(media, object, &zap)?;
+        let mut zap = Zap::new(seed.number("directory", self.object(id)));
+        for (name, child) in self.tree.node(id).entries() {
+            let kind = attributes::entry_type(child.kind());
+            zap.add_u64(name, kind << TYPE_SHIFT | self.object(child.id()));
         }
-        Ok(())
+        zap
+    }
+
+    /// Every node with its object.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (u64, Node<'a>)> {
+        self.order.iter().map(|id| (self.object(*id), self.tree.node(*id)))
+    }
+
+    /// What it means for `dataset` that the content of an object could not be read.
+    pub(crate) fn unreadable(&self, object: u64, error: ReadError, dataset: &str) -> WriteError {
+        explain(self, Failure::Read { object, error }, dataset)
     }
 }
 
 /// A file that fits into one record is one block of its own size; a larger one is made of records. What a clone has from
 /// its origin keeps its blocks, whatever the records of the clone are.
-fn block_size(data: &Data, record_size: u64, before: Option<&Blocks>) -> u64 {
+pub(crate) fn block_size(data: &Data, record_size: u64, before: Option<&Blocks>) -> u64 {
     let alone = data.len().next_multiple_of(SECTOR as u64);
     match before.map(|before| (before.block_size, before.depth)) {
         Some((size, 1)) if size == alone => size,
@@ -483,34 +541,23 @@ impl Tables {
         self
     }
 
-    fn write(
-        &self,
-        media: &mut Media,
-        objects: &mut ObjectSet,
-        seed: Seed,
-        layouts: &Layouts,
-        root: u64,
-    ) -> Result<(), WriteError> {
+    /// What they hold, in the order in which they are written.
+    fn fill(&self, seed: Seed, layouts: &Layouts, root: u64) -> Vec<(u64, Zap)> {
         const ZPL_VERSION: u64 = 5;
         let zap = |object: u64| Zap::new(seed.number("table", object));
         let mut registry = zap(self.sa_registry);
         for (number, (name, length, byteswap)) in attributes::REGISTRY.into_iter().enumerate() {
             registry.add_u64(format!("ZPL_{name}"), length << 24 | byteswap << 16 | number as u64);
         }
-        objects.set_zap(media, self.sa_registry, &registry)?;
 
         let mut table = zap(self.sa_layouts);
         for (number, list) in layouts.iter() {
             table.add_u16s(number.to_string(), list);
         }
-        objects.set_zap(media, self.sa_layouts, &table)?;
 
         let mut sa = zap(self.sa_master);
         sa.add_u64("REGISTRY", self.sa_registry);
         sa.add_u64("LAYOUTS", self.sa_layouts);
-        objects.set_zap(media, self.sa_master, &sa)?;
-
-        objects.set_zap(media, self.delete_queue, &zap(self.delete_queue))?;
 
         let mut master = zap(self.master);
         master.add_u64("VERSION", ZPL_VERSION);
@@ -520,7 +567,13 @@ impl Tables {
         for name in ["normalization", "utf8only", "casesensitivity"] {
             master.add_u64(name, 0);
         }
-        objects.set_zap(media, self.master, &master)
+        vec![
+            (self.sa_registry, registry),
+            (self.sa_layouts, table),
+            (self.sa_master, sa),
+            (self.delete_queue, zap(self.delete_queue)),
+            (self.master, master),
+        ]
     }
 }
 

@@ -78,6 +78,11 @@ impl ObjectSet {
         Legacy { next: self.next, parts: self.parts }
     }
 
+    /// All objects, by number.
+    pub(crate) fn take_objects(&mut self) -> BTreeMap<u64, Dnode> {
+        std::mem::take(&mut self.objects)
+    }
+
     /// The blocks of the version before that this one no longer has.
     pub(crate) fn dead(&self) -> Vec<BlockPointer> {
         let changed = self.before.iter().map(|(part, blocks)| (blocks, self.parts.get(part)));

@@ -15,15 +15,15 @@ use worker::{CloseOnDrop, Done, Encoded, Queue, Work, work};
 
 use crate::codec::{Compression, Output};
 use crate::format::hasher::Hasher;
-use crate::tree::{Data, ReadError};
+use crate::tree::{Data, ReadError, Reader};
 use crate::write::blocks::Blocks;
 use crate::write::error::WriteError;
 use crate::write::indirect::Root;
 use crate::write::media::Media;
 
 /// Input of one task in bytes, and the most parts it may have.
-const TASK_BYTES: u64 = 1 << 20;
-const TASK_PARTS: usize = 512;
+pub(crate) const TASK_BYTES: u64 = 1 << 20;
+pub(crate) const TASK_PARTS: usize = 512;
 
 /// Content to be written as the blocks of an object.
 #[derive(Debug)]
@@ -51,6 +51,41 @@ impl Job<'_> {
         }
         let hole = self.data.hole_at(offset);
         if offset + hole >= self.data.len() { if hole > 0 { self.len - offset } else { 0 } } else { hole }
+    }
+
+    /// Blocks from `block` on that are known to be a hole.
+    pub(crate) fn hole_blocks_at(&self, block: u64) -> u64 {
+        let offset = block * self.block_size;
+        let hole = self.hole_at(offset);
+        if offset + hole < self.len {
+            hole / self.block_size
+        } else if hole > 0 {
+            self.blocks() - block
+        } else {
+            0
+        }
+    }
+
+    /// The blocks from `first` on that are treated as one: a hole of any length, or data of about `room` bytes; how many
+    /// they are, and whether they are a hole.
+    pub(crate) fn stretch_at(&self, first: u64, room: u64) -> (u64, bool) {
+        let hole = self.hole_blocks_at(first);
+        if hole > 0 {
+            return (hole, true);
+        }
+        let most = (room / self.block_size).max(1).min(self.blocks() - first);
+        let count = (1..most).find(|ahead| self.hole_blocks_at(first + ahead) > 0).unwrap_or(most);
+        (count, false)
+    }
+
+    /// Reads whole blocks from `first` on; what lies behind the end is zeros.
+    pub(crate) fn read(&self, reader: &mut Reader, first: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        let start = first * self.block_size;
+        let len = self.data.len().saturating_sub(start).min(buf.len() as u64) as usize;
+        let (content, behind) = buf.split_at_mut(len);
+        reader.read_at(self.data, start, content)?;
+        behind.fill(0);
+        Ok(())
     }
 }
 
@@ -168,7 +203,8 @@ fn plan<'a>(jobs: &'a [Job<'a>]) -> impl Iterator<Item = Vec<Part>> + 'a {
         let mut parts = Vec::new();
         let mut bytes = 0;
         while job < jobs.len() && bytes < TASK_BYTES && parts.len() < TASK_PARTS {
-            let part = next_part(&jobs[job], job, block, TASK_BYTES - bytes);
+            let (count, is_hole) = jobs[job].stretch_at(block, TASK_BYTES - bytes);
+            let part = Part { job, first: block, count, is_hole };
             if !part.is_hole {
                 bytes += part.count * jobs[job].block_size;
             }
@@ -181,21 +217,4 @@ fn plan<'a>(jobs: &'a [Job<'a>]) -> impl Iterator<Item = Vec<Part>> + 'a {
         }
         (!parts.is_empty()).then_some(parts)
     })
-}
-
-/// The part of a file that starts at block `first`: a hole of any length, or data of about `room` bytes.
-fn next_part(job: &Job, index: usize, first: u64, room: u64) -> Part {
-    let size = job.block_size;
-    let whole_hole_blocks = |block: u64| {
-        let offset = block * size;
-        let hole = job.hole_at(offset);
-        if offset + hole >= job.len { if hole > 0 { job.blocks() - block } else { 0 } } else { hole / size }
-    };
-    let hole = whole_hole_blocks(first);
-    if hole > 0 {
-        return Part { job: index, first, count: hole, is_hole: true };
-    }
-    let most = (room / size).max(1).min(job.blocks() - first);
-    let count = (1..most).find(|ahead| whole_hole_blocks(first + ahead) > 0).unwrap_or(most);
-    Part { job: index, first, count, is_hole: false }
 }

@@ -213,21 +213,32 @@ fn check(dataset: &Planned, origin: Option<&Content>, features: &FeatureSet) -> 
         return Err(WriteError::BadVolume { dataset: name() });
     }
     if dataset.is_volume() {
-        const FILES_ONLY: [&str; 15] = [
+        const FILES_ONLY: [&str; 26] = [
+            "aclinherit",
+            "aclmode",
             "acltype",
             "atime",
             "canmount",
+            "casesensitivity",
             "devices",
+            "direct",
             "dnodesize",
             "exec",
+            "longname",
             "mountpoint",
+            "nbmand",
+            "normalization",
             "overlay",
             "quota",
             "recordsize",
             "refquota",
             "relatime",
             "setuid",
+            "sharenfs",
+            "sharesmb",
             "snapdir",
+            "utf8only",
+            "vscan",
             "xattr",
         ];
         let set = FILES_ONLY
@@ -236,6 +247,8 @@ fn check(dataset: &Planned, origin: Option<&Content>, features: &FeatureSet) -> 
         if let Some(property) = set {
             return Err(WriteError::NotForVolumes { dataset: name(), property });
         }
+    } else if dataset.properties.is_some_and(|properties| properties.get("volthreading").is_some()) {
+        return Err(WriteError::OnlyForVolumes { dataset: name(), property: "volthreading" });
     }
     let Effective { record_size, compression, large_dnodes, checksum, .. } = dataset.effective;
     let block_size = block_sizes.into_iter().max();

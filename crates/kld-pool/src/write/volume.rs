@@ -17,8 +17,8 @@ use crate::write::seed::Seed;
 /// `DMU_OST_ZVOL`.
 const OBJSET_VOLUME: u64 = 3;
 /// Objects that readers look for at these numbers.
-const CONTENT: u64 = 1;
-const PROPERTIES: u64 = 2;
+pub(crate) const CONTENT: u64 = 1;
+pub(crate) const PROPERTIES: u64 = 2;
 
 /// A volume of which one version after the other is written.
 #[derive(Clone)]
@@ -48,10 +48,7 @@ impl<'a> Writer<'a> {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Version, WriteError> {
         let mut objects = ObjectSet::following(std::mem::take(&mut self.legacy));
-        let mut content = Dnode::new(object_type::VOLUME);
-        content.block_size = volume.block_size as u32;
-        for (number, dnode) in [(CONTENT, content), (PROPERTIES, Dnode::new(object_type::VOLUME_PROPERTIES))]
-        {
+        for (number, dnode) in dnodes(volume) {
             if objects.next() == number {
                 objects.add(dnode);
             } else {
@@ -59,14 +56,7 @@ impl<'a> Writer<'a> {
             }
         }
         if !volume.data.is_empty() {
-            let job = Job {
-                object: CONTENT,
-                data: &volume.data,
-                len: volume.size,
-                block_size: volume.block_size,
-                object_type: object_type::VOLUME,
-                before: objects.before(Part::Object(CONTENT)),
-            };
+            let job = Job { before: objects.before(Part::Object(CONTENT)), ..job(volume) };
             let blocks = job.blocks();
             let outcome = pipeline::write_content(media, &[job], self.settings, progress)
                 .map_err(|failure| self.explain(failure, &volume.data))?;
@@ -80,9 +70,7 @@ impl<'a> Writer<'a> {
         if volume.block_size > OLD_MAX_BLOCK {
             self.features.insert(Feature::LargeBlocks);
         }
-        let mut properties = Zap::new(self.seed.number("table", PROPERTIES));
-        properties.add_u64("size", volume.size);
-        objects.set_zap(media, PROPERTIES, &properties)?;
+        objects.set_zap(media, PROPERTIES, &properties(volume, self.seed))?;
         let pointer = objects.write(media, OBJSET_VOLUME, &[])?;
         let (space, dead, count) = (objects.space, objects.dead(), objects.len() as u64);
         self.legacy = objects.leave();
@@ -91,18 +79,47 @@ impl<'a> Writer<'a> {
     }
 
     fn explain(&self, failure: Failure, data: &Data) -> WriteError {
-        let dataset = self.dataset.to_owned();
-        let source_path = data.source().map(|file| file.path().to_owned()).unwrap_or_default();
-        // A volume has no names inside.
-        let path = String::from("/");
         match failure {
             Failure::Write(error) => error,
-            Failure::Read { error: ReadError::Io(source), .. } => {
-                WriteError::ReadFile { dataset, path, source_path, source }
-            }
-            Failure::Read { error: ReadError::Changed, .. } => {
-                WriteError::FileChanged { dataset, path, source_path }
-            }
+            Failure::Read { error, .. } => unreadable(data, error, self.dataset),
         }
+    }
+}
+
+/// The objects of a volume, without content.
+pub(crate) fn dnodes(volume: &Volume) -> [(u64, Dnode); 2] {
+    let mut content = Dnode::new(object_type::VOLUME);
+    content.block_size = volume.block_size as u32;
+    [(CONTENT, content), (PROPERTIES, Dnode::new(object_type::VOLUME_PROPERTIES))]
+}
+
+/// The content of a volume.
+pub(crate) fn job(volume: &Volume) -> Job<'_> {
+    Job {
+        object: CONTENT,
+        data: &volume.data,
+        len: volume.size,
+        block_size: volume.block_size,
+        object_type: object_type::VOLUME,
+        before: None,
+    }
+}
+
+/// The table about a volume; `seed` is that of its dataset.
+pub(crate) fn properties(volume: &Volume, seed: Seed) -> Zap {
+    let mut properties = Zap::new(seed.number("table", PROPERTIES));
+    properties.add_u64("size", volume.size);
+    properties
+}
+
+/// What it means for `dataset` that the content of a volume could not be read.
+pub(crate) fn unreadable(data: &Data, error: ReadError, dataset: &str) -> WriteError {
+    let dataset = dataset.to_owned();
+    let source_path = data.source().map(|file| file.path().to_owned()).unwrap_or_default();
+    // A volume has no names inside.
+    let path = String::from("/");
+    match error {
+        ReadError::Io(source) => WriteError::ReadFile { dataset, path, source_path, source },
+        ReadError::Changed => WriteError::FileChanged { dataset, path, source_path },
     }
 }

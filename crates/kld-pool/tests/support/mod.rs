@@ -177,6 +177,41 @@ pub(crate) fn check_state(image: &Image, state: &str, tree: &Tree, random: &mut 
     assert!(image.extract(state, path) == tree.read(path).unwrap(), "{state} {path}");
 }
 
+/// The tree with some files gone, rewritten, longer, shorter, with holes, with other attributes, and new ones.
+pub(crate) fn changed(tree: &Tree, random: &mut Random) -> Tree {
+    let mut new = tree.clone();
+    let paths: Vec<Vec<u8>> = tree.walk().skip(1).map(|(path, _)| path).collect();
+    for path in paths {
+        let Some(node) = new.get(&path) else { continue };
+        let is_file = matches!(node.kind(), Kind::File(_));
+        let put = |new: &mut Tree, path: &[u8], content: Vec<u8>| {
+            new.insert(path, meta(), Kind::File(Data::bytes(content))).unwrap();
+        };
+        match random.below(24) {
+            0 => drop(new.remove(&path)),
+            1 => put(&mut new, &[&path, &b".new"[..]].concat(), random.bytes(70_000)),
+            2 => new.meta_mut(&path).unwrap().mtime.sec += 1,
+            3 => {
+                let value = random.bytes(3000);
+                new.meta_mut(&path).unwrap().xattrs.insert(b"user.new".to_vec(), value);
+            }
+            change @ 4..=7 if is_file => {
+                let mut content = new.read(&path).unwrap();
+                let middle = content.len() / 2;
+                match change {
+                    4 => content.extend(random.bytes(200_000)),
+                    5 => content.truncate(middle),
+                    6 => content[middle..].fill(0),
+                    _ => content.iter_mut().step_by(150_000).for_each(|byte| *byte ^= 1),
+                }
+                put(&mut new, &path, content);
+            }
+            _ => {}
+        }
+    }
+    new
+}
+
 /// Changes, removes and adds files and attributes here and there.
 pub(crate) fn change(tree: &mut Tree, random: &mut Random) {
     let paths: Vec<(Vec<u8>, bool)> =

@@ -1,4 +1,5 @@
 //! What a stream makes of a dataset: the rules of `zfs receive`, in memory.
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::collections::BTreeMap;
 

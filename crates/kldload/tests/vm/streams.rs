@@ -64,8 +64,49 @@ fn tree_of(dir: &Path, state: &str) -> Tree {
     tree
 }
 
+/// Properties that are only carried, and as the kernel's tools show them.
+const CARRIED: [(&str, &str); 23] = [
+    ("aclinherit", "passthrough-x"),
+    ("aclmode", "groupmask"),
+    ("acltype", "posix"),
+    // So that nothing of this is tried.
+    ("canmount", "off"),
+    ("com.example:note", "by hand"),
+    ("context", "none"),
+    ("devices", "off"),
+    ("direct", "always"),
+    ("exec", "off"),
+    ("logbias", "throughput"),
+    ("nbmand", "on"),
+    ("overlay", "off"),
+    ("prefetch", "metadata"),
+    ("primarycache", "metadata"),
+    ("redundant_metadata", "most"),
+    ("secondarycache", "none"),
+    ("setuid", "off"),
+    ("sharenfs", "off"),
+    ("snapdev", "visible"),
+    ("snapdir", "visible"),
+    ("sync", "always"),
+    ("volmode", "dev"),
+    ("vscan", "on"),
+];
+
+/// The same of the pool.
+const OF_THE_POOL: [(&str, &str); 4] =
+    [("autoreplace", "on"), ("autotrim", "on"), ("failmode", "continue"), ("listsnapshots", "on")];
+
 fn write_tank(dir: &Path) -> PathBuf {
     make_states(dir);
+    let spec = tank(dir);
+    let path = dir.join("tank.img");
+    let disk = File::create_new(&path).expect("writable");
+    disk.set_len(SIZE).expect("sparse files work");
+    write_pool(&spec, &[&disk], &()).expect("it is written");
+    path
+}
+
+fn tank(dir: &Path) -> PoolSpec {
     let states = STATES.map(|state| (state, tree_of(dir, state)));
     let mut spec = PoolSpec::new("tank".parse().expect("a name"), SIZE, [11; 32]);
     spec.properties.set("compatibility", "openzfs-2.3-linux").expect("a property");
@@ -89,12 +130,15 @@ fn write_tank(dir: &Path) -> PathBuf {
     volume.snapshots = STATES.into_iter().map(|state| snapshot(state, of(state))).collect();
     volume.content = of(STATES[2]);
     spec.datasets.push(volume);
-
-    let path = dir.join("tank.img");
-    let disk = File::create_new(&path).expect("writable");
-    disk.set_len(SIZE).expect("sparse files work");
-    write_pool(&spec, &[&disk], &()).expect("it is written");
-    path
+    let mut carried = dataset("carried");
+    for (property, value) in CARRIED {
+        carried.properties.set(property, value).expect("a property");
+    }
+    spec.datasets.push(carried);
+    for (property, value) in OF_THE_POOL {
+        spec.properties.set(property, value).expect("a property");
+    }
+    spec
 }
 
 fn options(letters: &str) -> SendOptions {
@@ -131,10 +175,11 @@ fn read(start: u64, len: usize) -> String {
     format!("dd if=/dev/vdd bs=1M iflag=skip_bytes,count_bytes skip={start} count={len} status=none")
 }
 
-/// Streams of every state of every dataset, one behind the other.
-fn send_all(tank: &Path) -> Vec<Sent> {
-    let file = File::open(tank).expect("it is there");
+/// Streams of every state of every dataset, one behind the other: made of the trees, and the same as those of the pool.
+fn send_all(dir: &Path, tank_image: &Path) -> Vec<Sent> {
+    let file = File::open(tank_image).expect("it is there");
     let pool = Pool::open(&[&file]).expect("it opens");
+    let spec = tank(dir);
     let mut streams = Vec::new();
     let mut start = 0;
     let datasets = FORMATS.map(|(name, _, letters)| (name, letters));
@@ -142,9 +187,12 @@ fn send_all(tank: &Path) -> Vec<Sent> {
         let mut from = None;
         for state in STATES {
             let to = format!("tank/{dataset}@{state}");
-            let mut bytes = Vec::new();
-            let stream = pool.send(&to, from.as_deref(), options(letters)).expect("it can be sent");
+            let (mut bytes, mut from_pool) = (Vec::new(), Vec::new());
+            let stream = spec.send(&to, from.as_deref(), options(letters)).expect("it can be sent");
             stream.write_to(&mut bytes).expect("it is readable");
+            let stream = pool.send(&to, from.as_deref(), options(letters)).expect("it can be sent");
+            stream.write_to(&mut from_pool).expect("it is readable");
+            assert!(bytes == from_pool, "{to}");
             let len = bytes.len() as u64;
             streams.push(Sent { dataset, to: to.clone(), from, letters, start, bytes });
             start += len.next_multiple_of(4096);
@@ -290,7 +338,7 @@ fn the_kernel_sends_the_same_bytes_and_receives_ours() {
     let _turn = Turn::take();
     let dir = fresh("streams");
     let tank = write_tank(&dir);
-    let streams = send_all(&tank);
+    let streams = send_all(&dir, &tank);
     let (disk, mailbox) = write_disk(&dir.join("streams.img"), &streams);
     let scratch = dir.join("scratch.img");
     File::create_new(&scratch).and_then(|file| file.set_len(2 << 30)).expect("sparse files work");
@@ -309,6 +357,13 @@ fn the_kernel_sends_the_same_bytes_and_receives_ours() {
         "zpool import tank; for try in 1 2 3 4 5; do \
              udevadm settle; zpool create -f scratch /dev/vdc && break; sleep 5; done; zpool list scratch",
     );
+    for (property, value) in CARRIED {
+        let shown = shell.run(&format!("zfs get -H -o value,source {property} tank/carried"));
+        assert_eq!(shown, format!("{value}\tlocal"), "{property}");
+    }
+    for (property, value) in OF_THE_POOL {
+        assert_eq!(shell.run(&format!("zpool get -H -o value {property} tank")), value, "{property}");
+    }
     streams_are_the_kernels(&shell, &dir, &streams);
     let first = |dataset| streams.iter().find(|stream| stream.dataset == dataset).expect("it is sent");
     a_cut_stream_is_resumed(&shell, &tank, first("stored"), &disk, mailbox);

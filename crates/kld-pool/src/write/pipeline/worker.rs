@@ -168,17 +168,12 @@ fn encode(
     let mut blocks = Vec::new();
     for part in parts.iter().filter(|part| !part.is_hole) {
         let job = &jobs[part.job];
-        let start = part.first * job.block_size;
         let span = (part.count * job.block_size) as usize;
-        let content = job.data.len().saturating_sub(start).min(span as u64) as usize;
         if input.len() < span {
             input.resize(span, 0);
         }
         let input = &mut input[..span];
-        reader
-            .read_at(job.data, start, &mut input[..content])
-            .map_err(|error| Failure::Read { object: job.object, error })?;
-        input[content..].fill(0);
+        job.read(reader, part.first, input).map_err(|error| Failure::Read { object: job.object, error })?;
         for (block, index) in input.chunks_exact(job.block_size as usize).zip(part.first..) {
             const ALLOW: Allow = Allow { embedded: true, holes: true };
             let digest = settings.record.then(|| digest(block));

@@ -1,7 +1,7 @@
 //! `kldload pool write`.
 
-mod request;
-mod source;
+pub(super) mod request;
+pub(super) mod source;
 mod target;
 
 use std::fs::File;
@@ -38,7 +38,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LAYOUT")]
     vdev: Option<Layout>,
     /// A YAML file that says what is in the pool, instead of the options for that
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["vdev", "size", "name", "dataset", "root_property", "ashift", "compatibility", "bootfs", "snapshot", "seed", "file"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["vdev", "size", "name", "dataset", "root_property", "ashift", "compatibility", "pool_property", "bootfs", "snapshot", "seed", "file"])]
     spec: Option<PathBuf>,
     /// Size of each output: the size of the disk the pool will live on. Needed for files
     #[arg(long)]
@@ -58,6 +58,9 @@ pub(crate) struct Args {
     /// The releases or loaders that must understand the pool, as in zpool-features(7)
     #[arg(long, value_name = "SET")]
     compatibility: Option<String>,
+    /// Properties of the pool, as in zpoolprops(7)
+    #[arg(long, value_name = "PROPERTY=VALUE")]
+    pool_property: Vec<String>,
     /// The dataset to boot from
     #[arg(long, value_name = "NAME")]
     bootfs: Option<String>,
@@ -96,6 +99,7 @@ const HELP: &str = "Examples:
 tank.yaml (paths are relative to it):
   name: tank
   size: 20G
+  pool_properties: {autotrim: on}
   properties: {compression: zstd-3}
   datasets:
     - name: home
@@ -170,12 +174,17 @@ fn size(request: &Request, targets: &[Target]) -> anyhow::Result<u64> {
 fn spec(args: &Args, request: &Request, size: u64, targets: &[Target]) -> anyhow::Result<PoolSpec> {
     let name = &request.name;
     let pool = name.parse().with_context(|| format!("`{name}` cannot be the name of a pool"))?;
-    let mut spec = PoolSpec::new(pool, size, seed(request)?);
+    let mut spec = PoolSpec::new(pool, size, seed(request.seed.as_deref())?);
     spec.ashift = request.ashift.unwrap_or(spec.ashift);
     spec.threads = args.threads;
     spec.created = created()?;
-    if let Some(set) = &request.compatibility {
-        spec.properties.set("compatibility", set)?;
+    let compatibility = request.compatibility.iter().map(|set| ("compatibility", set));
+    for (name, value) in
+        compatibility.chain(request.pool_properties.iter().map(|(name, value)| (name.as_str(), value)))
+    {
+        spec.properties
+            .set(name, value)
+            .with_context(|| format!("cannot set a property of pool `{}`", spec.name))?;
     }
     let are_devices = targets.iter().all(|target| target.device_size().is_some());
     if request.file && !are_devices {
@@ -254,16 +263,17 @@ fn below(pool: &str, name: &str) -> anyhow::Result<kld_pool::DatasetName> {
     full.parse().with_context(|| format!("`{full}` cannot be the name of a dataset"))
 }
 
-fn set(dataset: &mut DatasetSpec, name: &str, value: &str) -> anyhow::Result<()> {
+pub(super) fn set(dataset: &mut DatasetSpec, name: &str, value: &str) -> anyhow::Result<()> {
     dataset
         .properties
         .set(name, value)
         .with_context(|| format!("cannot set a property of `{}`", dataset.name))
 }
 
-fn seed(request: &Request) -> anyhow::Result<[u8; 32]> {
+/// What GUIDs are made from: a text, or else chance.
+pub(super) fn seed(text: Option<&str>) -> anyhow::Result<[u8; 32]> {
     use std::io::Read as _;
-    if let Some(text) = &request.seed {
+    if let Some(text) = text {
         return Ok(Sha256::digest(text.as_bytes()).into());
     }
     let mut seed = [0; 32];
@@ -273,7 +283,7 @@ fn seed(request: &Request) -> anyhow::Result<[u8; 32]> {
 }
 
 /// Seconds since 1970: SOURCE_DATE_EPOCH, else now.
-fn created() -> anyhow::Result<u64> {
+pub(super) fn created() -> anyhow::Result<u64> {
     match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(text) => text.parse().context("cannot read SOURCE_DATE_EPOCH: it must be seconds since 1970"),
         Err(_) => Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs())),

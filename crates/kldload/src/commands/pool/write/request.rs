@@ -26,6 +26,9 @@ pub(super) struct Request {
     pub(super) ashift: Option<u8>,
     #[serde(default)]
     pub(super) compatibility: Option<String>,
+    /// Of the pool itself.
+    #[serde(default)]
+    pub(super) pool_properties: BTreeMap<String, String>,
     #[serde(default)]
     pub(super) bootfs: Option<String>,
     #[serde(default)]
@@ -60,7 +63,7 @@ pub(super) enum Layout {
 /// A dataset of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct DatasetRequest {
+pub(in crate::commands::pool) struct DatasetRequest {
     pub(super) name: String,
     #[serde(default)]
     pub(super) content: Option<PathBuf>,
@@ -69,7 +72,7 @@ pub(super) struct DatasetRequest {
     pub(super) origin: Option<String>,
     /// `volsize` and `volblocksize` among them make it a volume.
     #[serde(default)]
-    pub(super) properties: BTreeMap<String, String>,
+    pub(in crate::commands::pool) properties: BTreeMap<String, String>,
     /// Oldest first.
     #[serde(default)]
     pub(super) snapshots: Vec<SnapshotRequest>,
@@ -98,6 +101,16 @@ pub(super) struct SnapshotRequest {
     pub(super) holds: Vec<String>,
 }
 
+impl DatasetRequest {
+    /// A dataset with nothing but properties.
+    pub(in crate::commands::pool) fn of(
+        name: String,
+        properties: BTreeMap<String, String>,
+    ) -> DatasetRequest {
+        DatasetRequest { name, properties, ..DatasetRequest::default() }
+    }
+}
+
 impl Request {
     /// What the options say, `--spec` among them.
     pub(super) fn of(args: &Args) -> anyhow::Result<Request> {
@@ -110,6 +123,11 @@ impl Request {
             vdev: args.vdev,
             ashift: args.ashift,
             compatibility: args.compatibility.clone(),
+            pool_properties: args
+                .pool_property
+                .iter()
+                .map(|text| property(text))
+                .collect::<Result<_, _>>()?,
             bootfs: args.bootfs.clone(),
             seed: args.seed.clone(),
             file: args.file,
@@ -188,7 +206,7 @@ fn dataset(text: &str, last: Option<&str>) -> anyhow::Result<DatasetRequest> {
 }
 
 /// `PROPERTY=VALUE`.
-fn property(text: &str) -> anyhow::Result<(String, String)> {
+pub(in crate::commands::pool) fn property(text: &str) -> anyhow::Result<(String, String)> {
     match text.split_once('=') {
         Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
         None => bail!("`{text}` is not `property=value`"),

@@ -15,7 +15,11 @@ use super::request::{DatasetRequest, bytes};
 const VOLBLOCKSIZE: &str = "16K";
 
 /// Opens the content of a dataset or snapshot. What has to be unpacked goes into files without names in `scratch`.
-pub(super) fn open(dataset: &DatasetRequest, path: &Path, scratch: &Path) -> anyhow::Result<Content> {
+pub(in crate::commands::pool) fn open(
+    dataset: &DatasetRequest,
+    path: &Path,
+    scratch: &Path,
+) -> anyhow::Result<Content> {
     let shown = path.display();
     if is_volume(dataset) {
         let data = Data::from_file(path).with_context(|| format!("cannot read `{shown}`"))?;
@@ -38,7 +42,7 @@ pub(super) fn empty(dataset: &DatasetRequest) -> anyhow::Result<Content> {
 }
 
 /// Whether a property of a dataset is one that only volumes have, and that `open` takes.
-pub(super) fn is_of_volumes(property: &str) -> bool {
+pub(in crate::commands::pool) fn is_of_volumes(property: &str) -> bool {
     matches!(property, "volsize" | "volblocksize")
 }
 
