@@ -391,7 +391,7 @@ impl<'a> Engine<'a> {
             .map(|step| step.name.clone())
             .collect();
         if plan.steps.iter().any(|step| step.kind != "dataset")
-            && let Ok(root) = kinds::root_dataset(self.host)
+            && let Some(root) = kinds::root_dataset(self.host)?
         {
             datasets.push(root);
         }

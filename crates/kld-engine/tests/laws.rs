@@ -346,6 +346,20 @@ fn a_plan_is_refused_before_anything_is_touched() {
 }
 
 #[test]
+fn packages_go_again_where_the_root_is_no_dataset() {
+    let (fake, _, new) = applied();
+    fake.foreign_root();
+    let before = fake.machine();
+    let plan = plan_for(&fake, &new);
+    let package = plan.steps.iter().find(|step| step.kind == "package").expect("it installs git");
+    assert!(package.notes.iter().any(|note| note.starts_with("`/` is not on ZFS")), "{:?}", package.notes);
+    let outcome =
+        Engine::new(&fake).apply(&plan, "tester", None, &|| Err("the page is empty".to_owned()), &mut Silent);
+    assert!(matches!(outcome, Ok(Outcome::RolledBack { .. })), "{outcome:?}");
+    assert_same(&fake.machine(), &before, 0);
+}
+
+#[test]
 fn a_plan_says_what_it_costs_and_how_exposed_services_become() {
     let (fake, _, new) = applied();
     let plan = plan_for(&fake, &new);

@@ -3,6 +3,7 @@
 //! One step installs all that is missing, as one transaction of apt. Services do not start by themselves: their
 //! configuration comes after them. Going back puts every file of the root dataset back that the step has changed, the
 //! package database among them, from the snapshots before and after it: exactly as it was, whatever state dpkg was in.
+//! Where `/` is no dataset, going back purges what has come, which is as good as its packages' own scripts.
 
 mod cost;
 
@@ -31,12 +32,20 @@ pub(super) struct Change {
 
 /// What it takes to go back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Memory {
-    /// The dataset that `/` is on.
-    root: String,
-    /// Its snapshot from before.
-    before: String,
+#[serde(untagged, deny_unknown_fields)]
+pub(super) enum Memory {
+    /// Files come back.
+    Snapshot {
+        /// The dataset that `/` is on.
+        root: String,
+        /// Its snapshot from before.
+        before: String,
+    },
+    /// Packages go.
+    Listed {
+        /// Those that were there.
+        there: Vec<String>,
+    },
 }
 
 /// invoke-rc.d(8): 101 means that nothing may be started.
@@ -112,6 +121,12 @@ impl Kind for Package {
             bytes(&cost.download.to_string()),
             bytes(&cost.on_disk.to_string())
         ));
+        if root_dataset(host).map_err(look)?.is_none() {
+            notes.push(
+                "`/` is not on ZFS: going back purges them, and keeps what their scripts have done elsewhere"
+                    .to_owned(),
+            );
+        }
         has_room(host, &names, cost.on_disk)?;
         found.takes = cost.on_disk;
         found.steps.push(Step {
@@ -128,10 +143,13 @@ impl Kind for Package {
     }
 
     fn remember(&self, host: &dyn Host, store: &Store<'_>, _change: &Change) -> Result<Memory, HostError> {
-        let root = root_dataset(host)?;
+        let Some(root) = root_dataset(host)? else {
+            let text = host.text(&installed_cmd())?;
+            return Ok(Memory::Listed { there: there(&text).into_iter().map(str::to_owned).collect() });
+        };
         let before = format!("{root}@{}-packages", store.snapshot());
         snapshot_again(host, &before)?;
-        Ok(Memory { root, before })
+        Ok(Memory::Snapshot { root, before })
     }
 
     fn make(&self, host: &dyn Host, _store: &Store<'_>, change: &Change) -> Result<(), HostError> {
@@ -149,20 +167,23 @@ impl Kind for Package {
         memory: &Memory,
     ) -> Result<(), HostError> {
         host.remove(POLICY)?;
+        let (root, before) = match memory {
+            Memory::Snapshot { root, before } => (root, before),
+            Memory::Listed { there } => return purge(host, there),
+        };
         // The last thing that going back does is to destroy it.
-        if !has_snapshot(host, &memory.before)? {
+        if !has_snapshot(host, before)? {
             return Ok(());
         }
-        let after = format!("{}@{}-undo", memory.root, store.snapshot());
+        let after = format!("{root}@{}-undo", store.snapshot());
         snapshot_again(host, &after)?;
-        let diff =
-            host.text(&Cmd::new("zfs").args(["diff", "-FH", &memory.before, &after]).timeout(LIMIT))?;
+        let diff = host.text(&Cmd::new("zfs").args(["diff", "-FH", before, &after]).timeout(LIMIT))?;
         let (remove, restore) = split(&parse_diff(&diff)?);
         for path in &remove {
             super::file::remove_if_empty(host, path)?;
         }
         if !restore.is_empty() {
-            let name = memory.before.rsplit_once('@').map_or("", |(_, name)| name);
+            let name = before.rsplit_once('@').map_or("", |(_, name)| name);
             let list = restore.iter().fold(Vec::new(), |mut list, path| {
                 list.extend(path.trim_start_matches('/').as_bytes());
                 list.push(0);
@@ -184,7 +205,7 @@ impl Kind for Package {
             host.remove(&list_file)?;
         }
         host.run(&Cmd::new("systemctl").arg("daemon-reload"))?;
-        for snapshot in [&after, &memory.before] {
+        for snapshot in [&after, before] {
             host.run(&Cmd::new("zfs").args(["destroy", snapshot]))?;
         }
         Ok(())
@@ -225,6 +246,15 @@ fn has_room(host: &dyn Host, names: &[String], needed: u64) -> Result<(), Refusa
 /// Asks dpkg what is installed.
 fn installed_cmd() -> Cmd {
     Cmd::new("dpkg-query").args(["-W", "-f", "${db:Status-Status}\t${Package}\n"])
+}
+
+/// Names of all that dpkg has on disk, in whatever state.
+fn there(text: &str) -> BTreeSet<&str> {
+    let states = text.lines().filter_map(|line| line.split_once('\t'));
+    states
+        .filter(|(state, _)| !matches!(*state, "not-installed" | "config-files"))
+        .map(|(_, name)| name)
+        .collect()
 }
 
 /// Names of the packages that are.
@@ -272,16 +302,26 @@ fn unavailable(names: &[String], error: HostError) -> Refusal {
     }
 }
 
-/// The dataset that `/` is on.
-pub(crate) fn root_dataset(host: &dyn Host) -> Result<String, HostError> {
-    let text = host.text(&Cmd::new("findmnt").args(["-n", "-o", "SOURCE,FSTYPE", "/"]))?;
-    match text.split_whitespace().collect::<Vec<_>>()[..] {
-        [dataset, "zfs"] => Ok(dataset.to_owned()),
-        _ => {
-            let reason = format!("`/` is on `{}`, and packages can only be taken back on ZFS", text.trim());
-            Err(kld_host::ParseError { tool: "findmnt", reason }.into())
-        }
+/// Removes every package that was not there, whatever state it is in by now.
+fn purge(host: &dyn Host, there_before: &[String]) -> Result<(), HostError> {
+    let text = host.text(&installed_cmd())?;
+    let come: Vec<&str> =
+        there(&text).into_iter().filter(|name| !there_before.iter().any(|of| of == name)).collect();
+    if come.is_empty() {
+        return Ok(());
     }
+    // What was half unpacked can only be removed once it is configured, or has failed to.
+    let _ = host.run(&Cmd::new("dpkg").args(["--configure", "-a"]).timeout(LIMIT));
+    host.run(&apt().arg("purge").args(come).timeout(LIMIT)).map(drop)
+}
+
+/// The dataset that `/` is on, unless it is on another file system.
+pub(crate) fn root_dataset(host: &dyn Host) -> Result<Option<String>, HostError> {
+    let text = host.text(&Cmd::new("findmnt").args(["-n", "-o", "SOURCE,FSTYPE", "/"]))?;
+    Ok(match text.split_whitespace().collect::<Vec<_>>()[..] {
+        [dataset, "zfs"] => Some(dataset.to_owned()),
+        _ => None,
+    })
 }
 
 fn has_snapshot(host: &dyn Host, snapshot: &str) -> Result<bool, HostError> {

@@ -39,6 +39,8 @@ struct State {
     archives: BTreeMap<String, Vec<(String, Option<Entry>)>>,
     fuel: Option<usize>,
     refuse: Option<usize>,
+    /// `/` is no dataset.
+    foreign_root: bool,
     /// Bytes that are left on `/`; none is plenty.
     room: Option<u64>,
     changes: usize,
@@ -137,6 +139,11 @@ impl Fake {
         state.refuse = number.map(|number| state.changes + number);
     }
 
+    /// Puts `/` on another file system than ZFS.
+    pub(crate) fn foreign_root(&self) {
+        self.state().foreign_root = true;
+    }
+
     /// Bytes left on `/`.
     pub(crate) fn room(&self, room: Option<u64>) {
         self.state().room = room;
@@ -199,7 +206,9 @@ impl State {
         match program {
             "zfs" => self.zfs(args),
             "zpool" => self.burn("zpool sync").map(|()| String::new()),
+            "findmnt" if self.foreign_root => Ok("/dev/vda2 ext4\n".to_owned()),
             "findmnt" => Ok(format!("{ROOT} zfs\n")),
+            "dpkg" => Ok(String::new()),
             "dpkg-query" => {
                 Ok(self.text(STATUS).lines().map(|name| format!("installed\t{name}\n")).collect())
             }
@@ -415,6 +424,9 @@ impl State {
     }
 
     fn apt(&mut self, args: &[&str]) -> Result<String, HostError> {
+        if let Some(at) = args.iter().position(|word| *word == "purge") {
+            return args[at + 1..].iter().try_for_each(|name| self.purge(name)).map(|()| String::new());
+        }
         let names: Vec<&str> = args.iter().skip_while(|word| **word != "install").skip(1).copied().collect();
         let mut wanted: Vec<String> = Vec::new();
         let mut open: Vec<&str> = names.clone();
@@ -449,6 +461,27 @@ impl State {
             self.put(STATUS, file(&status));
         }
         Ok(String::new())
+    }
+
+    fn purge(&mut self, name: &str) -> Result<(), HostError> {
+        self.burn("dpkg status")?;
+        let deb = self.archive[name].clone();
+        for path in deb
+            .files
+            .iter()
+            .map(|(path, _)| (*path).to_owned())
+            .chain(deb.units.iter().map(|unit| format!("{UNITS}/{unit}")))
+        {
+            self.machine.files.remove(&path);
+            let above = path.rsplit_once('/').map_or("", |(above, _)| above);
+            if self.is_empty(above) {
+                self.machine.files.remove(above);
+            }
+        }
+        let status: String =
+            self.text(STATUS).lines().filter(|line| *line != name).map(|line| format!("{line}\n")).collect();
+        self.put(STATUS, file(&status));
+        Ok(())
     }
 
     fn systemctl(&mut self, args: &[&str]) -> Result<String, HostError> {
