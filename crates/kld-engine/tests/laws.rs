@@ -290,6 +290,32 @@ fn data_that_came_while_it_ran_is_never_destroyed() {
 }
 
 #[test]
+fn data_that_came_while_it_ran_survives_a_machine_that_dies_on_the_way_back() {
+    const DATA: &str = "/srv/webapp-cache/of-a-person";
+    for fuel in 0.. {
+        let (fake, _, new) = applied();
+        let plan = plan_for(&fake, &new);
+        let write = || {
+            fake.change(|machine| {
+                let entry = machine.files["/etc/passwd"].clone();
+                machine.files.insert(DATA.to_owned(), entry);
+            });
+            fake.fuel(Some(fuel));
+            Err("no".to_owned())
+        };
+        let ended = Engine::new(&fake).apply(&plan, "tester", None, &write, &mut Silent).is_ok();
+        fake.fuel(None);
+        Engine::new(&fake).recover(&mut Silent).unwrap_or_else(|error| panic!("{fuel}: {error:?}"));
+        let machine = fake.machine();
+        let kept = machine.unmounted.get("rpool/srv/webapp-cache.undone-000002");
+        assert!(kept.is_some_and(|files| files.contains_key(DATA)), "{fuel}: {:?}", machine.unmounted);
+        if ended {
+            return;
+        }
+    }
+}
+
+#[test]
 fn what_was_changed_by_hand_is_told_apart() {
     let (fake, old, _) = applied();
     fake.change(|machine| {

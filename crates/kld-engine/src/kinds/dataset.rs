@@ -68,6 +68,17 @@ const FIXED: [(&str, &str); 5] = [
     ("volblocksize", "make a volume beside it and copy into it"),
 ];
 
+/// What no dataset takes over from its parent, and the value that says that there is none: `zfs inherit` refuses them.
+const NOT_INHERITED: [(&str, &str); 7] = [
+    ("canmount", "on"),
+    ("quota", "none"),
+    ("refquota", "none"),
+    ("reservation", "none"),
+    ("refreservation", "none"),
+    ("filesystem_limit", "none"),
+    ("snapshot_limit", "none"),
+];
+
 /// Properties that hold for what is written from now on; the way to bring it to what is there.
 const ONLY_NEW: &str =
     "holds for what is written from now on; files keep theirs until they are copied or received again";
@@ -149,9 +160,7 @@ impl Kind for Dataset {
             Change::Set { dataset, property, value } => {
                 host.run(&zfs::set_cmd(dataset, &[(property, value)])).map(drop)
             }
-            Change::Inherit { dataset, property } => {
-                host.run(&Cmd::new("zfs").args(["inherit", property, dataset])).map(drop)
-            }
+            Change::Inherit { dataset, property } => host.run(&clear_cmd(dataset, property)).map(drop),
         }
     }
 
@@ -174,7 +183,9 @@ impl Kind for Dataset {
                 }
                 // Somebody has written into it since: out of the way, and nothing lost.
                 host.run(&zfs::set_cmd(dataset, &[("canmount", "noauto")]))?;
-                host.run(&unmount_cmd(dataset))?;
+                if is_mounted(host, dataset)? {
+                    host.run(&unmount_cmd(dataset))?;
+                }
                 let (parent, name) = dataset.rsplit_once('/').unwrap_or(("", dataset));
                 let aside = format!("{parent}/{name}.undone-{:06}", store.number);
                 host.run(&Cmd::new("zfs").args(["rename", dataset, &aside])).map(drop)
@@ -184,7 +195,7 @@ impl Kind for Dataset {
                 Memory::Local(value),
             ) => host.run(&zfs::set_cmd(dataset, &[(property, value)])).map(drop),
             (Change::Set { dataset, property, .. } | Change::Inherit { dataset, property }, _) => {
-                host.run(&Cmd::new("zfs").args(["inherit", property, dataset])).map(drop)
+                host.run(&clear_cmd(dataset, property)).map(drop)
             }
         }
     }
@@ -197,6 +208,10 @@ fn holds_anything(host: &dyn Host, dataset: &str, mountpoint: Option<&str>) -> R
         return Ok(true);
     }
     let Some(path) = mountpoint else { return Ok(false) };
+    // A directory that nothing is mounted on says nothing: an undo that was interrupted has unmounted it already.
+    if !is_mounted(host, dataset)? && host.run(&zfs::mount_cmd(dataset).accept(1))?.code != 0 {
+        return Ok(true);
+    }
     if !host.list(path)?.is_empty() {
         return Ok(true);
     }
@@ -207,6 +222,19 @@ fn holds_anything(host: &dyn Host, dataset: &str, mountpoint: Option<&str>) -> R
         }
     }
     Ok(false)
+}
+
+fn is_mounted(host: &dyn Host, dataset: &str) -> Result<bool, HostError> {
+    let found = zfs::parse_get(&host.text(&zfs::get_cmd(dataset, &["mounted"], false))?)?;
+    Ok(found.iter().any(|property| property.value == "yes"))
+}
+
+/// Takes a dataset's own value of a property away.
+fn clear_cmd(dataset: &str, property: &str) -> Cmd {
+    match NOT_INHERITED.iter().find(|(name, _)| *name == property) {
+        Some((_, none)) => zfs::set_cmd(dataset, &[(property, none)]),
+        None => Cmd::new("zfs").args(["inherit", property, dataset]),
+    }
 }
 
 fn unmount_cmd(dataset: &str) -> Cmd {

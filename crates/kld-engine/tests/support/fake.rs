@@ -27,6 +27,8 @@ pub(crate) struct Machine {
     pub(crate) files: Files,
     /// Properties of their own, by dataset.
     pub(crate) datasets: BTreeMap<String, BTreeMap<String, String>>,
+    /// Datasets that are not mounted though they could be, and the files on them.
+    pub(crate) unmounted: BTreeMap<String, Files>,
     pub(crate) active: BTreeSet<String>,
 }
 
@@ -53,12 +55,17 @@ const STATUS: &str = "/var/lib/dpkg/status";
 const UNITS: &str = "/etc/systemd/fake-state";
 
 fn error(reason: impl Into<String>) -> HostError {
-    ExecError::Failed {
-        command: "a fake tool".to_owned(),
-        status: ExitStatus::from_raw(0x100),
-        stderr: reason.into(),
-    }
-    .into()
+    refused(1, reason)
+}
+
+/// A tool that ends with this status.
+fn refused(code: i32, reason: impl Into<String>) -> HostError {
+    let status = ExitStatus::from_raw(code << 8);
+    ExecError::Failed { command: "a fake tool".to_owned(), status, stderr: reason.into() }.into()
+}
+
+fn absent(dataset: &str) -> HostError {
+    error(format!("cannot open '{dataset}': dataset does not exist"))
 }
 
 fn dead(path: &str) -> HostError {
@@ -156,7 +163,7 @@ impl State {
         self.changes += 1;
         if self.refuse == Some(self.changes - 1) {
             self.refuse = None;
-            return Err(error(format!("no space left on device: {what}")));
+            return Err(refused(2, format!("no space left on device: {what}")));
         }
         Ok(())
     }
@@ -266,7 +273,7 @@ impl State {
                 let names = args[args.len() - 2];
                 let recursive = args[1].contains('r');
                 if !self.machine.datasets.contains_key(&last) {
-                    return Err(error(format!("cannot open '{last}': dataset does not exist")));
+                    return Err(absent(&last));
                 }
                 let of = |dataset: &String| {
                     *dataset == last || (recursive && dataset.starts_with(&format!("{last}/")))
@@ -279,26 +286,37 @@ impl State {
                 Ok(datasets.iter().flat_map(|d| names.split(',').map(move |n| line(d, n))).collect())
             }
             "list" if last == "name" => Ok(self.snapshots.keys().map(|name| format!("{name}\n")).collect()),
+            "list" if args.contains(&"snapshot") => {
+                let found = self.snapshots.contains_key(&last);
+                if found { Ok(last + "\n") } else { Err(absent(&last)) }
+            }
             "list" => {
-                let found = if args.contains(&"snapshot") {
-                    self.snapshots.contains_key(&last)
-                } else {
-                    self.machine.datasets.contains_key(&last)
-                };
-                if found { Ok(last) } else { Err(error("does not exist")) }
+                let found = self.and_below(&last);
+                let shown = if args.contains(&"-r") { found.len() } else { found.len().min(1) };
+                if found.is_empty() { Err(absent(&last)) } else { Ok(found[..shown].join("\n") + "\n") }
             }
             "set" => {
                 self.burn(&args.join(" "))?;
                 for pair in &args[1..args.len() - 1] {
                     let (name, value) = pair.split_once('=').ok_or_else(|| error("bad property"))?;
-                    let own = self.machine.datasets.get_mut(&last).ok_or_else(|| error("does not exist"))?;
-                    own.insert(name.to_owned(), exact(name, value));
+                    let own = self.machine.datasets.get_mut(&last).ok_or_else(|| absent(&last))?;
+                    if *value == *"none" && LIMITS.contains(&name) {
+                        own.remove(name);
+                    } else {
+                        own.insert(name.to_owned(), exact(name, value));
+                    }
+                    if (name, value) == ("canmount", "off") && self.is_mounted(&last) {
+                        self.unmount(&last);
+                    }
                 }
                 Ok(String::new())
             }
+            "inherit" if LIMITS.contains(&args[1]) || args[1] == "canmount" => {
+                Err(error(format!("'{}' property cannot be inherited", args[1])))
+            }
             "inherit" => {
                 self.burn(&args.join(" "))?;
-                self.machine.datasets.get_mut(&last).ok_or_else(|| error("does not exist"))?.remove(args[1]);
+                self.machine.datasets.get_mut(&last).ok_or_else(|| absent(&last))?.remove(args[1]);
                 Ok(String::new())
             }
             "create" => {
@@ -310,51 +328,101 @@ impl State {
                 }
                 let parent = last.rsplit_once('/').map_or("", |(parent, _)| parent);
                 if !self.machine.datasets.contains_key(parent) || self.machine.datasets.contains_key(&last) {
-                    return Err(error(format!("cannot create '{last}'")));
+                    return Err(error(format!(
+                        "cannot create '{last}': dataset already exists, or no parent"
+                    )));
                 }
-                if let Some(path) = own.get("mountpoint").filter(|path| path.starts_with('/')).cloned()
-                    && !self.machine.files.contains_key(&path)
-                {
-                    self.put(&path, directory());
+                let may_mount = own.get("canmount").map_or("on", String::as_str).to_owned();
+                self.machine.datasets.insert(last.clone(), own);
+                let path = self.property(&last, "mountpoint").0;
+                match may_mount.as_str() {
+                    "on" if path.starts_with('/') => {
+                        if !self.machine.files.contains_key(&path) {
+                            self.put(&path, directory());
+                        }
+                    }
+                    "noauto" => drop(self.machine.unmounted.insert(last, Files::new())),
+                    _ => {}
                 }
-                self.machine.datasets.insert(last, own);
                 Ok(String::new())
             }
             "snapshot" => {
                 self.burn(&args.join(" "))?;
+                if let Some(name) = args[1..].iter().find(|name| self.snapshots.contains_key(**name)) {
+                    return Err(error(format!("cannot create snapshot '{name}': dataset already exists")));
+                }
                 for name in &args[1..] {
                     let mut machine = self.machine.clone();
                     // A dataset of its own.
                     machine.files.retain(|path, _| !path.starts_with("/var/lib/kldload/"));
-                    if self.snapshots.insert((*name).to_owned(), machine).is_some() {
-                        return Err(error(format!("`{name}` exists")));
-                    }
+                    self.snapshots.insert((*name).to_owned(), machine);
                 }
                 Ok(String::new())
             }
             "destroy" if last.ends_with("@%") => {
                 self.burn(&args.join(" "))?;
+                let before = self.snapshots.len();
                 self.snapshots.retain(|name, _| !name.starts_with(last.trim_end_matches('%')));
+                if self.snapshots.len() == before {
+                    return Err(error("could not find any snapshots to destroy; check snapshot names."));
+                }
                 Ok(String::new())
             }
             "destroy" if last.contains('@') => {
                 self.burn(&args.join(" "))?;
-                self.snapshots.remove(&last).map(|_| String::new()).ok_or_else(|| error("does not exist"))
+                self.snapshots.remove(&last).map(|_| String::new()).ok_or_else(|| absent(&last))
             }
             "destroy" => {
                 self.burn(&args.join(" "))?;
-                let own = self.machine.datasets.remove(&last).ok_or_else(|| error("does not exist"))?;
-                if let Some(path) = own.get("mountpoint").filter(|path| self.is_empty(path)) {
-                    // Unmounting removes the directory that mounting made, and those above it stay.
-                    self.machine.files.remove(path);
+                if self.and_below(&last).len() > 1 || self.has_snapshots(&last) {
+                    return Err(error(format!("cannot destroy '{last}': filesystem has children")));
                 }
+                if self.is_mounted(&last) {
+                    // What is on it is gone, and so is the directory that mounting made.
+                    let path = self.property(&last, "mountpoint").0;
+                    self.unmount(&last);
+                    self.machine.files.remove(&path);
+                }
+                self.machine.unmounted.remove(&last);
+                self.machine.datasets.remove(&last).map(|_| String::new()).ok_or_else(|| absent(&last))
+            }
+            "unmount" if !self.is_mounted(&last) => {
+                Err(error(format!("cannot unmount '{last}': not currently mounted")))
+            }
+            "unmount" => {
+                self.burn(&args.join(" "))?;
+                self.unmount(&last);
                 Ok(String::new())
             }
-            "unmount" => self.burn(&args.join(" ")).map(|()| String::new()),
+            "mount" if self.is_mounted(&last) => {
+                Err(error(format!("cannot mount '{last}': filesystem already mounted")))
+            }
+            "mount" => {
+                self.burn(&args.join(" "))?;
+                let files = self.machine.unmounted.remove(&last).unwrap_or_default();
+                self.put(&self.property(&last, "mountpoint").0, directory());
+                self.machine.files.extend(files);
+                Ok(String::new())
+            }
             "rename" => {
                 self.burn(&args.join(" "))?;
-                let own = self.machine.datasets.remove(args[1]).ok_or_else(|| error("does not exist"))?;
-                self.machine.datasets.insert(last, own);
+                let renamed = |name: &str| format!("{last}{}", &name[args[1].len()..]);
+                let all = self.and_below(args[1]);
+                if all.is_empty() {
+                    return Err(absent(args[1]));
+                }
+                for name in all {
+                    let own = self.machine.datasets.remove(&name).unwrap_or_default();
+                    self.machine.datasets.insert(renamed(&name), own);
+                    if let Some(files) = self.machine.unmounted.remove(&name) {
+                        self.machine.unmounted.insert(renamed(&name), files);
+                    }
+                    let snapshots = std::mem::take(&mut self.snapshots);
+                    let own = format!("{name}@");
+                    let rename = |of: String| if of.starts_with(&own) { renamed(&of) } else { of };
+                    self.snapshots =
+                        snapshots.into_iter().map(|(of, machine)| (rename(of), machine)).collect();
+                }
                 Ok(String::new())
             }
             "diff" => {
@@ -373,15 +441,52 @@ impl State {
         }
     }
 
+    /// A dataset and those below it, in order; nothing when it is not there.
+    fn and_below(&self, dataset: &str) -> Vec<String> {
+        let below = format!("{dataset}/");
+        let names = self.machine.datasets.keys().filter(|name| *name == dataset || name.starts_with(&below));
+        if self.machine.datasets.contains_key(dataset) { names.cloned().collect() } else { Vec::new() }
+    }
+
+    fn has_snapshots(&self, dataset: &str) -> bool {
+        self.snapshots.keys().any(|name| name.starts_with(&format!("{dataset}@")))
+    }
+
+    fn is_mounted(&self, dataset: &str) -> bool {
+        let may =
+            self.property(dataset, "canmount").0 != "off" && !self.machine.unmounted.contains_key(dataset);
+        may && self.property(dataset, "mountpoint").0.starts_with('/')
+    }
+
+    /// Files on it are out of sight, and the directory stays.
+    fn unmount(&mut self, dataset: &str) {
+        let below = self.property(dataset, "mountpoint").0 + "/";
+        let on_it = |path: &String| path.starts_with(&below);
+        let files = self.machine.files.iter().filter(|(path, _)| on_it(path));
+        let files: Files = files.map(|(path, entry)| (path.clone(), entry.clone())).collect();
+        self.machine.files.retain(|path, _| !on_it(path));
+        self.machine.unmounted.insert(dataset.to_owned(), files);
+    }
+
     /// The value of a property and where it comes from; what nobody set is inherited or default.
     fn property(&self, dataset: &str, name: &str) -> (String, String) {
-        let inherits =
-            !matches!(name, "quota" | "refquota" | "reservation" | "refreservation" | "canmount" | "mounted");
+        if name == "mounted" {
+            let mounted = self.machine.datasets.contains_key(dataset) && self.is_mounted(dataset);
+            return (if mounted { "yes" } else { "no" }.to_owned(), "-".to_owned());
+        }
+        let inherits = !LIMITS.contains(&name) && name != "canmount";
         let mut at = dataset;
         loop {
             if let Some(value) = self.machine.datasets.get(at).and_then(|own| own.get(name)) {
                 let source = if at == dataset { "local".to_owned() } else { format!("inherited from {at}") };
-                return (value.clone(), source);
+                // Each below its parent.
+                let value = match &dataset[at.len()..] {
+                    below if name == "mountpoint" && value.starts_with('/') && !below.is_empty() => {
+                        value.trim_end_matches('/').to_owned() + below
+                    }
+                    _ => value.clone(),
+                };
+                return (value, source);
             }
             match at.rsplit_once('/') {
                 Some((parent, _)) if inherits => at = parent,
@@ -391,7 +496,6 @@ impl State {
         let default = match name {
             "recordsize" => "131072",
             "atime" | "canmount" | "exec" | "setuid" | "devices" => "on",
-            "mounted" => "yes",
             "compression" => "lz4",
             "acltype" | "xattr" | "dnodesize" => "posix",
             _ => "0",
@@ -447,10 +551,7 @@ impl State {
                     "Id={unit}\nLoadState={}\nActiveState={}\nUnitFileState={}\n",
                     if there { "loaded" } else { "not-found" },
                     if self.machine.active.contains(*unit) { "active" } else { "inactive" },
-                    match self.text(&format!("{UNITS}/{unit}")).as_str() {
-                        "" if there => "static",
-                        state => state,
-                    },
+                    self.unit_state(unit),
                 )
             };
             return Ok(units.iter().map(block).collect::<Vec<_>>().join("\n"));
@@ -459,7 +560,14 @@ impl State {
         for unit in units {
             let there = self.is_there(unit);
             match args[0] {
-                "enable" | "restart" if !there => return Err(error(format!("Unit {unit} not found."))),
+                "restart" if !there => return Err(refused(5, format!("Unit {unit} not found."))),
+                "stop" if !there && !self.machine.active.contains(unit) => {
+                    return Err(refused(5, format!("Unit {unit} not loaded.")));
+                }
+                "enable" | "disable" if !there => {
+                    return Err(error(format!("Unit {unit} does not exist")));
+                }
+                "enable" | "disable" if self.unit_state(unit) == "static" => {}
                 "enable" => self.put(&format!("{UNITS}/{unit}"), file("enabled")),
                 "mask" => self.put(&format!("{UNITS}/{unit}"), file("masked")),
                 "disable" | "unmask" if there => self.put(&format!("{UNITS}/{unit}"), file("disabled")),
@@ -469,6 +577,17 @@ impl State {
             }
         }
         Ok(String::new())
+    }
+
+    /// `UnitFileState`.
+    fn unit_state(&self, unit: &str) -> String {
+        let state = self.text(&format!("{UNITS}/{unit}"));
+        let text = self.text(&format!("/etc/systemd/system/{unit}"));
+        match state.as_str() {
+            "" if text.contains("[Install]") => "disabled".to_owned(),
+            "" if self.is_there(unit) => "static".to_owned(),
+            _ => state,
+        }
     }
 
     fn is_there(&self, unit: &str) -> bool {
@@ -510,6 +629,10 @@ impl State {
 fn after<'a>(args: &[&'a str], word: &str) -> &'a str {
     args.iter().position(|of| *of == word).and_then(|at| args.get(at + 1)).copied().unwrap_or_default()
 }
+
+/// What no dataset takes over from its parent: `zfs inherit` refuses them.
+const LIMITS: [&str; 6] =
+    ["quota", "refquota", "reservation", "refreservation", "filesystem_limit", "snapshot_limit"];
 
 /// Numbers as `zfs get -p` prints them.
 fn exact(name: &str, value: &str) -> String {
@@ -589,11 +712,13 @@ impl Host for Fake {
         }
         state.log.push(command.to_string());
         let said = state.run(&program, &args);
-        // The one question whose answer may be no.
-        let asks = program == "zfs" && args[0] == "list";
         match said {
             Ok(text) => Ok(Output { code: 0, stdout: text.into_bytes(), stderr: String::new() }),
-            Err(_) if asks => Ok(Output { code: 1, stdout: Vec::new(), stderr: String::new() }),
+            Err(HostError::Exec(ExecError::Failed { status, stderr, .. }))
+                if status.code().is_some_and(|code| command.accepts(code)) =>
+            {
+                Ok(Output { code: status.code().unwrap_or_default(), stdout: Vec::new(), stderr })
+            }
             Err(error) => Err(error),
         }
     }

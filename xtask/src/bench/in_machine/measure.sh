@@ -21,7 +21,7 @@ measure() {
 }
 
 # What a plan asks, as it asks it, and the rules.
-mapfile -t asked < asked
+mapfile -d '' -t asked < asked
 asked+=("nft -j list ruleset")
 bare() { local line; for line in "${asked[@]}"; do eval "$line"; done; }
 
