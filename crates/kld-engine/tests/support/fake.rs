@@ -51,8 +51,11 @@ pub(crate) struct Fake(Mutex<State>);
 const ROOT: &str = "rpool/ROOT/debian";
 /// Names of installed packages.
 const STATUS: &str = "/var/lib/dpkg/status";
-/// A file for each unit that packages have brought, and what `systemctl is-enabled` says of it.
+/// A file for each unit that is switched on or masked, in place of its links.
 const UNITS: &str = "/etc/systemd/fake-state";
+
+/// Where files of units are.
+const UNIT_FILES: [&str; 2] = ["/etc/systemd/system", "/usr/lib/systemd/system"];
 
 fn error(reason: impl Into<String>) -> HostError {
     refused(1, reason)
@@ -212,6 +215,12 @@ impl State {
                 Ok(String::new())
             }
             "useradd" => {
+                if self.account(args[args.len() - 1]).is_some() {
+                    return Err(refused(
+                        9,
+                        format!("useradd: user '{}' already exists", args[args.len() - 1]),
+                    ));
+                }
                 self.burn("useradd")?;
                 let (uid, gid, name) = (after(args, "--uid"), after(args, "--gid"), args[args.len() - 1]);
                 let (home, shell) = (after(args, "--home-dir"), after(args, "--shell"));
@@ -222,8 +231,11 @@ impl State {
                 Ok(String::new())
             }
             "usermod" => {
-                self.burn("usermod")?;
                 let name = args[args.len() - 1];
+                if self.account(name).is_none() {
+                    return Err(refused(6, format!("usermod: user '{name}' does not exist")));
+                }
+                self.burn("usermod")?;
                 let lines: Vec<String> = self
                     .text("/etc/passwd")
                     .lines()
@@ -250,13 +262,21 @@ impl State {
         }
     }
 
+    /// The line of an account.
+    fn account(&self, name: &str) -> Option<String> {
+        let text = self.text("/etc/passwd");
+        text.lines().find(|line| line.split(':').next() == Some(name)).map(str::to_owned)
+    }
+
     fn join(&mut self, name: &str, args: &[&str]) {
         let groups: Vec<&str> = after(args, "--groups").split(',').collect();
         let text: String = self
             .text("/etc/group")
             .lines()
             .map(|line| match line.split(':').next() {
-                Some(group) if groups.contains(&group) => {
+                Some(group)
+                    if groups.contains(&group) && !line.rsplit([':', ',']).any(|member| member == name) =>
+                {
                     let comma = if line.ends_with(':') { "" } else { "," };
                     format!("{line}{comma}{name}\n")
                 }
@@ -279,9 +299,16 @@ impl State {
                     *dataset == last || (recursive && dataset.starts_with(&format!("{last}/")))
                 };
                 let datasets: Vec<String> = self.machine.datasets.keys().filter(|d| of(d)).cloned().collect();
+                let columns: Vec<&str> = after(args, "-o").split(',').collect();
                 let line = |dataset: &String, name: &str| {
                     let (value, source) = self.property(dataset, name);
-                    format!("{dataset}\t{name}\t{value}\t{source}\n")
+                    let column = |of: &&str| match *of {
+                        "name" => dataset.clone(),
+                        "property" => name.to_owned(),
+                        "value" => value.clone(),
+                        _ => source.clone(),
+                    };
+                    columns.iter().map(column).collect::<Vec<_>>().join("\t") + "\n"
                 };
                 Ok(datasets.iter().flat_map(|d| names.split(',').map(move |n| line(d, n))).collect())
             }
@@ -300,11 +327,8 @@ impl State {
                 for pair in &args[1..args.len() - 1] {
                     let (name, value) = pair.split_once('=').ok_or_else(|| error("bad property"))?;
                     let own = self.machine.datasets.get_mut(&last).ok_or_else(|| absent(&last))?;
-                    if *value == *"none" && LIMITS.contains(&name) {
-                        own.remove(name);
-                    } else {
-                        own.insert(name.to_owned(), exact(name, value));
-                    }
+                    let none = value == "none" && LIMITS.contains(&name);
+                    own.insert(name.to_owned(), exact(name, if none { "0" } else { value }));
                     if (name, value) == ("canmount", "off") && self.is_mounted(&last) {
                         self.unmount(&last);
                     }
@@ -327,10 +351,11 @@ impl State {
                     own.insert(name.to_owned(), exact(name, value));
                 }
                 let parent = last.rsplit_once('/').map_or("", |(parent, _)| parent);
-                if !self.machine.datasets.contains_key(parent) || self.machine.datasets.contains_key(&last) {
-                    return Err(error(format!(
-                        "cannot create '{last}': dataset already exists, or no parent"
-                    )));
+                if self.machine.datasets.contains_key(&last) {
+                    return Err(error(format!("cannot create '{last}': dataset already exists")));
+                }
+                if !self.machine.datasets.contains_key(parent) {
+                    return Err(error(format!("cannot create '{last}': parent does not exist")));
                 }
                 let may_mount = own.get("canmount").map_or("on", String::as_str).to_owned();
                 self.machine.datasets.insert(last.clone(), own);
@@ -370,7 +395,8 @@ impl State {
             }
             "destroy" if last.contains('@') => {
                 self.burn(&args.join(" "))?;
-                self.snapshots.remove(&last).map(|_| String::new()).ok_or_else(|| absent(&last))
+                let none = || error("could not find any snapshots to destroy; check snapshot names.");
+                self.snapshots.remove(&last).map(|_| String::new()).ok_or_else(none)
             }
             "destroy" => {
                 self.burn(&args.join(" "))?;
@@ -378,10 +404,7 @@ impl State {
                     return Err(error(format!("cannot destroy '{last}': filesystem has children")));
                 }
                 if self.is_mounted(&last) {
-                    // What is on it is gone, and so is the directory that mounting made.
-                    let path = self.property(&last, "mountpoint").0;
                     self.unmount(&last);
-                    self.machine.files.remove(&path);
                 }
                 self.machine.unmounted.remove(&last);
                 self.machine.datasets.remove(&last).map(|_| String::new()).ok_or_else(|| absent(&last))
@@ -510,7 +533,7 @@ impl State {
         let mut of = BTreeMap::new();
         while let Some(name) = open.pop() {
             let deb = self.archive.get(name).cloned();
-            let deb = deb.ok_or_else(|| error(format!("E: Unable to locate package {name}")))?;
+            let deb = deb.ok_or_else(|| refused(100, format!("E: Unable to locate package {name}")))?;
             if !self.text(STATUS).lines().any(|of| of == name) && !wanted.iter().any(|of| of == name) {
                 open.extend(deb.depends.clone());
                 wanted.push(name.to_owned());
@@ -532,6 +555,7 @@ impl State {
             }
             self.burn("dpkg status")?;
             for unit in &of[&name].units {
+                self.put(&format!("/usr/lib/systemd/system/{unit}"), file("[Install]\n"));
                 self.put(&format!("{UNITS}/{unit}"), file("enabled"));
             }
             let status = self.text(STATUS) + &name + "\n";
@@ -544,15 +568,20 @@ impl State {
         let args = if args[0] == "--no-block" { &args[1..] } else { args };
         let units: Vec<&str> = args[1..].iter().filter(|word| !word.starts_with('-')).copied().collect();
         if args[0] == "show" {
+            let asked: Vec<&str> = after(args, "--property").split(',').collect();
             let units = &args[4..];
             let block = |unit: &&str| {
-                let there = self.is_there(unit);
-                format!(
-                    "Id={unit}\nLoadState={}\nActiveState={}\nUnitFileState={}\n",
-                    if there { "loaded" } else { "not-found" },
-                    if self.machine.active.contains(*unit) { "active" } else { "inactive" },
-                    self.unit_state(unit),
-                )
+                let state = self.unit_state(unit);
+                let load = match state.as_str() {
+                    "masked" => "masked",
+                    _ if self.is_there(unit) => "loaded",
+                    _ => "not-found",
+                };
+                let active = if self.machine.active.contains(*unit) { "active" } else { "inactive" };
+                let all =
+                    [("Id", *unit), ("LoadState", load), ("ActiveState", active), ("UnitFileState", &state)];
+                let shown = all.iter().filter(|(name, _)| asked.contains(name));
+                shown.map(|(name, value)| format!("{name}={value}\n")).collect::<String>()
             };
             return Ok(units.iter().map(block).collect::<Vec<_>>().join("\n"));
         }
@@ -560,17 +589,20 @@ impl State {
         for unit in units {
             let there = self.is_there(unit);
             match args[0] {
-                "restart" if !there => return Err(refused(5, format!("Unit {unit} not found."))),
+                "restart" | "try-reload-or-restart" if !there => {
+                    return Err(refused(5, format!("Unit {unit} not found.")));
+                }
                 "stop" if !there && !self.machine.active.contains(unit) => {
                     return Err(refused(5, format!("Unit {unit} not loaded.")));
                 }
-                "enable" | "disable" if !there => {
+                // What has links is switched off though its file is gone.
+                "enable" | "disable" if !there && (args[0] == "enable" || !self.has_links(unit)) => {
                     return Err(error(format!("Unit {unit} does not exist")));
                 }
                 "enable" | "disable" if self.unit_state(unit) == "static" => {}
                 "enable" => self.put(&format!("{UNITS}/{unit}"), file("enabled")),
                 "mask" => self.put(&format!("{UNITS}/{unit}"), file("masked")),
-                "disable" | "unmask" if there => self.put(&format!("{UNITS}/{unit}"), file("disabled")),
+                "disable" | "unmask" => drop(self.machine.files.remove(&format!("{UNITS}/{unit}"))),
                 "restart" => drop(self.machine.active.insert(unit.to_owned())),
                 "stop" => drop(self.machine.active.remove(unit)),
                 _ => {}
@@ -582,24 +614,27 @@ impl State {
     /// `UnitFileState`.
     fn unit_state(&self, unit: &str) -> String {
         let state = self.text(&format!("{UNITS}/{unit}"));
-        let text = self.text(&format!("/etc/systemd/system/{unit}"));
+        let installs = |dir: &str| self.text(&format!("{dir}/{unit}")).contains("[Install]");
         match state.as_str() {
-            "" if text.contains("[Install]") => "disabled".to_owned(),
-            "" if self.is_there(unit) => "static".to_owned(),
+            "masked" => state,
+            _ if !self.is_there(unit) => String::new(),
+            "" if UNIT_FILES.into_iter().any(installs) => "disabled".to_owned(),
+            "" => "static".to_owned(),
             _ => state,
         }
+    }
+
+    fn has_links(&self, unit: &str) -> bool {
+        self.machine.files.contains_key(&format!("{UNITS}/{unit}"))
     }
 
     fn is_there(&self, unit: &str) -> bool {
         let template = unit
             .split_once('@')
             .and_then(|(name, rest)| Some(format!("{name}@.{}", rest.rsplit_once('.')?.1)));
-        let files = ["/etc/systemd/system", "/usr/lib/systemd/system"];
-        let named =
-            |name: &str| files.iter().any(|dir| self.machine.files.contains_key(&format!("{dir}/{name}")));
-        named(unit)
-            || template.is_some_and(|template| named(&template))
-            || self.machine.files.contains_key(&format!("{UNITS}/{unit}"))
+        let has = |dir: &str, name: &str| self.machine.files.contains_key(&format!("{dir}/{name}"));
+        let named = |name: &str| UNIT_FILES.iter().any(|dir| has(dir, name));
+        named(unit) || template.is_some_and(|template| named(&template))
     }
 
     /// `tar -cf ARCHIVE -C /.zfs/snapshot/NAME -T LIST`, `tar -xpf ARCHIVE -C /`.
