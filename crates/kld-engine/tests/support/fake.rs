@@ -361,10 +361,8 @@ impl State {
                 self.machine.datasets.insert(last.clone(), own);
                 let path = self.property(&last, "mountpoint").0;
                 match may_mount.as_str() {
-                    "on" if path.starts_with('/') => {
-                        if !self.machine.files.contains_key(&path) {
-                            self.put(&path, directory());
-                        }
+                    "on" if path.starts_with('/') && !self.machine.files.contains_key(&path) => {
+                        self.put(&path, directory());
                     }
                     "noauto" => drop(self.machine.unmounted.insert(last, Files::new())),
                     _ => {}
