@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let fake = as_wanted(&wanted);
             fake.take_log();
             plan_for(&fake, &wanted);
-            std::fs::write(dir.join("asked"), fake.take_log().join("\n") + "\n")?;
+            std::fs::write(dir.join("asked"), fake.take_log().join("\0") + "\0")?;
         }
         ["time", runs, ref counts @ ..] => {
             for count in counts {

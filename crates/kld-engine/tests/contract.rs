@@ -1,10 +1,12 @@
-//! What every machine must do with files, the one in memory and the real one. Their tools meet the same plans in
-//! `laws.rs` and, with the real ones, in the tests in machines (`kldload/tests/vm/apply.rs`).
+//! What every machine must do with files, the one in memory and the real one, and what the tools of the one in memory must
+//! say: the same transcripts that real tools are held to in a machine (`kldload/tests/vm/contract.rs`).
 
 mod support;
 
 use kld_engine::{Entry, Host, HostError, Node, RealHost};
-use support::fake::Fake;
+use kld_host::{Cmd, ExecError};
+use support::fake::{Deb, Fake};
+use support::transcript::{Answer, Do, differences};
 
 fn entry(node: Node, mode: u32) -> Entry {
     // Whoever runs the tests may be anybody.
@@ -73,4 +75,57 @@ fn a_real_machine_keeps_files() {
         .map(|e| e.expect("readable").file_name())
         .collect();
     assert!(left.iter().all(|name| !name.to_string_lossy().starts_with('.')), "{left:?}");
+}
+
+/// Does it with a machine in memory. What looks at files is no tool there.
+fn answer(fake: &Fake, step: &Do) -> Answer {
+    let text = |path: &str| match fake.entry(path).expect("readable") {
+        Some(Entry { node: Node::File(bytes), .. }) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+        _ => None,
+    };
+    let found = |stdout: Option<String>| Answer {
+        code: i32::from(stdout.is_none()),
+        stdout: stdout.unwrap_or_default(),
+        stderr: String::new(),
+    };
+    match step {
+        Do::Put(path, content) => {
+            let node = Node::File((content.clone() + "\n").into_bytes());
+            fake.put(path, &Entry { node, mode: 0o644, uid: 0, gid: 0 }).expect("writable");
+            Answer::default()
+        }
+        Do::Remove(path) => {
+            fake.remove(path).expect("writable");
+            Answer::default()
+        }
+        Do::Run(words) => match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["cat", path] => found(text(path)),
+            ["test", "-d", path] => found(fake.entry(path).expect("readable").map(|_| String::new())),
+            ["grep", begin, path] => {
+                let begin = begin.trim_start_matches('^');
+                let text = text(path).unwrap_or_default();
+                found(text.lines().find(|line| line.starts_with(begin)).map(|line| format!("{line}\n")))
+            }
+            _ => match fake.run(&Cmd::new(&words[0]).args(&words[1..])) {
+                Ok(output) => found(Some(String::from_utf8_lossy(&output.stdout).into_owned())),
+                Err(HostError::Exec(ExecError::Failed { status, stderr, .. })) => {
+                    let code = status.code().expect("it has ended by itself");
+                    Answer { code, stdout: String::new(), stderr }
+                }
+                Err(error) => panic!("{words:?}: {error}"),
+            },
+        },
+    }
+}
+
+#[test]
+fn tools_in_memory_say_what_real_ones_do() {
+    let probe = Deb { units: vec!["kld-probe.service"], ..Deb::default() };
+    let fake = Fake::new([("kld-probe".to_owned(), probe), ("dpkg".to_owned(), Deb::default())].into());
+    let policy = "/usr/sbin/policy-rc.d";
+    fake.put(policy, &file("exit 101\n", 0o755)).expect("writable");
+    fake.run(&Cmd::new("apt-get").args(["install", "dpkg"])).expect("it is in the archive");
+    fake.remove(policy).expect("it was made");
+    let wrong = differences(|step| answer(&fake, step));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

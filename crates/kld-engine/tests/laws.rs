@@ -101,7 +101,8 @@ fn any_manifest_after_any_other_leaves_nothing_to_do() {
         let again = plan_for(&fake, &wanted);
         assert!(again.is_empty(), "{number}, {bits:b}: {again:#?}");
         // What a manifest no longer says of a dataset is no longer so.
-        let quota = fake.machine().datasets["rpool/srv/webapp-db"].contains_key("quota");
+        let quota =
+            fake.machine().datasets["rpool/srv/webapp-db"].get("quota").is_some_and(|quota| quota != "0");
         assert_eq!(quota, bits & 0b100 != 0, "{number}, {bits:b}");
     }
 }
@@ -288,6 +289,32 @@ fn data_that_came_while_it_ran_is_never_destroyed() {
         machine.datasets.keys()
     );
     assert!(!machine.datasets.contains_key("rpool/srv/webapp-cache"));
+}
+
+#[test]
+fn data_that_came_while_it_ran_survives_a_machine_that_dies_on_the_way_back() {
+    const DATA: &str = "/srv/webapp-cache/of-a-person";
+    for fuel in 0.. {
+        let (fake, _, new) = applied();
+        let plan = plan_for(&fake, &new);
+        let write = || {
+            fake.change(|machine| {
+                let entry = machine.files["/etc/passwd"].clone();
+                machine.files.insert(DATA.to_owned(), entry);
+            });
+            fake.fuel(Some(fuel));
+            Err("no".to_owned())
+        };
+        let ended = Engine::new(&fake).apply(&plan, "tester", None, &write, &mut Silent).is_ok();
+        fake.fuel(None);
+        Engine::new(&fake).recover(&mut Silent).unwrap_or_else(|error| panic!("{fuel}: {error:?}"));
+        let machine = fake.machine();
+        let kept = machine.unmounted.get("rpool/srv/webapp-cache.undone-000002");
+        assert!(kept.is_some_and(|files| files.contains_key(DATA)), "{fuel}: {:?}", machine.unmounted);
+        if ended {
+            return;
+        }
+    }
 }
 
 #[test]

@@ -44,7 +44,7 @@ pub(super) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
             format!("{limit:.0}"),
             row["processes"].to_string(),
         ]);
-        if !(ms("total") <= limit) {
+        if ms("total").is_nan() || ms("total") > limit {
             late.push(format!("{count} things take {:.0} ms", ms("total")));
         }
     }

@@ -62,20 +62,23 @@ pub(super) fn run(printer: &Printer, target: &Path, scratch: &Path, args: &Args)
         phase.finish();
 
         let phase = phases.start(&format!("measure, {count}"));
-        let with_ansible = count == SIZES[0];
-        let measured = measure(&guest, args.runs.max(1), with_ansible)?;
+        guest.run_ok("mkdir -p /root/many && tar -xf /dev/vdb -C /root/many")?;
+        let mut measured = measure(&guest, &["tools", &args.runs.max(1).to_string()])?;
+        if count == SIZES[0] {
+            phase.message("Ansible");
+            measured.extend(measure(&guest, &["ansible"])?);
+        }
         guest.cut_power();
         phase.finish();
         rows(&mut table, count, &measured);
+        printer.note(&format!("{measured:?}"));
     }
     printer.data(&format!("\n{table}\nMedians of {} runs taken in turns; {accel}.\n", args.runs.max(1)))?;
     Ok(())
 }
 
-fn measure(guest: &Guest, runs: usize, with_ansible: bool) -> anyhow::Result<Measured> {
-    let unpack = "mkdir -p /root/many && tar -xf /dev/vdb -C /root/many";
-    guest.run_ok(unpack)?;
-    let script = format!("bash /root/many/measure.sh {runs} {}", if with_ansible { "ansible" } else { "" });
+fn measure(guest: &Guest, words: &[&str]) -> anyhow::Result<Measured> {
+    let script = format!("bash /root/many/measure.sh {}", words.join(" "));
     let output = guest.run_for(&script, LIMIT)?;
     if !output.is_ok() {
         bail!("it could not be measured: {}\n{}", output.text(), output.error_text());

@@ -10,7 +10,7 @@ use kld_host::{Cmd, ParseError};
 use kld_system::{Created, Layer, SystemDataset};
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Kind, Refusal, digest, to_value};
+use super::{Found, Kind, Refusal, digest, file, to_value};
 use crate::history::Store;
 use crate::host::{Host, HostError};
 use crate::plan::{Action, Because, Cause, Left, Step, key};
@@ -41,6 +41,8 @@ pub(super) enum Change {
 pub(super) enum Memory {
     /// It was not there.
     Nothing,
+    /// Nor were these directories, which mounting makes: the highest first.
+    Missing(Vec<String>),
     /// The property had this value of its own.
     Local(String),
     /// The property had none of its own.
@@ -66,6 +68,17 @@ const FIXED: [(&str, &str); 5] = [
     ("normalization", "make a dataset beside it and copy into it"),
     ("utf8only", "make a dataset beside it and copy into it"),
     ("volblocksize", "make a volume beside it and copy into it"),
+];
+
+/// What no dataset takes over from its parent, and the value that says that there is none: `zfs inherit` refuses them.
+const NOT_INHERITED: [(&str, &str); 7] = [
+    ("canmount", "on"),
+    ("quota", "none"),
+    ("refquota", "none"),
+    ("reservation", "none"),
+    ("refreservation", "none"),
+    ("filesystem_limit", "none"),
+    ("snapshot_limit", "none"),
 ];
 
 /// Properties that hold for what is written from now on; the way to bring it to what is there.
@@ -129,8 +142,14 @@ impl Kind for Dataset {
     }
 
     fn remember(&self, host: &dyn Host, _store: &Store<'_>, change: &Change) -> Result<Memory, HostError> {
-        let (Change::Set { dataset, property, .. } | Change::Inherit { dataset, property }) = change else {
-            return Ok(Memory::Nothing);
+        let (dataset, property) = match change {
+            Change::Create { mountpoint: Some(path), .. } => {
+                return Ok(Memory::Missing(file::missing_above(host, &format!("{path}/"))?));
+            }
+            Change::Create { .. } => return Ok(Memory::Nothing),
+            Change::Set { dataset, property, .. } | Change::Inherit { dataset, property } => {
+                (dataset, property)
+            }
         };
         let text = host.text(&zfs::get_cmd(dataset, &[property], false))?;
         let found = zfs::parse_get(&text)?.into_iter().next();
@@ -153,9 +172,7 @@ impl Kind for Dataset {
             Change::Set { dataset, property, value } => {
                 host.run(&zfs::set_cmd(dataset, &[(property, value)])).map(drop)
             }
-            Change::Inherit { dataset, property } => {
-                host.run(&Cmd::new("zfs").args(["inherit", property, dataset])).map(drop)
-            }
+            Change::Inherit { dataset, property } => host.run(&clear_cmd(dataset, property)).map(drop),
         }
     }
 
@@ -167,28 +184,17 @@ impl Kind for Dataset {
         memory: &Memory,
     ) -> Result<(), HostError> {
         match (change, memory) {
-            (Change::Create { dataset, mountpoint, .. }, _) => {
-                if !exists(host, dataset)? {
-                    return Ok(());
-                }
-                if !holds_anything(host, dataset, mountpoint.as_deref())? {
-                    // A timer may have snapshotted it: nothing is in those either.
-                    host.run(&Cmd::new("zfs").args(["destroy", &format!("{dataset}@%")]).accept(1))?;
-                    return host.run(&Cmd::new("zfs").args(["destroy", dataset])).map(drop);
-                }
-                // Somebody has written into it since: out of the way, and nothing lost.
-                host.run(&zfs::set_cmd(dataset, &[("canmount", "noauto")]))?;
-                host.run(&unmount_cmd(dataset))?;
-                let (parent, name) = dataset.rsplit_once('/').unwrap_or(("", dataset));
-                let aside = format!("{parent}/{name}.undone-{:06}", store.number);
-                host.run(&Cmd::new("zfs").args(["rename", dataset, &aside])).map(drop)
+            (Change::Create { dataset, mountpoint, .. }, memory) => {
+                take_away(host, store, dataset, mountpoint.as_deref())?;
+                let missing = if let Memory::Missing(missing) = memory { missing.as_slice() } else { &[] };
+                missing.iter().rev().try_for_each(|path| file::remove_if_empty(host, path))
             }
             (
                 Change::Set { dataset, property, .. } | Change::Inherit { dataset, property },
                 Memory::Local(value),
             ) => host.run(&zfs::set_cmd(dataset, &[(property, value)])).map(drop),
             (Change::Set { dataset, property, .. } | Change::Inherit { dataset, property }, _) => {
-                host.run(&Cmd::new("zfs").args(["inherit", property, dataset])).map(drop)
+                host.run(&clear_cmd(dataset, property)).map(drop)
             }
         }
     }
@@ -231,6 +237,31 @@ impl Kind for Dataset {
     }
 }
 
+/// Destroys a new dataset, or puts it aside when somebody has written into it.
+fn take_away(
+    host: &dyn Host,
+    store: &Store<'_>,
+    dataset: &str,
+    mountpoint: Option<&str>,
+) -> Result<(), HostError> {
+    if !exists(host, dataset)? {
+        return Ok(());
+    }
+    if !holds_anything(host, dataset, mountpoint)? {
+        // A timer may have snapshotted it: nothing is in those either.
+        host.run(&Cmd::new("zfs").args(["destroy", &format!("{dataset}@%")]).accept(1))?;
+        return host.run(&Cmd::new("zfs").args(["destroy", dataset])).map(drop);
+    }
+    // Somebody has written into it since: out of the way, and nothing lost.
+    host.run(&zfs::set_cmd(dataset, &[("canmount", "noauto")]))?;
+    if is_mounted(host, dataset)? {
+        host.run(&unmount_cmd(dataset))?;
+    }
+    let (parent, name) = dataset.rsplit_once('/').unwrap_or(("", dataset));
+    let aside = format!("{parent}/{name}.undone-{:06}", store.number);
+    host.run(&Cmd::new("zfs").args(["rename", dataset, &aside])).map(drop)
+}
+
 /// Whether there are files in a dataset, in one of its snapshots, or datasets below it.
 fn holds_anything(host: &dyn Host, dataset: &str, mountpoint: Option<&str>) -> Result<bool, HostError> {
     let below = Cmd::new("zfs").args(["list", "-H", "-r", "-o", "name", "-t", "filesystem,volume", dataset]);
@@ -238,6 +269,10 @@ fn holds_anything(host: &dyn Host, dataset: &str, mountpoint: Option<&str>) -> R
         return Ok(true);
     }
     let Some(path) = mountpoint else { return Ok(false) };
+    // A directory that nothing is mounted on says nothing: an undo that was interrupted has unmounted it already.
+    if !is_mounted(host, dataset)? && host.run(&zfs::mount_cmd(dataset).accept(1))?.code != 0 {
+        return Ok(true);
+    }
     if !host.list(path)?.is_empty() {
         return Ok(true);
     }
@@ -248,6 +283,19 @@ fn holds_anything(host: &dyn Host, dataset: &str, mountpoint: Option<&str>) -> R
         }
     }
     Ok(false)
+}
+
+fn is_mounted(host: &dyn Host, dataset: &str) -> Result<bool, HostError> {
+    let found = zfs::parse_get(&host.text(&zfs::get_cmd(dataset, &["mounted"], false))?)?;
+    Ok(found.iter().any(|property| property.value == "yes"))
+}
+
+/// Takes a dataset's own value of a property away.
+fn clear_cmd(dataset: &str, property: &str) -> Cmd {
+    match NOT_INHERITED.iter().find(|(name, _)| *name == property) {
+        Some((_, none)) => zfs::set_cmd(dataset, &[(property, none)]),
+        None => Cmd::new("zfs").args(["inherit", property, dataset]),
+    }
 }
 
 fn unmount_cmd(dataset: &str) -> Cmd {

@@ -109,13 +109,7 @@ impl Kind for File {
 
     fn remember(&self, host: &dyn Host, store: &Store<'_>, change: &Change) -> Result<Memory, HostError> {
         let path = change.path();
-        let mut missing = Vec::new();
-        for (end, _) in path.match_indices('/').filter(|(end, _)| *end > 0) {
-            if host.entry(&path[..end])?.is_none() {
-                missing.push(path[..end].to_owned());
-            }
-        }
-        Ok(Memory { entry: store.keep(path)?, missing })
+        Ok(Memory { entry: store.keep(path)?, missing: missing_above(host, path)? })
     }
 
     fn make(&self, host: &dyn Host, _store: &Store<'_>, change: &Change) -> Result<(), HostError> {
@@ -158,6 +152,17 @@ impl Kind for File {
         }
         Ok(drifted)
     }
+}
+
+/// Directories above a path that are not there, the highest first.
+pub(super) fn missing_above(host: &dyn Host, path: &str) -> Result<Vec<String>, HostError> {
+    let mut missing = Vec::new();
+    for (end, _) in path.match_indices('/').filter(|(end, _)| *end > 0) {
+        if host.entry(&path[..end])?.is_none() {
+            missing.push(path[..end].to_owned());
+        }
+    }
+    Ok(missing)
 }
 
 /// A directory that somebody else has put files into stays.

@@ -4,6 +4,7 @@
 pub(crate) mod fake;
 pub(crate) mod land;
 pub(crate) mod many;
+pub(crate) mod transcript;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -206,6 +206,11 @@ impl Cmd {
         self
     }
 
+    /// Whether this exit code is success, for those who stand in for a machine.
+    pub fn accepts(&self, code: i32) -> bool {
+        self.accepted.contains(&code)
+    }
+
     /// The arguments, without the program, as they will be passed: for tests of those who make commands.
     pub fn argv(&self) -> impl Iterator<Item = &OsStr> {
         self.args.iter().map(|word| word.text.as_os_str())

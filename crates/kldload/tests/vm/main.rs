@@ -10,6 +10,7 @@ mod builds;
 mod channel;
 mod clones;
 mod container;
+mod contract;
 mod core;
 mod exercise;
 mod first_boot;
