@@ -14,7 +14,7 @@ use crate::{generate, test};
 const ARROWS: &[(&str, &[&str])] = &[
     ("kld-build", &["kld-disk", "kld-host", "kld-pool", "kld-system", "kld-ui"]),
     ("kld-disk", &[]),
-    ("kld-engine", &["kld-host", "kld-system"]),
+    ("kld-engine", &["kld-host", "kld-manifest", "kld-system"]),
     ("kld-host", &[]),
     ("kld-manifest", &[]),
     ("kld-node", &["kld-disk", "kld-host", "kld-system", "kld-ui"]),

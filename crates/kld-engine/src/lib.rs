@@ -7,6 +7,8 @@
 //! * [`Engine`] carries plans out. Before each step it writes to its journal what it takes to go back. Killed at any
 //!   instant, [`Engine::recover`] finishes going back.
 //!
+//! * [`Procedures`] carries out what is not a difference: the steps of an upgrade or of a recovery, and measures them.
+//!
 //! Each type of thing (`kinds/`: dataset, package, account, file, unit) is one file that knows how to look, compare,
 //! change and go back; everything else is the same for all of them.
 
@@ -16,6 +18,7 @@ mod host;
 mod journal;
 mod kinds;
 mod plan;
+mod procedure;
 mod services;
 mod wanted;
 
@@ -24,4 +27,8 @@ pub use history::{History, Record, State};
 pub use host::{Entry, Host, HostError, Node, RealHost};
 pub use journal::{Event, Journal};
 pub use plan::{Action, Because, Cause, Left, Plan, PlanError, Step, plan};
+pub use procedure::{
+    Answer, End, Hands, Interrupted, Objective, Procedure, ProcedureEnd, ProcedureError, ProcedureKind,
+    ProcedureStep, Procedures, Report, Request, StepReport, StepState, Verdict,
+};
 pub use wanted::{Wanted, WantedError, WantedFile};
