@@ -16,6 +16,7 @@ mod kernel;
 mod long;
 mod mesh;
 mod pools;
+mod procedures;
 mod readme;
 mod streams;
 mod tools;
