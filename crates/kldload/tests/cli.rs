@@ -283,3 +283,34 @@ fn procedures_are_shown_before_anybody_does_them() {
     let (status, _, stderr) = kldload(&["upgrade", "--dry-run"], "");
     assert!(status == 1 && stderr.contains("cannot read the manifest `appliance.manifest`"), "{stderr}");
 }
+
+#[test]
+fn snapshots_are_not_made_of_what_makes_no_sense() {
+    let (status, stdout, _) = kldload(&["snap", "--help"], "");
+    assert!(status == 0 && stdout.contains("Examples:") && stdout.contains("rollback"), "{stdout}");
+    for verb in ["list", "diff", "show", "hold", "release", "rollback", "prune"] {
+        let (status, stdout, _) = kldload(&["snap", verb, "--help"], "");
+        assert!(status == 0 && stdout.contains("Examples:"), "{verb}: {stdout}");
+    }
+    let (status, _, _) = kldload(&["snap", "tank"], "");
+    assert_eq!(status, 2, "a name is wanted");
+    for (args, part) in [
+        (
+            &["snap", "tank", "größe"][..],
+            "`größe` cannot be the name of a snapshot: `ö` is not possible in it",
+        ),
+        (&["snap", "tank@x", "name"], "`tank@x` is a snapshot, and a dataset is wanted"),
+        (&["snap", "prune", "--keep", "fortnightly=1", "tank"], "`fortnightly` is not one of last, hourly"),
+    ] {
+        let (status, _, stderr) = kldload(args, "");
+        assert!(status == 1 && stderr.contains(part) && stderr.contains("hint:"), "{part}: {stderr}");
+    }
+    let long = "x".repeat(255);
+    let (status, _, stderr) = kldload(&["snap", "--dry-run", "tank", &long], "");
+    assert!(status == 1 && stderr.contains("is too long"), "{stderr}");
+    let (status, stdout, _) = kldload(&["snap", "--dry-run", "tank/a b", "tank/c", "--", "-x"], "");
+    assert!(
+        status == 3 && stdout.starts_with("tank/a b@-x-2") && stdout.contains("\ntank/c@-x-2"),
+        "{stdout}"
+    );
+}

@@ -144,7 +144,7 @@ pub(crate) fn who() -> String {
 }
 
 /// Waits until the services run and the manifest's proofs hold.
-fn prove(node: Option<&NodeConfig>, limit: Duration) -> Result<(), String> {
+pub(crate) fn prove(node: Option<&NodeConfig>, limit: Duration) -> Result<(), String> {
     let Some(node) = node else { return Ok(()) };
     let end = Instant::now() + limit;
     loop {

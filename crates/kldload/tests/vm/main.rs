@@ -13,6 +13,7 @@ mod exercise;
 mod first_boot;
 mod fixture;
 mod kernel;
+mod ksnap;
 mod long;
 mod mesh;
 mod pools;
