@@ -116,12 +116,15 @@ pub fn prune(snapshots: &[Snapshot], keep: Keep) -> Pruned {
     pruned
 }
 
+/// The period that a second lies in, counted from 1970.
+type Period = fn(u64) -> u64;
+
 /// Of one series in order, oldest first: which ones stay.
 fn kept(series: &[&Snapshot], keep: Keep) -> Vec<bool> {
     let mut kept = vec![false; series.len()];
     let last = series.len().saturating_sub(keep.last);
     kept[last..].fill(true);
-    let periods: [(usize, fn(u64) -> u64); 5] = [
+    let periods: [(usize, Period); 5] = [
         (keep.hourly, |at| at / 3600),
         (keep.daily, |at| at / 86_400),
         // 1970 began on a Thursday; weeks begin on Monday.

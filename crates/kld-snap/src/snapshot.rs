@@ -108,7 +108,7 @@ pub fn rollback_cmd(full_name: &str, destroying: bool) -> Cmd {
 pub fn destroy_cmds(dataset: &str, names: &[String], only_say: bool) -> Vec<Cmd> {
     let how = if only_say { "-nvp" } else { "-vp" };
     // What a batch frees depends on which others go: all of them are asked about at once, as far as a command line holds.
-    let batch = if only_say { 10 * BATCH } else { BATCH };
+    let batch = if only_say { 4 * BATCH } else { BATCH };
     let batches = names.chunks(batch);
     batches
         .map(|names| {

@@ -14,6 +14,8 @@ const PSQL: &str = "cd /; runuser -u postgres -- psql -At webapp -c";
 #[test]
 fn snapshots_are_made_found_and_gone_back_to() {
     let guest = webapp();
+    // Snapshots of others would come in between.
+    guest.run_ok("systemctl stop sanoid.timer").expect("stopped");
     guest.run_ok("echo first > /srv/webapp/notes.txt; chown webapp: /srv/webapp/notes.txt").expect("written");
     let text = include_str!("../../../../docs/snapshots.md");
     let commands: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("$ ksnap ")).collect();
@@ -28,7 +30,7 @@ fn snapshots_are_made_found_and_gone_back_to() {
         assert_eq!(status, wanted, "{words}: {said}\n{error}");
         let part = match words.split(' ').next() {
             Some("list") => "rpool/srv/webapp-db@nightly-",
-            Some("diff") => "M  /srv/webapp/notes.txt\n",
+            Some("diff") => "M  /srv/webapp/notes.txt",
             Some("show") if !words.contains("--restore") => "now ",
             Some("rollback") => "running: postgresql@17-main.service",
             Some("prune") => " to destroy (",
@@ -88,13 +90,11 @@ fn what_would_do_harm_is_refused(guest: &Guest) {
 }
 
 fn what_is_pruned_is_freed(guest: &Guest) {
-    guest
-        .run_ok(
-            "zfs create -o mountpoint=/srv/many rpool/srv/many; cd /srv/many; \
-             for i in 1 2 3 4 5; do dd if=/dev/urandom of=data bs=1M count=4 status=none; sync; ksnap rpool/srv/many work; sleep 1; done; \
-             zfs snapshot rpool/srv/many@other; dd if=/dev/urandom of=data bs=1M count=4 status=none; sync; ksnap rpool/srv/many work",
-        )
-        .expect("made");
+    let script = "set -e; zfs create -o mountpoint=/srv/many rpool/srv/many; cd /srv/many
+        write() { dd if=/dev/urandom of=data bs=1M count=4 status=none; sync; ksnap rpool/srv/many work; sleep 1; }
+        for i in 1 2 3 4 5; do write; done; zfs snapshot rpool/srv/many@other; write";
+    let made = guest.run_for(script, BOOT).expect("it answers");
+    assert!(made.is_ok(), "{}", made.error_text());
     let (status, said, _) = ksnap(guest, "prune --dry-run --keep 2 rpool/srv/many --json");
     assert_eq!(status, 3, "{said}");
     let plan: serde_json::Value = serde_json::from_str(&said).expect("it is JSON");

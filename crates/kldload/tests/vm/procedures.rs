@@ -108,11 +108,12 @@ fn a_proof_that_fails_takes_its_branch(guest: &Guest) {
 }
 
 fn a_kill_is_remembered(guest: &Guest) {
-    give(guest, "/root/long", &[(UPGRADE, "  1. logger begin\n  2. sleep 600\n  3. touch /root/finished\n")]);
+    let long = "  1. logger begin\n  2. touch /run/begun && sleep 600\n  3. touch /root/finished\n";
+    give(guest, "/root/long", &[(UPGRADE, long)]);
     guest
         .run_ok(
             "systemd-run --quiet --unit=the-upgrade kldload upgrade --yes /root/long/appliance.manifest; \
-             until pgrep -x sleep -a | grep -q 600; do sleep 0.2; done",
+             until test -e /run/begun; do sleep 0.2; done",
         )
         .expect("it has begun");
     let upgrade = "upgrade --yes /root/long/appliance.manifest";
@@ -126,7 +127,11 @@ fn a_kill_is_remembered(guest: &Guest) {
     guest.run_ok("systemctl kill --signal=KILL the-upgrade; sleep 0.5").expect("killed");
     let (status, _, error) = kldload(guest, upgrade);
     assert_eq!(status, 1, "{error}");
-    assert!(error.contains("was interrupted in step 2 `sleep 600`") && error.contains("--from 3"), "{error}");
+    assert!(
+        error.contains("was interrupted in step 2 `touch /run/begun && sleep 600`")
+            && error.contains("--from 3"),
+        "{error}"
+    );
     guest.run_ok("test ! -e /root/finished").expect("nothing runs before somebody has looked");
     let (status, said, error) = kldload(guest, &format!("{upgrade} --from 3"));
     assert_eq!(status, 0, "{said}\n{error}");
