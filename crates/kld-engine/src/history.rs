@@ -6,6 +6,7 @@
 //!   applies/000012/plan.json   the plan
 //!                  journal     what was done, line by line, each on disk before the next thing happens
 //!                  kept/       content of files that were replaced, by SHA-256
+//!   procedures/000003/         one upgrade or recovery, see `procedure.rs`
 //! ```
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::host::{Entry, Host, HostError, KeptEntry, KeptNode, Node};
-use crate::journal::{Event, Journal};
+use crate::journal::{Event, Journal, to_line};
 use crate::kinds::{self, hex};
 use crate::plan::{self, Plan};
 use sha2::{Digest as _, Sha256};
@@ -80,10 +81,12 @@ struct Applied {
     items: BTreeMap<String, String>,
 }
 
+/// Mode of what only root reads.
 pub(crate) const SECRET_FILE: u32 = 0o600;
+/// The same for directories.
 pub(crate) const SECRET_DIRECTORY: u32 = 0o700;
 
-/// Something of root's.
+/// A file or directory of root's.
 pub(crate) fn own(node: Node, mode: u32) -> Entry {
     Entry { node, mode, uid: 0, gid: 0 }
 }
@@ -229,7 +232,7 @@ impl Store<'_> {
 
     /// Adds an event; it is on disk when this returns.
     pub(crate) fn write(&self, event: &Event) -> Result<(), HostError> {
-        self.host.append(&self.path("journal"), event.to_line().as_bytes())
+        self.host.append(&self.path("journal"), to_line(event).as_bytes())
     }
 
     /// Keeps what is at a path.

@@ -61,13 +61,6 @@ pub enum Event {
     RolledBack,
 }
 
-impl Event {
-    /// Its line.
-    pub(crate) fn to_line(&self) -> String {
-        to_line(self)
-    }
-}
-
 /// The line of an event, in this journal or that of another kind of work.
 pub(crate) fn to_line<T: Serialize>(event: &T) -> String {
     // The newline before it ends what a power cut has left unfinished.
@@ -75,7 +68,7 @@ pub(crate) fn to_line<T: Serialize>(event: &T) -> String {
 }
 
 /// The events of a journal. A line that a power cut left unfinished was never written: nothing was done on its account.
-pub(crate) fn parse_lines<T: DeserializeOwned>(text: &str) -> Vec<T> {
+pub(crate) fn from_lines<T: DeserializeOwned>(text: &str) -> Vec<T> {
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     whole.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
@@ -90,7 +83,7 @@ pub struct Journal {
 impl Journal {
     /// Reads a journal, but for a line that was left unfinished.
     pub fn parse(text: &str) -> Self {
-        Self { events: parse_lines(text) }
+        Self { events: from_lines(text) }
     }
 
     /// How it ended.
@@ -128,14 +121,14 @@ mod tests {
     fn what_a_power_cut_left_unfinished_was_never_done() {
         let begun = Event::Begun { step: 0, memory: json!({"old": 1}) };
         let started = Event::Started { at: 1, by: "root".to_owned(), steps: 2 };
-        let mut text = started.to_line() + &begun.to_line() + r#"{"event":"done","st"#;
+        let mut text = to_line(&started) + &to_line(&begun) + r#"{"event":"done","st"#;
         let journal = Journal::parse(&text);
         assert_eq!(journal.events, [started.clone(), begun.clone()]);
         assert_eq!(journal.state(), State::Interrupted);
         assert_eq!(journal.begun().collect::<Vec<_>>(), [(0, &json!({"old": 1}))]);
         assert_eq!(Journal::parse("").state(), State::Interrupted);
         // And the next line stands on its own.
-        text += &Event::RolledBack.to_line();
+        text += &to_line(&Event::RolledBack);
         let journal = Journal::parse(&text);
         assert_eq!(journal.events, [started, begun, Event::RolledBack]);
         assert_eq!(journal.state(), State::Undone);

@@ -8,6 +8,7 @@
 //!   instant, [`Engine::recover`] finishes going back.
 //!
 //! * [`Adopter`] makes datasets of directories that are there.
+//! * [`Procedures`] carries out what is not a difference: the steps of an upgrade or of a recovery, and measures them.
 //!
 //! Each type of thing (`kinds/`: dataset, package, account, file, unit) is one file that knows how to look, compare,
 //! change and go back; everything else is the same for all of them.
@@ -21,6 +22,7 @@ mod journal;
 mod kinds;
 mod looking;
 mod plan;
+mod procedure;
 mod services;
 mod wanted;
 
@@ -34,4 +36,8 @@ pub use history::{History, Record, State};
 pub use host::{Entry, Host, HostError, Node, RealHost};
 pub use journal::{Event, Journal};
 pub use plan::{Action, Because, Cause, Left, Plan, PlanError, Step, plan};
+pub use procedure::{
+    Answer, End, Hands, Interrupted, Objective, Procedure, ProcedureEnd, ProcedureError, ProcedureKind,
+    ProcedureStep, Procedures, Report, Request, StepReport, StepState, Verdict,
+};
 pub use wanted::{Wanted, WantedError, WantedFile};

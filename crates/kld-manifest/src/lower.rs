@@ -16,6 +16,7 @@ mod procedures;
 pub(crate) mod rules;
 pub(crate) mod schedule;
 mod services;
+mod steps;
 mod wireguard;
 
 use crate::diagnostic::Reporter;

@@ -55,9 +55,9 @@ pub struct Appliance {
     pub replication: Option<Replication>,
     /// What is watched.
     pub monitoring: Monitoring,
-    /// Steps of an upgrade, for people and for `kldload upgrade`.
+    /// Steps of an upgrade, carried out by `kldload upgrade`.
     pub upgrade_procedure: Procedure,
-    /// Steps of disaster recovery.
+    /// Steps of disaster recovery, carried out by `kldload dr`.
     pub dr_procedure: Procedure,
     /// Commands that prove that the machine does its job.
     pub verify: Vec<Verify>,
@@ -567,10 +567,36 @@ pub struct Procedure {
 /// One step of a procedure.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Step {
-    /// As written, without the number.
+    /// As a person reads it, without the number.
     pub text: Spanned<String>,
-    /// `If failed: …`: taken only when an earlier step failed.
-    pub on_failure: bool,
+    /// What it is there for.
+    pub role: StepRole,
+    /// Who does what.
+    pub action: StepAction,
+    /// Given up after this long.
+    pub timeout: Option<Duration>,
+}
+
+/// What a step of a procedure is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepRole {
+    /// It brings the procedure on.
+    Work,
+    /// `Verify: …`: it shows that what came before has worked.
+    Proof,
+    /// `If failed: …`: taken only when a step before it has failed.
+    Branch,
+}
+
+/// What is done in a step of a procedure.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepAction {
+    /// Run by `/bin/sh -c` as root on the machine: the manifest is its operator's own text.
+    Run(String),
+    /// Done by a person, who says how it went.
+    Ask(String),
 }
 
 /// One proof that the machine works.

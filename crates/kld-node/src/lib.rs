@@ -14,4 +14,4 @@ pub mod machine;
 
 pub use health::{Health, Status};
 pub use identity::{InitReport, init};
-pub use machine::{Machine, RealMachine};
+pub use machine::{Machine, RealMachine, plane_addresses};

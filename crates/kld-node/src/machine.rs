@@ -104,6 +104,14 @@ pub trait Machine: Send + Sync {
     fn now(&self) -> u64;
 }
 
+/// Variables for commands of the manifest: the addresses of the planes, `WG0_ADDRESS=10.8.0.1`. None on a machine without
+/// planes.
+pub fn plane_addresses(machine: &dyn Machine) -> Vec<(String, String)> {
+    let text = machine.read_text("/etc/kldload/planes.env").ok().flatten().unwrap_or_default();
+    let pairs = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
 impl dyn Machine + '_ {
     /// The whole file as text; bytes that are not UTF-8 are replaced.
     pub(crate) fn read_text(&self, path: impl AsRef<Path>) -> Result<Option<String>, MachineError> {

@@ -1,6 +1,6 @@
 //! kldload: one manifest in, one machine out.
 //!
-//! One binary with several names: called as `kst` it is `kldload status`.
+//! One binary with several names: called as `kst` it is `kldload status`, as `ksnap` it is `kldload snap`.
 
 mod commands;
 mod hints;
@@ -42,6 +42,9 @@ enum Command {
     Recover(commands::recover::Args),
     Key(commands::key::Args),
     History(commands::history::Args),
+    Upgrade(commands::upgrade::Args),
+    Dr(commands::dr::Args),
+    Snap(commands::snap::Args),
     Status(commands::status::Args),
     Pool(commands::pool::Args),
     Node(commands::node::Args),
@@ -49,7 +52,7 @@ enum Command {
 }
 
 /// Names that the binary answers to, and the command each stands for.
-const NAMES: &[(&str, &str)] = &[("kst", "status")];
+const NAMES: &[(&str, &str)] = &[("ksnap", "snap"), ("kst", "status")];
 
 fn main() -> ExitCode {
     let args = Args::parse_from(expand_name(std::env::args_os().collect()));
@@ -72,6 +75,9 @@ fn main() -> ExitCode {
         Command::Recover(args) => commands::recover::run(&printer, &args),
         Command::Key(args) => commands::key::run(&printer, &args),
         Command::History(args) => commands::history::run(&printer, &args),
+        Command::Upgrade(args) => commands::upgrade::run(&printer, &args),
+        Command::Dr(args) => commands::dr::run(&printer, &args),
+        Command::Snap(args) => commands::snap::run(&printer, &args),
         Command::Status(args) => commands::status::run(&printer, &args),
         Command::Pool(args) => commands::pool::run(&printer, &args),
         Command::Node(args) => commands::node::run(&printer, &args),
@@ -119,6 +125,8 @@ mod tests {
         command.debug_assert();
         let args = expand_name(vec!["/usr/bin/kst".into(), "--json".into()]);
         assert_eq!(args, ["kldload", "status", "--json"]);
+        let args = expand_name(vec!["ksnap".into(), "tank".into(), "--".into(), "-x".into()]);
+        assert_eq!(args, ["kldload", "snap", "tank", "--", "-x"]);
         assert_eq!(expand_name(vec!["kldload".into(), "check".into()]), ["kldload", "check"]);
     }
 

@@ -15,7 +15,7 @@ const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes/webapp/
 
 #[test]
 fn help_never_acts_and_shows_examples() {
-    for verb in ["check", "explain", "build", "run", "manifest", "pool"] {
+    for verb in ["check", "explain", "build", "run", "manifest", "pool", "upgrade", "dr"] {
         let (status, stdout, stderr) = kldload(&[verb, "--help"], "");
         assert_eq!((status, stderr.as_str()), (0, ""), "{verb}");
         assert!(stdout.contains("Examples:"), "{verb}:\n{stdout}");
@@ -247,4 +247,70 @@ fn a_pool_is_written_once_and_not_over_another() {
         assert!(status == 1 && said.contains(wanted), "{more:?}: {said}");
         assert!(!dir.path().join("x.img").exists());
     }
+}
+
+#[test]
+fn procedures_are_shown_before_anybody_does_them() {
+    let (status, stdout, stderr) = kldload(&["upgrade", "--dry-run", RECIPE], "");
+    assert_eq!((status, stderr.as_str()), (3, ""));
+    expect_test::expect![[r#"
+        STEP  HOW             WHAT
+           1  run             kbe create pre-webapp-upgrade
+           2  run             ksnap rpool/srv/webapp-db pre-upgrade
+           3  run             apt-get -y upgrade
+           4  verify          kst
+           5  if failed: run  kbe activate pre-webapp-upgrade && reboot
+    "#]]
+    .assert_eq(&stdout);
+    let (status, stdout, _) = kldload(&["dr", "--dry-run", "--from", "2", RECIPE], "");
+    assert_eq!(status, 3);
+    expect_test::expect![[r#"
+        STEP  HOW     WHAT
+           2  ask     Boot it, then syncoid the datasets back from the replica
+           3  verify  kst
+        RTO target: 10m 00s
+        RPO target: 15m 00s
+    "#]]
+    .assert_eq(&stdout);
+    let (_, json, _) = kldload(&["dr", "--dry-run", "--json", RECIPE], "");
+    let json: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+    assert_eq!(
+        json["items"][0]["steps"][1]["action"]["ask"],
+        "Boot it, then syncoid the datasets back from the replica"
+    );
+    let (status, _, stderr) = kldload(&["upgrade", "--answer", "perhaps", RECIPE], "");
+    assert!(status == 2 && stderr.contains("done, failed, skip"), "{stderr}");
+    let (status, _, stderr) = kldload(&["upgrade", "--dry-run"], "");
+    assert!(status == 1 && stderr.contains("cannot read the manifest `appliance.manifest`"), "{stderr}");
+}
+
+#[test]
+fn snapshots_are_not_made_of_what_makes_no_sense() {
+    let (status, stdout, _) = kldload(&["snap", "--help"], "");
+    assert!(status == 0 && stdout.contains("Examples:") && stdout.contains("rollback"), "{stdout}");
+    for verb in ["list", "diff", "show", "hold", "release", "rollback", "prune"] {
+        let (status, stdout, _) = kldload(&["snap", verb, "--help"], "");
+        assert!(status == 0 && stdout.contains("Examples:"), "{verb}: {stdout}");
+    }
+    let (status, _, _) = kldload(&["snap", "tank"], "");
+    assert_eq!(status, 2, "a name is wanted");
+    for (args, part) in [
+        (
+            &["snap", "tank", "größe"][..],
+            "`größe` cannot be the name of a snapshot: `ö` is not possible in it",
+        ),
+        (&["snap", "tank@x", "name"], "`tank@x` is a snapshot, and a dataset is wanted"),
+        (&["snap", "prune", "--keep", "fortnightly=1", "tank"], "`fortnightly` is not one of last, hourly"),
+    ] {
+        let (status, _, stderr) = kldload(args, "");
+        assert!(status == 1 && stderr.contains(part) && stderr.contains("hint:"), "{part}: {stderr}");
+    }
+    let long = "x".repeat(255);
+    let (status, _, stderr) = kldload(&["snap", "--dry-run", "tank", &long], "");
+    assert!(status == 1 && stderr.contains("is too long"), "{stderr}");
+    let (status, stdout, _) = kldload(&["snap", "--dry-run", "tank/a b", "tank/c", "--", "-x"], "");
+    assert!(
+        status == 3 && stdout.starts_with("tank/a b@-x-2") && stdout.contains("\ntank/c@-x-2"),
+        "{stdout}"
+    );
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Ground;
 use crate::history::{MEMORY, SECRET_DIRECTORY, SECRET_FILE, own, parse};
 use crate::host::{HostError, Node};
-use crate::journal::{parse_lines, to_line};
+use crate::journal::{from_lines, to_line};
 
 /// A directory that becomes a dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,7 +128,7 @@ impl Store<'_> {
 
     pub(super) fn events(&self) -> Result<Vec<Event>, HostError> {
         let text = crate::host::read(self.ground, &format!("{}/journal", folder(self.adoption.number)))?;
-        Ok(parse_lines(&text.unwrap_or_default()))
+        Ok(from_lines(&text.unwrap_or_default()))
     }
 
     pub(super) fn stage(&self) -> Result<Stage, HostError> {

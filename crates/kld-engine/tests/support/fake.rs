@@ -336,6 +336,15 @@ impl State {
                 };
                 Ok(datasets.iter().flat_map(|d| names.split(',').map(move |n| line(d, n))).collect())
             }
+            // A snapshot was made at the second that its name ends with.
+            "list" if args.contains(&"name,creation") => {
+                if !self.machine.datasets.contains_key(&last) {
+                    return Err(error(format!("cannot open '{last}': dataset does not exist")));
+                }
+                let of = self.snapshots.keys().filter(|name| name.starts_with(&format!("{last}@")));
+                let created = |name: &String| name.rsplit('-').next().unwrap_or_default().to_owned();
+                Ok(of.map(|name| format!("{name}\t{}\n", created(name))).collect())
+            }
             "list" if last == "name" => Ok(self.snapshots.keys().map(|name| format!("{name}\n")).collect()),
             "list" if args.contains(&"snapshot") => {
                 let found = self.snapshots.contains_key(&last);

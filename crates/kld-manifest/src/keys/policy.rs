@@ -215,27 +215,33 @@ pub(crate) static ALERT: Section = Section {
     ],
 };
 
-/// Steps for people.
+/// What `kldload upgrade` and `kldload dr` carry out.
 pub(crate) static PROCEDURE: Section = Section {
     title: "upgrade_procedure, dr_procedure",
     one: "a procedure",
-    doc: "Numbered steps. A step that begins with `If failed:` is taken only when an earlier one failed. Targets stand on \
-          a line of their own or as a step: `RTO: 8 minutes  RPO: 24 hours`.",
+    doc: "Numbered steps, carried out by `kldload upgrade` and `kldload dr`. A step that begins with the name of a \
+          program and reads as a command line is run by `/bin/sh -c` as root, without input; any other is asked of the \
+          person at the terminal, and so is a login (`ssh HOST`). `Verify: …` must hold before the procedure goes on. \
+          `If failed: …` is taken only when a step before it, and after the branch above it, has failed; then the \
+          procedure ends. Targets stand on a line of their own or as a step: `RTO: 8 minutes  RPO: 24 hours`. What a \
+          step is, is shown by `kldload upgrade --dry-run`; `steps:` says it exactly.",
     frame: "dr_procedure:\n  {}\n",
     shorthands: &[
         "dr_procedure:\n  1. zpool import tank\n  2. If failed: call the owner\n  3. RTO target: 8 minutes  RPO target: 24 hours\n",
+        "upgrade_procedure:\n  1. apt-get -y dist-upgrade\n  2. Verify: kst\n  3. If failed: kldload undo --yes\n",
     ],
     keys: &[
         Key::optional(
             "rto",
             Kind::Duration,
-            "Recovery time objective: how long the service may be gone.",
+            "Recovery time objective: how long the service may be gone. Measured from the start to the last `Verify:`.",
             "rto: 8 minutes",
         ),
         Key::optional(
             "rpo",
             Kind::Duration,
-            "Recovery point objective: how much work may be lost.",
+            "Recovery point objective: how much work may be lost. Measured as the age, at the start, of the newest \
+             snapshot of each service's dataset.",
             "rpo: 24 hours",
         ),
         Key::optional(
@@ -251,21 +257,51 @@ pub(crate) static PROCEDURE: Section = Section {
 pub(crate) static STEP: Section = Section {
     title: "procedures: steps",
     one: "a step",
-    doc: "One step.",
+    doc: "One step: exactly one of `text`, `command`, `verify` and `ask`.",
     frame: "dr_procedure:\n  steps:\n    - {}\n",
     shorthands: &[],
     keys: &[
-        Key::required(
+        Key::optional(
             "text",
             Kind::Text("a command or a sentence"),
-            "What to do.",
+            "Read as a numbered step is.",
             "text: zpool import tank",
+        ),
+        Key::optional(
+            "command",
+            Kind::Text("a command"),
+            "Run by `/bin/sh -c` as root, whatever it looks like.",
+            "command: ./migrate --all",
+        ),
+        Key::optional(
+            "verify",
+            Kind::Text("a command or a sentence"),
+            "As `Verify: …`: tried again until it holds, at most for `timeout` or the `--within` of the command.",
+            "verify: kst",
+        ),
+        Key::optional(
+            "ask",
+            Kind::Text("a sentence"),
+            "Asked of the person, whatever it looks like.",
+            "ask: reboot the router",
+        ),
+        Key::optional(
+            "if_failed",
+            Kind::Text("a command or a sentence"),
+            "As a step `If failed: …` behind this one.",
+            "if_failed: zpool import -f tank\ncommand: zpool import tank",
+        ),
+        Key::optional(
+            "timeout",
+            Kind::Duration,
+            "The step has failed when it takes longer. Default: as long as it takes.",
+            "timeout: 10m\ncommand: zpool import tank",
         ),
         Key::optional(
             "on_failure",
             Kind::Flag,
             "Taken only when an earlier step failed. Default: whether the text begins with `If failed:`.",
-            "on_failure: yes",
+            "on_failure: yes\ntext: call the owner",
         ),
     ],
 };

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::fields::{Fields, impossible, items, no_deeper_lines};
+use super::steps;
 use crate::diagnostic::Reporter;
 use crate::keys::{PROCEDURE, STEP, VERIFY};
-use crate::model::{Procedure, Step, Verify};
+use crate::model::{Procedure, Step, StepAction, StepRole, Verify};
 use crate::span::Spanned;
 use crate::syntax::{Marker, Node};
 use crate::text::Text;
@@ -60,20 +61,57 @@ pub(super) fn lower(node: &Node<'_>, report: &mut Reporter) -> Procedure {
     procedure
 }
 
+/// The keys of which a structured step has exactly one.
+const KINDS: [&str; 4] = ["text", "command", "verify", "ask"];
+
 fn step(text: Text<'_>) -> Step {
-    let on_failure = text.as_str().to_lowercase().starts_with("if failed");
-    Step { text: text.with(text.as_str().to_owned()), on_failure }
+    let (role, action) = steps::read(text.as_str());
+    Step { text: text.with(text.as_str().to_owned()), role, action, timeout: None }
 }
 
-fn structured_step(item: &Node<'_>, report: &mut Reporter) -> Option<Step> {
+/// One step, and the branch that its `if_failed` stands for.
+fn structured_step(item: &Node<'_>, report: &mut Reporter) -> Vec<Step> {
     let fields = Fields::of(&STEP, item, report);
     let flag = fields.flag("on_failure", report);
-    let text = fields.text("text", report)?;
-    let read = step(text);
-    Some(Step {
-        text: text.with(text.unquoted()),
-        on_failure: flag.map_or(read.on_failure, |flag| flag.value),
-    })
+    let timeout = fields.duration("timeout", report);
+    if let Some(zero) = timeout.as_ref().filter(|timeout| timeout.value.is_zero()) {
+        report.error("impossible-value", zero.span, "no step ends in no time").hint("for example `10m`");
+    }
+    let kinds: Vec<&str> = KINDS.into_iter().filter(|kind| fields.has(kind)).collect();
+    let branch = fields.text("if_failed", report).map(|text| Step {
+        text: text.with(format!("If failed: {}", text.unquoted())),
+        role: StepRole::Branch,
+        action: steps::action(&text.unquoted()),
+        timeout: None,
+    });
+    let [kind] = kinds.as_slice() else {
+        // A line that is not understood may be the one that is missing.
+        if kinds.len() > 1 || fields.is_complete() && !item.any_pending() {
+            report
+                .error(
+                    "step-not-understood",
+                    fields.owner(),
+                    "a step has one of `text`, `command`, `verify` and `ask`",
+                )
+                .hint("for example `command: zpool import tank`");
+        }
+        return Vec::new();
+    };
+    let Some(text) = fields.text(kind, report) else { return Vec::new() };
+    let words = text.unquoted();
+    let (shown, (role, action)) = match *kind {
+        "command" => (words.clone(), (StepRole::Work, StepAction::Run(words))),
+        "ask" => (words.clone(), (StepRole::Work, StepAction::Ask(words))),
+        "verify" => (format!("Verify: {words}"), (StepRole::Proof, steps::action(&words))),
+        _ => (words.clone(), steps::read(&words)),
+    };
+    let role = match flag.map(|flag| flag.value) {
+        Some(true) => StepRole::Branch,
+        Some(false) if role == StepRole::Branch => StepRole::Work,
+        _ => role,
+    };
+    let step = Step { text: text.with(shown), role, action, timeout: timeout.map(|timeout| timeout.value) };
+    [step].into_iter().chain(branch).collect()
 }
 
 /// `RTO: 8 minutes  RPO: 24 hours`, `RTO target: …`: each name with what follows it. Written in capitals; `rto:` in

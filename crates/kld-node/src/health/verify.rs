@@ -1,12 +1,10 @@
 //! The manifest's own proofs: a command, run as nobody, and what its output must hold.
 
 use super::{Probe, Status, View};
+use crate::machine::plane_addresses;
 use kld_host::Cmd;
 use kld_system::node::NodeVerify;
 use std::time::Duration;
-
-/// Addresses of the planes, `WG0_ADDRESS=10.8.0.1`.
-const PLANES: &str = "/etc/kldload/planes.env";
 
 pub(super) fn probe(view: &View, wanted: &NodeVerify) -> Probe {
     let name = format!("verify: {}", wanted.name);
@@ -16,12 +14,8 @@ pub(super) fn probe(view: &View, wanted: &NodeVerify) -> Probe {
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--"])
         .args(["/bin/sh", "-c", &wanted.command])
         .timeout(Duration::from_secs(wanted.timeout_seconds.max(1)));
-    for line in view.machine.read_text(PLANES).ok().flatten().unwrap_or_default().lines() {
-        if let Some((key, value)) = line.split_once('=')
-            && !key.starts_with('#')
-        {
-            command = command.env(key, value);
-        }
+    for (key, value) in plane_addresses(&*view.machine) {
+        command = command.env(key, value);
     }
     match view.machine.run_text(command) {
         Err(error) => {

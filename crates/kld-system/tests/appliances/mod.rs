@@ -132,7 +132,9 @@ fn alert(line: u32, condition: AlertCondition, hold: u64, severity: Severity, te
 fn steps(first_line: u32, texts: &[&str]) -> Procedure {
     let step = |(i, text): (usize, &&str)| Step {
         text: at(first_line + u32::try_from(i).expect("few steps"), (*text).to_owned()),
-        on_failure: text.starts_with("If failed"),
+        role: if text.starts_with("If failed") { StepRole::Branch } else { StepRole::Work },
+        action: StepAction::Run((*text).to_owned()),
+        timeout: None,
     };
     Procedure { steps: texts.iter().enumerate().map(step).collect(), rto: None, rpo: None }
 }

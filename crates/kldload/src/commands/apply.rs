@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use kld_engine::{Adopter, Engine, Outcome, Plan, Progress, RealHost, Step};
-use kld_host::Lock;
+use kld_host::{Lock, LockError};
 use kld_node::RealMachine;
 use kld_node::health::{Status, check};
 use kld_system::NodeConfig;
 use kld_ui::{ExitStatus, Hinted, Printer};
 
-use super::{adopt, plan};
+use super::{adopt, plan, procedure};
 
 /// Bring this machine to what a manifest says, or leave it as it was
 ///
@@ -42,6 +42,9 @@ pub(crate) struct Args {
 
 /// One at a time on a machine.
 pub(crate) const LOCK: &str = "/run/kldload-apply.lock";
+
+/// One at a time within a procedure that holds [`LOCK`].
+const LOCK_WITHIN: &str = "/run/kldload-apply-within.lock";
 
 /// Longer than a person waits for `kst`: a machine whose services have just started is busy.
 const PROBE: Duration = Duration::from_secs(20);
@@ -105,7 +108,18 @@ pub(crate) fn lock(purpose: &str) -> anyhow::Result<Lock> {
     if !rustix::process::geteuid().is_root() {
         return Err(Hinted::new("only root changes a machine", format!("`sudo {purpose} …`")).into());
     }
-    Ok(Lock::try_acquire(Path::new(LOCK), purpose)?)
+    match Lock::try_acquire(Path::new(LOCK), purpose) {
+        Err(LockError::Held { holder, .. }) if is_our_procedure(&holder) => {
+            Ok(Lock::try_acquire(Path::new(LOCK_WITHIN), purpose)?)
+        }
+        done => Ok(done?),
+    }
+}
+
+/// Whether the lock belongs to the `kldload upgrade` or `kldload dr` of which this is a step.
+fn is_our_procedure(holder: &str) -> bool {
+    std::env::var(procedure::VARIABLE)
+        .is_ok_and(|process| holder.starts_with(&format!("process {process} (")))
 }
 
 /// Undoes what was interrupted, and ends adoptions; whether there was something.
@@ -132,7 +146,7 @@ pub(crate) fn who() -> String {
 }
 
 /// Waits until the services run and the manifest's proofs hold.
-fn prove(node: Option<&NodeConfig>, limit: Duration) -> Result<(), String> {
+pub(crate) fn prove(node: Option<&NodeConfig>, limit: Duration) -> Result<(), String> {
     let Some(node) = node else { return Ok(()) };
     let end = Instant::now() + limit;
     loop {

@@ -1,0 +1,18 @@
+//! Snapshots by short names, on any OpenZFS from 2.1: which one is meant, what a rollback would lose, what a policy keeps.
+//!
+//! Everything here is pure: commands are made and their output is read, and whoever runs them decides. A short name stands
+//! for all snapshots `NAME-YYYYmmdd-HHMMSS` (UTC); the newest is meant.
+
+mod files;
+mod find;
+mod name;
+mod prune;
+mod rollback;
+mod snapshot;
+
+pub use files::{Change, ChangeKind, diff_cmd, parse_diff};
+pub use find::{Unclear, find};
+pub use name::{NameError, ShortName, stamp};
+pub use prune::{Keep, KeepError, Pruned, Spared, prune};
+pub use rollback::{Blocker, Rollback, rollback};
+pub use snapshot::{Snapshot, destroy_cmds, list_cmd, parse_list, parse_reclaim, rollback_cmd, snapshot_cmd};

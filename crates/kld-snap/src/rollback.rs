@@ -1,0 +1,77 @@
+//! What going back to a snapshot takes away, and what stands in its way.
+
+use serde::Serialize;
+
+use crate::snapshot::Snapshot;
+
+/// Going back to one snapshot of one dataset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rollback {
+    /// Where to.
+    pub to: Snapshot,
+    /// Snapshots that are newer and go with it, oldest first.
+    pub newer: Vec<Snapshot>,
+    /// What must be gone before.
+    pub blockers: Vec<Blocker>,
+}
+
+/// What keeps a newer snapshot from going.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Blocker {
+    /// A dataset was cloned from it.
+    Clone {
+        /// The snapshot.
+        snapshot: String,
+        /// The clone.
+        dataset: String,
+    },
+    /// Somebody holds it.
+    Held {
+        /// The snapshot.
+        snapshot: String,
+    },
+}
+
+impl std::fmt::Display for Blocker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Clone { snapshot, dataset } => write!(f, "`{dataset}` is a clone of `{snapshot}`"),
+            Self::Held { snapshot } => write!(f, "`{snapshot}` is held"),
+        }
+    }
+}
+
+/// Plans it. `snapshots` are all of the dataset's.
+pub fn rollback(snapshots: &[Snapshot], to: &Snapshot) -> Rollback {
+    let is_newer = |snapshot: &&Snapshot| snapshot.dataset == to.dataset && snapshot.txg > to.txg;
+    let mut newer: Vec<Snapshot> = snapshots.iter().filter(is_newer).cloned().collect();
+    newer.sort_by_key(|snapshot| snapshot.txg);
+    let blockers = newer.iter().flat_map(|snapshot| {
+        let clones = snapshot.clones.iter();
+        let clones =
+            clones.map(|dataset| Blocker::Clone { snapshot: snapshot.full(), dataset: dataset.clone() });
+        clones.chain((snapshot.holds > 0).then(|| Blocker::Held { snapshot: snapshot.full() }))
+    });
+    Rollback { to: to.clone(), blockers: blockers.collect(), newer }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::parse_list;
+
+    #[test]
+    fn newer_snapshots_go_unless_something_needs_them() {
+        let text = "t/a@one\t1\t10\t0\t0\t0\t1\tt/old\nt/a@two\t2\t20\t0\t0\t0\t0\t\nt/a@three\t3\t30\t0\t0\t0\t2\tt/x,t/y\nt/b@four\t4\t40\t0\t0\t0\t1\t\n";
+        let all = parse_list(text).expect("good");
+        let plan = rollback(&all, &all[0]);
+        assert_eq!(plan.newer.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["two", "three"]);
+        let said: Vec<String> = plan.blockers.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            ["`t/x` is a clone of `t/a@three`", "`t/y` is a clone of `t/a@three`", "`t/a@three` is held"]
+        );
+        assert!(rollback(&all, &all[2]).newer.is_empty());
+    }
+}

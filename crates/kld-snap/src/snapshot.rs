@@ -1,0 +1,175 @@
+//! Snapshots as `zfs list` knows them, and the commands that make and remove them.
+
+use std::time::Duration;
+
+use kld_host::{Cmd, ParseError};
+use serde::Serialize;
+
+use crate::name::short_of;
+
+/// Thousands of snapshots on a busy pool take their time.
+const DEADLINE: Duration = Duration::from_secs(300);
+/// Names of one `zfs destroy`: few enough that everybody else's commands come in between.
+const BATCH: usize = 100;
+const COLUMNS: &str = "name,creation,createtxg,used,referenced,written,userrefs,clones";
+
+/// One snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    /// Its dataset.
+    pub dataset: String,
+    /// What stands behind the `@`.
+    pub name: String,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// The transaction group: the order in which snapshots were made.
+    pub txg: u64,
+    /// Bytes that only this snapshot holds.
+    pub used: u64,
+    /// Bytes that it refers to.
+    pub referenced: u64,
+    /// Bytes that were written between the snapshot before it and this one.
+    pub written: u64,
+    /// How many hold it.
+    pub holds: u64,
+    /// Datasets that were cloned from it.
+    pub clones: Vec<String>,
+}
+
+impl Snapshot {
+    /// `tank/db@pre-20261127-041300`.
+    pub fn full(&self) -> String {
+        format!("{}@{}", self.dataset, self.name)
+    }
+
+    /// `pre`, when it is one of ours.
+    pub fn short(&self) -> Option<&str> {
+        short_of(&self.name)
+    }
+}
+
+/// The snapshots of these datasets, and of all below when `recursive`.
+pub fn list_cmd(datasets: &[String], recursive: bool) -> Cmd {
+    let depth: &[&str] = if recursive { &["-r"] } else { &["-d", "1"] };
+    Cmd::new("zfs")
+        .args(["list", "-Hp", "-t", "snapshot"])
+        .args(depth)
+        .args(["-o", COLUMNS, "-s", "createtxg"])
+        .args(datasets)
+        .timeout(DEADLINE)
+}
+
+/// Reads the output of [`list_cmd`].
+///
+/// # Errors
+/// When a line has other columns.
+pub fn parse_list(text: &str) -> Result<Vec<Snapshot>, ParseError> {
+    text.lines().map(parse_line).collect()
+}
+
+fn parse_line(line: &str) -> Result<Snapshot, ParseError> {
+    let error = || ParseError {
+        tool: "zfs list",
+        reason: format!("eight columns of a snapshot expected in `{line}`"),
+    };
+    let columns: Vec<&str> = line.split('\t').collect();
+    let [name, created, txg, used, referenced, written, holds, clones] = columns[..] else {
+        return Err(error());
+    };
+    let number = |text: &str| if text == "-" { Ok(0) } else { text.parse::<u64>().map_err(|_| error()) };
+    let (dataset, name) = name.split_once('@').ok_or_else(error)?;
+    Ok(Snapshot {
+        dataset: dataset.to_owned(),
+        name: name.to_owned(),
+        created: number(created)?,
+        txg: number(txg)?,
+        used: number(used)?,
+        referenced: number(referenced)?,
+        written: number(written)?,
+        holds: number(holds)?,
+        clones: clones.split(',').filter(|clone| !matches!(*clone, "" | "-")).map(str::to_owned).collect(),
+    })
+}
+
+/// Makes all of these in one transaction group: either all of them exist, from one moment on, or none.
+pub fn snapshot_cmd(full_names: &[String], recursive: bool) -> Cmd {
+    let recursive: &[&str] = if recursive { &["-r"] } else { &[] };
+    Cmd::new("zfs").arg("snapshot").args(recursive).args(full_names).timeout(DEADLINE)
+}
+
+/// Goes back; `destroying` takes newer snapshots with it.
+pub fn rollback_cmd(full_name: &str, destroying: bool) -> Cmd {
+    let newer: &[&str] = if destroying { &["-r"] } else { &[] };
+    Cmd::new("zfs").arg("rollback").args(newer).arg(full_name).timeout(DEADLINE)
+}
+
+/// Removes these snapshots of one dataset, some at a time; with `only_say` nothing goes, and each says what it would free
+/// ([`parse_reclaim`]).
+pub fn destroy_cmds(dataset: &str, names: &[String], only_say: bool) -> Vec<Cmd> {
+    let how = if only_say { "-nvp" } else { "-vp" };
+    // What a batch frees depends on which others go: all of them are asked about at once, as far as a command line holds.
+    let batch = if only_say { 4 * BATCH } else { BATCH };
+    let batches = names.chunks(batch);
+    batches
+        .map(|names| {
+            Cmd::new("zfs")
+                .args(["destroy", how])
+                .arg(format!("{dataset}@{}", names.join(",")))
+                .timeout(DEADLINE)
+        })
+        .collect()
+}
+
+/// The bytes that `zfs destroy -vp` frees: its line `reclaim<TAB>BYTES`.
+///
+/// # Errors
+/// When there is no such line.
+pub fn parse_reclaim(text: &str) -> Result<u64, ParseError> {
+    let bytes = text.lines().find_map(|line| line.strip_prefix("reclaim\t")?.trim().parse().ok());
+    bytes.ok_or_else(|| ParseError { tool: "zfs destroy", reason: "no line `reclaim`".to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    #[test]
+    fn commands_are_what_an_admin_would_type() {
+        let names = ["tank/a b@-x-20261127-041300".to_owned(), "tank/c@x".to_owned()];
+        let many: Vec<String> = (0..150).map(|number| format!("s{number}")).collect();
+        let destroy = destroy_cmds("tank/a", &many, false);
+        assert_eq!((destroy.len(), destroy_cmds("tank/a", &many, true).len()), (2, 1));
+        let mut commands = vec![
+            list_cmd(&["tank/a b".to_owned()], false),
+            list_cmd(&["tank".to_owned()], true),
+            snapshot_cmd(&names, false),
+            snapshot_cmd(&names[1..], true),
+            rollback_cmd("tank/c@x", false),
+            rollback_cmd("tank/c@x", true),
+        ];
+        commands.extend(destroy_cmds("tank/a", &many[..2], true));
+        let text: Vec<String> = commands.iter().map(ToString::to_string).collect();
+        expect![[r#"
+            zfs list -Hp -t snapshot -d 1 -o name,creation,createtxg,used,referenced,written,userrefs,clones -s createtxg 'tank/a b'
+            zfs list -Hp -t snapshot -r -o name,creation,createtxg,used,referenced,written,userrefs,clones -s createtxg tank
+            zfs snapshot 'tank/a b@-x-20261127-041300' tank/c@x
+            zfs snapshot -r tank/c@x
+            zfs rollback tank/c@x
+            zfs rollback -r tank/c@x
+            zfs destroy -nvp tank/a@s0,s1"#]]
+        .assert_eq(&text.join("\n"));
+    }
+
+    #[test]
+    fn reads_lists_and_what_is_freed() {
+        let text = "t/a b@pre-20261127-041300\t1795752780\t77\t4096\t8192\t512\t1\tt/x,t/y\nt/a b@z\t5\t8\t0\t0\t0\t0\t\n";
+        let snapshots = parse_list(text).expect("good");
+        assert_eq!((snapshots[0].dataset.as_str(), snapshots[0].short()), ("t/a b", Some("pre")));
+        assert_eq!((snapshots[0].holds, snapshots[0].clones.len(), snapshots[1].clones.len()), (1, 2, 0));
+        assert_eq!(snapshots[1].full(), "t/a b@z");
+        assert!(parse_list("t/a\t1\n").is_err() && parse_list("t/a\t1\t2\t3\t4\t5\t6\t7\n").is_err());
+        assert_eq!(parse_reclaim("destroy\tt@a\nreclaim\t4096\n"), Ok(4096));
+        assert!(parse_reclaim("").is_err());
+    }
+}

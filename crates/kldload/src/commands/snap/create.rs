@@ -1,0 +1,49 @@
+//! `ksnap DATASET… NAME`.
+
+use kld_snap::{ShortName, snapshot_cmd, stamp};
+use kld_ui::{ExitStatus, Printer};
+
+use super::{dataset, now};
+
+/// What is snapshotted, and under which name.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Datasets, or paths that lie on them
+    #[arg(required = true, value_name = "DATASET|PATH")]
+    datasets: Vec<String>,
+    /// The short name; the time is put behind it
+    #[arg(required = true)]
+    name: Option<String>,
+    /// All datasets below, too
+    #[arg(long, short)]
+    recursive: bool,
+    /// Only say what would be made; exits with 3
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Makes them, all or none.
+pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
+    let name: ShortName = args.name.as_deref().unwrap_or_default().parse()?;
+    let stamp = stamp(now());
+    let mut names: Vec<String> = Vec::new();
+    for word in &args.datasets {
+        let full = name.of(&dataset(word)?, &stamp)?;
+        // Two paths may lie on one dataset.
+        if !names.contains(&full) {
+            names.push(full);
+        }
+    }
+    if !args.dry_run {
+        snapshot_cmd(&names, args.recursive).run()?;
+    }
+    if args.json {
+        printer.envelope("snapshot", &names)?;
+    } else {
+        printer.data(&names.join("\n"))?;
+    }
+    Ok(if args.dry_run { ExitStatus::Pending } else { ExitStatus::Done })
+}

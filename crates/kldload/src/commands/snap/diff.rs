@@ -1,0 +1,60 @@
+//! `ksnap diff`.
+
+use kld_snap::{Change, ChangeKind, diff_cmd, find, parse_diff};
+use kld_ui::{ExitStatus, Printer};
+
+use super::{dataset, snapshots};
+
+/// Say which files differ between a snapshot and now, or another snapshot
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  ksnap diff rpool/srv/webapp pre-upgrade\n  ksnap diff /srv/webapp monday tuesday"
+)]
+pub(crate) struct Args {
+    /// The dataset, or a path that lies on it
+    #[arg(value_name = "DATASET|PATH")]
+    dataset: String,
+    /// The earlier snapshot
+    name: String,
+    /// The later one; now, when there is none
+    other: Option<String>,
+    /// Print JSON on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Compares.
+pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
+    let dataset = dataset(&args.dataset)?;
+    let all = snapshots(std::slice::from_ref(&dataset), false)?;
+    let from = find(&dataset, &all, &args.name)?.full();
+    let to = match &args.other {
+        Some(name) => find(&dataset, &all, name)?.full(),
+        None => dataset,
+    };
+    let changes = parse_diff(&diff_cmd(&from, &to).stdout_string()?)?;
+    if args.json {
+        printer.envelope("change", &changes)?;
+    } else if changes.is_empty() {
+        printer.note("no file differs");
+    } else {
+        printer.data(&changes.iter().map(line).collect::<String>())?;
+    }
+    Ok(ExitStatus::Done)
+}
+
+/// As `zfs diff` writes it, readable.
+pub(super) fn line(change: &Change) -> String {
+    let sign = match change.kind {
+        ChangeKind::Added => '+',
+        ChangeKind::Removed => '-',
+        ChangeKind::Modified => 'M',
+        ChangeKind::Renamed => 'R',
+    };
+    // A name that holds a line end must not look like two lines.
+    let path = change.path.escape_debug();
+    match &change.to {
+        Some(to) => format!("{sign}  {path} → {}\n", to.escape_debug()),
+        None => format!("{sign}  {path}\n"),
+    }
+}

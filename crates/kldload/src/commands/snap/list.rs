@@ -1,0 +1,51 @@
+//! `ksnap list`.
+
+use kld_ui::{ByteSize, ExitStatus, Printer, Table};
+
+use super::{dataset, snapshots};
+use crate::commands::history::utc;
+
+/// List snapshots, oldest first, with what each holds for itself
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  ksnap list rpool/srv/webapp-db\n  ksnap list -r rpool/srv --json | jq '.items[].name'"
+)]
+pub(crate) struct Args {
+    /// Datasets, or paths that lie on them; all of the machine when there is none
+    #[arg(value_name = "DATASET|PATH")]
+    datasets: Vec<String>,
+    /// All datasets below, too
+    #[arg(long, short)]
+    recursive: bool,
+    /// Print JSON on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Lists them.
+pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
+    let datasets = args.datasets.iter().map(|word| dataset(word)).collect::<Result<Vec<_>, _>>()?;
+    let found = snapshots(&datasets, args.recursive || datasets.is_empty())?;
+    if args.json {
+        printer.envelope("snapshot", &found)?;
+        return Ok(ExitStatus::Done);
+    }
+    if found.is_empty() {
+        printer.note("there is no snapshot");
+        return Ok(ExitStatus::Done);
+    }
+    let mut table =
+        Table::new().left("SNAPSHOT").left("WHEN").right("USED").right("REFER").right("HOLDS").left("CLONES");
+    for snapshot in &found {
+        table.row([
+            snapshot.full(),
+            utc(snapshot.created),
+            ByteSize(snapshot.used).to_string(),
+            ByteSize(snapshot.referenced).to_string(),
+            snapshot.holds.to_string(),
+            snapshot.clones.join(","),
+        ]);
+    }
+    printer.data(&table.to_string())?;
+    Ok(ExitStatus::Done)
+}

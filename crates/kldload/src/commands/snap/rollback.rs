@@ -1,0 +1,240 @@
+//! `ksnap rollback`.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use kld_host::Cmd;
+use kld_snap::{
+    Change, Rollback, destroy_cmds, diff_cmd, find, parse_diff, parse_reclaim, rollback, rollback_cmd,
+};
+use kld_system::NodeConfig;
+use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
+use serde::Serialize;
+
+use super::diff::line;
+use super::{counted, dataset, snapshots};
+use crate::commands::history::utc;
+use crate::commands::{apply, status};
+
+/// Bring a dataset back to a snapshot: everything written since is lost
+///
+/// Shows what would be lost (bytes, files, newer snapshots) and asks. Newer snapshots go only with -r. While a service of
+/// the machine's manifest runs on the dataset it refuses, unless --stop-services stops it before, and starts and proves it
+/// after.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  ksnap rollback --dry-run rpool/srv/webapp-db pre-upgrade\n  ksnap rollback --stop-services rpool/srv/webapp-db pre-upgrade\n  ksnap rollback -r /srv/webapp pre-upgrade"
+)]
+pub(crate) struct Args {
+    /// The dataset, or a path that lies on it
+    #[arg(value_name = "DATASET|PATH")]
+    dataset: String,
+    /// The snapshot: its short name means the newest of that name
+    name: String,
+    /// Newer snapshots are destroyed
+    #[arg(long, short = 'r')]
+    destroy_newer: bool,
+    /// Stop the services that run on it, and start them again
+    #[arg(long)]
+    stop_services: bool,
+    /// How long they may take to be well, in seconds
+    #[arg(long, default_value_t = 90, value_name = "SECONDS")]
+    within: u64,
+    /// Only show what would be lost; exits with 3
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    /// Print what is lost as JSON on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a rollback takes away.
+#[derive(Debug, Serialize)]
+struct Loss {
+    #[serde(flatten)]
+    plan: Rollback,
+    /// Bytes written since the snapshot.
+    written: u64,
+    /// Bytes that only newer snapshots hold.
+    in_newer: u64,
+    /// Files that go back; `None` where the dataset is not mounted, or is a volume.
+    files: Option<Vec<Change>>,
+    /// Units that run on the dataset now.
+    running: Vec<String>,
+}
+
+/// Shows, asks, goes back.
+pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
+    let dataset = dataset(&args.dataset)?;
+    let all = snapshots(std::slice::from_ref(&dataset), false)?;
+    let plan = rollback(&all, find(&dataset, &all, &args.name)?);
+    let node = status::read_config()?;
+    let services = services_on(node.as_ref(), &dataset)?;
+    let loss = look(plan, &dataset, &services)?;
+    if args.json {
+        printer.envelope("rollback", std::slice::from_ref(&loss))?;
+    } else {
+        printer.data(&page(&dataset, &loss))?;
+    }
+    refuse(args, &dataset, &loss)?;
+    if args.dry_run {
+        return Ok(ExitStatus::Pending);
+    }
+    if !printer.confirm("go back?", args.yes) {
+        return Err(Hinted::new("nothing was changed: not confirmed", "`--yes` does not ask").into());
+    }
+    let units: Vec<&str> = services.iter().map(|service| service.unit.as_str()).collect();
+    let back = rollback_cmd(&loss.plan.to.full(), args.destroy_newer);
+    if !args.stop_services || units.is_empty() {
+        back.run()?;
+    } else {
+        printer.note(&format!("stop {}", units.join(", ")));
+        systemctl("stop", &units)?;
+        let done = back.run();
+        // Also when it failed: what was stopped runs again.
+        printer.note(&format!("start {}", units.join(", ")));
+        systemctl("start", &units)?;
+        done?;
+        apply::prove(node.as_ref(), Duration::from_secs(args.within)).map_err(|wrong| {
+            let hint = "the dataset went back; `kst` shows more";
+            Hinted::new(format!("not well within {} seconds: {wrong}", args.within), hint)
+        })?;
+    }
+    printer.note(&format!("`{dataset}` is as it was at {}", utc(loss.plan.to.created)));
+    Ok(ExitStatus::Done)
+}
+
+/// What stands in the way, before anybody is asked.
+fn refuse(args: &Args, dataset: &str, loss: &Loss) -> anyhow::Result<()> {
+    let full = loss.plan.to.full();
+    if let Some(blocker) = loss.plan.blockers.first() {
+        let hint = format!("a copy needs nobody's leave: `zfs clone {full} {dataset}-back`");
+        return Err(Hinted::new(format!("cannot go back to `{full}`: {blocker}"), hint).into());
+    }
+    if !loss.plan.newer.is_empty() && !args.destroy_newer {
+        let newer = counted(loss.plan.newer.len(), "newer snapshot");
+        let hint = format!(
+            "`-r` destroys them; to keep them, work on a copy: `zfs clone {full} {dataset}-back`; for single files: `ksnap show FILE`"
+        );
+        return Err(Hinted::new(format!("going back to `{full}` destroys {newer}"), hint).into());
+    }
+    if !loss.running.is_empty() && !args.stop_services {
+        let units = loss.running.join("`, `");
+        let hint = "`--stop-services` stops them, goes back, starts and proves them";
+        return Err(Hinted::new(format!("`{units}` runs on `{dataset}`"), hint).into());
+    }
+    Ok(())
+}
+
+fn look(plan: Rollback, dataset: &str, services: &[Service]) -> anyhow::Result<Loss> {
+    let (full, property) = (plan.to.full(), format!("written@{}", plan.to.name));
+    let written = Cmd::new("zfs").args(["get", "-Hp", "-o", "value", &property, dataset]);
+    let written = written.timeout(Duration::from_secs(60)).stdout_string()?.trim().parse().unwrap_or(0);
+    let mut in_newer = 0;
+    if plan.blockers.is_empty() {
+        let names: Vec<String> = plan.newer.iter().map(|snapshot| snapshot.name.clone()).collect();
+        for cmd in destroy_cmds(dataset, &names, true) {
+            in_newer += parse_reclaim(&cmd.stdout_string()?)?;
+        }
+    }
+    let mounted = Cmd::new("zfs").args(["get", "-Hp", "-o", "value", "mounted", dataset]);
+    let mounted = mounted.timeout(Duration::from_secs(60)).stdout_string()?.trim() == "yes";
+    let files = match mounted {
+        true => Some(parse_diff(&diff_cmd(&full, dataset).stdout_string()?)?),
+        false => None,
+    };
+    let running =
+        services.iter().filter(|service| service.active).map(|service| service.unit.clone()).collect();
+    Ok(Loss { plan, written, in_newer, files, running })
+}
+
+/// Files that are named.
+const NAMED: usize = 12;
+
+fn page(dataset: &str, loss: &Loss) -> String {
+    let Loss { plan, written, in_newer, files, running } = loss;
+    let mut text = format!("{dataset} back to @{}, of {}\n", plan.to.name, utc(plan.to.created));
+    let _ = write!(text, "lost: {} written since, ", ByteSize(*written));
+    let _ = match files {
+        Some(files) => writeln!(text, "{} differ", counted(files.len(), "file")),
+        None => writeln!(text, "files are not compared: it is not mounted"),
+    };
+    let files = files.as_deref().unwrap_or_default();
+    for change in files.iter().take(NAMED) {
+        text += &format!("  {}", line(change));
+    }
+    if files.len() > NAMED {
+        let _ =
+            writeln!(text, "  … and {} more: `ksnap diff {dataset} {}`", files.len() - NAMED, plan.to.name);
+    }
+    if !plan.newer.is_empty() {
+        let newer = counted(plan.newer.len(), "newer snapshot");
+        let _ = writeln!(text, "lost: {newer}, {} that only they hold", ByteSize(*in_newer));
+        for snapshot in &plan.newer {
+            let _ = writeln!(text, "  - @{} of {}", snapshot.name, utc(snapshot.created));
+        }
+    }
+    for blocker in &plan.blockers {
+        let _ = writeln!(text, "in the way: {blocker}");
+    }
+    for unit in running {
+        let _ = writeln!(text, "running: {unit}");
+    }
+    text
+}
+
+/// A service of the manifest whose data lies on the dataset.
+#[derive(Debug)]
+struct Service {
+    unit: String,
+    active: bool,
+}
+
+/// Which services of this machine's manifest need the dataset to be mounted; none where no manifest is known.
+fn services_on(node: Option<&NodeConfig>, dataset: &str) -> anyhow::Result<Vec<Service>> {
+    let Some(node) = node.filter(|node| !node.services.is_empty()) else { return Ok(Vec::new()) };
+    let mountpoint = Cmd::new("zfs").args(["get", "-Hp", "-o", "value", "mountpoint", dataset]);
+    let mountpoint = mountpoint.timeout(Duration::from_secs(60)).stdout_string()?;
+    let show = ["show", "--property", "Id,ActiveState,RequiresMountsFor", "--"];
+    let units = node.services.iter().map(|service| &service.unit);
+    let text =
+        Cmd::new("systemctl").args(show).args(units).timeout(Duration::from_secs(30)).stdout_string()?;
+    Ok(parse_services(&text, mountpoint.trim()))
+}
+
+fn parse_services(text: &str, mountpoint: &str) -> Vec<Service> {
+    let below = format!("{}/", mountpoint.trim_end_matches('/'));
+    let of = |block: &str| {
+        let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        let needs = field("RequiresMountsFor").unwrap_or_default();
+        let needed = needs.split_whitespace().any(|path| path == mountpoint || path.starts_with(&below));
+        let service = Service {
+            unit: field("Id")?.to_owned(),
+            active: matches!(field("ActiveState"), Some("active" | "activating" | "reloading")),
+        };
+        needed.then_some(service)
+    };
+    text.split("\n\n").filter_map(of).collect()
+}
+
+fn systemctl(verb: &str, units: &[&str]) -> anyhow::Result<()> {
+    Ok(Cmd::new("systemctl").args([verb, "--"]).args(units).timeout(Duration::from_secs(300)).run()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_services;
+
+    #[test]
+    fn services_that_need_the_mount_are_found() {
+        let text = "Id=db.service\nActiveState=active\nRequiresMountsFor=/var/lib/db /run\n\n\
+                    Id=web.service\nActiveState=inactive\nRequiresMountsFor=/var/lib/db/web\n\n\
+                    Id=other.service\nActiveState=active\nRequiresMountsFor=/var/lib/dbx /\n";
+        let found = parse_services(text, "/var/lib/db");
+        let said: Vec<_> = found.iter().map(|service| (service.unit.as_str(), service.active)).collect();
+        assert_eq!(said, [("db.service", true), ("web.service", false)]);
+    }
+}

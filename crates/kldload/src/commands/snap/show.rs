@@ -1,0 +1,142 @@
+//! `ksnap show`.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, fchown};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use kld_host::AtomicFile;
+use kld_snap::find;
+use kld_ui::{ByteSize, ExitStatus, Hinted, Printer, Table};
+use serde::Serialize;
+
+use super::{place, snapshots};
+use crate::commands::history::utc;
+
+/// Show the versions of one file through time, and bring one of them back
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  ksnap show /etc/fstab\n  ksnap show /etc/fstab --restore pre-upgrade\n  ksnap show /srv/app/conf --restore monday --to /tmp/conf.monday"
+)]
+pub(crate) struct Args {
+    /// The file; it need not be there any more, its directory must
+    file: PathBuf,
+    /// Bring the version of this snapshot back
+    #[arg(long, value_name = "NAME")]
+    restore: Option<String>,
+    /// Put it here, and leave the file as it is
+    #[arg(long, requires = "restore", value_name = "PATH")]
+    to: Option<PathBuf>,
+    /// Do not ask before the file is replaced
+    #[arg(long, short)]
+    yes: bool,
+    /// Print JSON on standard output
+    #[arg(long, conflicts_with = "restore")]
+    json: bool,
+}
+
+/// One version of a file.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Version {
+    /// The oldest snapshot that holds it; `None` is the file as it is now.
+    snapshot: Option<String>,
+    /// How many snapshots in a row hold it.
+    snapshots: usize,
+    /// When it was written, in seconds since 1970; `None` where there is no such file.
+    modified: Option<i64>,
+    size: Option<u64>,
+}
+
+/// Shows them, or brings one back.
+pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
+    let name = args.file.file_name().with_context(|| format!("`{}` is not a file", args.file.display()))?;
+    let parent = args.file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let place = place(parent)?;
+    // A link in its last component is a version of its own, and is not followed.
+    let file = parent.canonicalize()?.join(name);
+    let within = file.strip_prefix(&place.mounted_at)?.to_owned();
+    let all = snapshots(std::slice::from_ref(&place.dataset), false)?;
+    let old =
+        |snapshot: &str| Path::new(&place.mounted_at).join(".zfs/snapshot").join(snapshot).join(&within);
+    if let Some(name) = &args.restore {
+        let snapshot = find(&place.dataset, &all, name)?;
+        return restore(printer, args, &old(&snapshot.name), &file);
+    }
+    let mut versions: Vec<Version> = Vec::new();
+    let looks = all.iter().map(|snapshot| (Some(snapshot.name.as_str()), old(&snapshot.name)));
+    for (snapshot, path) in looks.chain([(None, file.clone())]) {
+        let found = look(&path)?;
+        let (modified, size) = (found.map(|(modified, _)| modified), found.map(|(_, size)| size));
+        match versions.last_mut() {
+            Some(last) if (last.modified, last.size) == (modified, size) && snapshot.is_some() => {
+                last.snapshots += 1
+            }
+            _ => {
+                let (snapshot, snapshots) = (snapshot.map(str::to_owned), usize::from(snapshot.is_some()));
+                versions.push(Version { snapshot, snapshots, modified, size });
+            }
+        }
+    }
+    if versions.iter().all(|version| version.size.is_none()) {
+        let hint = format!("`ksnap list {}` lists the snapshots that were looked at", place.dataset);
+        return Err(Hinted::new(format!("no snapshot holds `{}`", file.display()), hint).into());
+    }
+    if args.json {
+        printer.envelope("version", &versions)?;
+    } else {
+        printer.data(&page(&versions))?;
+    }
+    Ok(ExitStatus::Done)
+}
+
+/// When a file was written, to the second, and its size; `None` where there is none.
+fn look(path: &Path) -> anyhow::Result<Option<(i64, u64)>> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) => Ok(Some((meta.mtime(), meta.len()))),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot look at `{}`", path.display())),
+    }
+}
+
+fn page(versions: &[Version]) -> String {
+    let mut table = Table::new().left("SINCE").right("SNAPSHOTS").left("MODIFIED").right("SIZE");
+    for version in versions {
+        table.row([
+            version.snapshot.as_ref().map_or_else(|| "now".to_owned(), |name| format!("@{name}")),
+            if version.snapshots == 0 { String::new() } else { version.snapshots.to_string() },
+            version.modified.map_or_else(|| "not there".to_owned(), |at| utc(u64::try_from(at).unwrap_or(0))),
+            version.size.map(|size| ByteSize(size).to_string()).unwrap_or_default(),
+        ]);
+    }
+    table.to_string()
+}
+
+fn restore(printer: &Printer, args: &Args, from: &Path, file: &Path) -> anyhow::Result<ExitStatus> {
+    let cannot = || format!("cannot read `{}`", from.display());
+    let meta = fs::symlink_metadata(from).with_context(cannot)?;
+    if !meta.is_file() {
+        let hint = format!("copy it yourself: `cp -a {} …`", from.display());
+        return Err(Hinted::new(format!("`{}` is not a regular file", from.display()), hint).into());
+    }
+    let to = args.to.as_deref().unwrap_or(file);
+    if fs::symlink_metadata(to).is_ok() && !printer.confirm(&format!("replace `{}`?", to.display()), args.yes)
+    {
+        return Err(Hinted::new(
+            "nothing was changed: not confirmed",
+            "`--yes` does not ask, `--to` puts it elsewhere",
+        )
+        .into());
+    }
+    let mut source = fs::File::open(from).with_context(cannot)?;
+    let mut new = AtomicFile::create(to, meta.mode() & 0o777)?;
+    let written = || format!("cannot write `{}`", to.display());
+    io::copy(&mut source, new.file()).with_context(written)?;
+    fchown(new.file(), Some(meta.uid()), Some(meta.gid())).with_context(written)?;
+    new.file().set_modified(meta.modified()?).with_context(written)?;
+    new.commit()?;
+    printer.note(&format!("`{}` is as it was in `{}`", to.display(), from.display()));
+    Ok(ExitStatus::Done)
+}

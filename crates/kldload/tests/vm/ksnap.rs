@@ -1,0 +1,116 @@
+//! Snapshots by short names, on the shared machine.
+
+use kld_vm::Guest;
+
+use crate::fixture::{BOOT, webapp};
+
+fn ksnap(guest: &Guest, words: &str) -> (i32, String, String) {
+    let output = guest.run_for(&format!("ksnap {words}"), BOOT).expect("it answers");
+    (output.status, output.text(), output.error_text())
+}
+
+const PSQL: &str = "cd /; runuser -u postgres -- psql -At webapp -c";
+
+#[test]
+fn snapshots_are_made_found_and_gone_back_to() {
+    let guest = webapp();
+    // Snapshots of others would come in between.
+    guest.run_ok("systemctl stop sanoid.timer").expect("stopped");
+    guest.run_ok("echo first > /srv/webapp/notes.txt; chown webapp: /srv/webapp/notes.txt").expect("written");
+    let text = include_str!("../../../../docs/snapshots.md");
+    let commands: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("$ ksnap ")).collect();
+    assert!(commands.len() > 10, "{commands:?}");
+    for words in commands {
+        if words.starts_with("diff") {
+            guest.run_ok("echo second try > /srv/webapp/notes.txt").expect("written");
+            guest.run_ok(&format!("{PSQL} 'create table migrated (x int)'")).expect("migrated");
+        }
+        let (status, said, error) = ksnap(&guest, words);
+        let wanted = if words.contains("--dry-run") { 3 } else { 0 };
+        assert_eq!(status, wanted, "{words}: {said}\n{error}");
+        let part = match words.split(' ').next() {
+            Some("list") => "rpool/srv/webapp-db@nightly-",
+            Some("diff") => "M  /srv/webapp/notes.txt",
+            Some("show") if !words.contains("--restore") => "now ",
+            Some("rollback") => "running: postgresql@17-main.service",
+            Some("prune") => " to destroy (",
+            _ => "",
+        };
+        assert!(said.contains(part), "{words}: {part:?} in {said}");
+        if words.contains("--restore") {
+            let file =
+                guest.run_ok("cat /srv/webapp/notes.txt; stat -c %U /srv/webapp/notes.txt").expect("there");
+            assert_eq!(file, "first\nwebapp");
+        }
+    }
+    // The migration never was, and the guest book is served.
+    let table =
+        guest.run_ok(&format!("{PSQL} \"select to_regclass('migrated') is null\"")).expect("it answers");
+    assert_eq!(table, "t");
+    guest.run_ok("curl -fsS http://10.8.0.1:8000/healthz | grep postgresql").expect("it is served");
+    what_would_do_harm_is_refused(&guest);
+    what_is_pruned_is_freed(&guest);
+}
+
+fn what_would_do_harm_is_refused(guest: &Guest) {
+    guest.run_ok("ksnap rpool/srv/webapp-db one; sleep 1; ksnap rpool/srv/webapp-db two").expect("made");
+    let before = guest.run_ok("zfs list -Ht snapshot -o name -r rpool/srv").expect("listed");
+    let refused = |words: &str, part: &str| {
+        let (status, said, error) = ksnap(guest, words);
+        assert!(status == 1 && error.contains(part) && error.contains("hint:"), "{words}: {said}\n{error}");
+    };
+    refused("rollback --yes --stop-services rpool/srv/webapp-db one", "destroys 1 newer snapshot");
+    refused(
+        "rollback --yes rpool/srv/webapp-db two",
+        "`postgresql@17-main.service` runs on `rpool/srv/webapp-db`",
+    );
+    refused("rollback --stop-services rpool/srv/webapp-db two", "nothing was changed: not confirmed");
+    refused("rollback --yes rpool/srv/webapp-db three", "`rpool/srv/webapp-db` has no snapshot `three`");
+    refused("rpool/srv/webapp größe", "`größe` cannot be the name of a snapshot");
+    refused("/proc x", "`/proc` does not lie on ZFS");
+    refused(&format!("rpool/srv/webapp {}", "x".repeat(240)), "is too long");
+    guest
+        .run_ok("zfs clone $(zfs list -Ht snapshot -o name rpool/srv/webapp-db | grep @two-) rpool/srv/copy")
+        .expect("cloned");
+    refused("rollback -r --yes --stop-services rpool/srv/webapp-db one", "`rpool/srv/copy` is a clone of");
+    guest.run_ok("zfs destroy rpool/srv/copy; ksnap hold rpool/srv/webapp-db two").expect("held");
+    refused("rollback -r --yes --stop-services rpool/srv/webapp-db one", "is held");
+    guest.run_ok("ksnap release rpool/srv/webapp-db two").expect("released");
+    let (status, _, error) = ksnap(guest, "rpool/nothing x");
+    assert!(status == 1 && error.contains("dataset does not exist"), "{error}");
+    let (status, _, _) = ksnap(guest, "rpool/srv/webapp");
+    assert_eq!(status, 2, "a name is wanted");
+    assert_eq!(guest.run_ok("zfs list -Ht snapshot -o name -r rpool/srv").expect("listed"), before);
+    // Names that look like options.
+    guest.run_ok("zfs create 'rpool/srv/-a b'").expect("made");
+    let (status, said, error) = ksnap(guest, "'rpool/srv/-a b' -- '-x y'");
+    assert!(status == 0 && said.starts_with("rpool/srv/-a b@-x y-2"), "{said}{error}");
+    let (status, said, error) = ksnap(guest, "rollback --yes 'rpool/srv/-a b' -- '-x y'");
+    assert_eq!(status, 0, "{said}{error}");
+}
+
+fn what_is_pruned_is_freed(guest: &Guest) {
+    let script = "set -e; zfs create -o mountpoint=/srv/many rpool/srv/many; cd /srv/many
+        write() { dd if=/dev/urandom of=data bs=1M count=4 status=none; sync; ksnap rpool/srv/many work; sleep 1; }
+        for i in 1 2 3 4 5; do write; done; zfs snapshot rpool/srv/many@other; write";
+    let made = guest.run_for(script, BOOT).expect("it answers");
+    assert!(made.is_ok(), "{}", made.error_text());
+    let (status, said, _) = ksnap(guest, "prune --dry-run --keep 2 rpool/srv/many --json");
+    assert_eq!(status, 3, "{said}");
+    let plan: serde_json::Value = serde_json::from_str(&said).expect("it is JSON");
+    assert_eq!(plan["items"][0]["destroy"].as_array().map(Vec::len), Some(4), "{said}");
+    let frees = plan["items"][0]["frees"].as_u64().expect("a number");
+    // Four versions of four megabytes that nothing else holds.
+    assert!((16 << 20..18 << 20).contains(&frees), "{said}");
+    let used = "zfs get -Hpo value usedbysnapshots rpool/srv/many";
+    let number = |text: String| text.trim().parse::<u64>().expect("a number");
+    let before = number(guest.run_ok(used).expect("it answers"));
+    let (status, said, error) = ksnap(guest, "prune --yes --keep 2 rpool/srv/many");
+    assert_eq!(status, 0, "{said}{error}");
+    assert!(error.contains("4 snapshots destroyed"), "{error}");
+    guest.run_ok("zpool sync rpool; zpool wait -t free rpool").expect("freed");
+    let freed = before - number(guest.run_ok(used).expect("it answers"));
+    assert!(freed.abs_diff(frees) < 1 << 20, "{freed} freed, {frees} said");
+    let left = guest.run_ok("zfs list -Ht snapshot -o name rpool/srv/many").expect("listed");
+    assert!(left.lines().count() == 3 && left.contains("@other"), "{left}");
+}
