@@ -109,7 +109,7 @@ pub(crate) struct Additions<'a> {
 /// Where the program goes.
 const PROGRAM: &str = "/usr/bin/kldload";
 /// Names the program answers to.
-const PROGRAM_LINKS: [&str; 1] = ["/usr/bin/kst"];
+const PROGRAM_LINKS: [&str; 2] = ["/usr/bin/kbe", "/usr/bin/kst"];
 
 /// Applies the system to the distribution's tree.
 ///

@@ -1,6 +1,6 @@
 //! kldload: one manifest in, one machine out.
 //!
-//! One binary with several names: called as `kst` it is `kldload status`.
+//! One binary with several names: called as `kst` it is `kldload status`, as `kbe` it is `kldload be`.
 
 mod commands;
 mod hints;
@@ -41,13 +41,14 @@ enum Command {
     Recover(commands::recover::Args),
     History(commands::history::Args),
     Status(commands::status::Args),
+    Be(commands::be::Args),
     Pool(commands::pool::Args),
     Node(commands::node::Args),
     Manifest(commands::manifest::Args),
 }
 
 /// Names that the binary answers to, and the command each stands for.
-const NAMES: &[(&str, &str)] = &[("kst", "status")];
+const NAMES: &[(&str, &str)] = &[("kbe", "be"), ("kst", "status")];
 
 fn main() -> ExitCode {
     let args = Args::parse_from(expand_name(std::env::args_os().collect()));
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         Command::Recover(args) => commands::recover::run(&printer, &args),
         Command::History(args) => commands::history::run(&printer, &args),
         Command::Status(args) => commands::status::run(&printer, &args),
+        Command::Be(args) => commands::be::run(&printer, &args),
         Command::Pool(args) => commands::pool::run(&printer, &args),
         Command::Node(args) => commands::node::run(&printer, &args),
         Command::Manifest(args) => commands::manifest::run(&printer, &args),
@@ -115,6 +117,7 @@ mod tests {
         command.debug_assert();
         let args = expand_name(vec!["/usr/bin/kst".into(), "--json".into()]);
         assert_eq!(args, ["kldload", "status", "--json"]);
+        assert_eq!(expand_name(vec!["kbe".into(), "list".into()]), ["kldload", "be", "list"]);
         assert_eq!(expand_name(vec!["kldload".into(), "check".into()]), ["kldload", "check"]);
     }
 

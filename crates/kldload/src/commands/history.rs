@@ -71,7 +71,7 @@ fn cells(record: &Record) -> [String; 6] {
 }
 
 /// `2026-11-27 04:13 UTC`.
-fn utc(seconds: u64) -> String {
+pub(crate) fn utc(seconds: u64) -> String {
     let (year, month, day) = kld_disk::esp::civil_from_days(seconds / 86_400);
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", seconds / 3600 % 24, seconds / 60 % 60)
 }

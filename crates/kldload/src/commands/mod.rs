@@ -1,6 +1,7 @@
 //! One file per command (a folder for one with verbs): its arguments, its help and what it does.
 
 pub(crate) mod apply;
+pub(crate) mod be;
 pub(crate) mod build;
 pub(crate) mod check;
 pub(crate) mod confirm;
