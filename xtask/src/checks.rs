@@ -12,6 +12,7 @@ use crate::{generate, test};
 
 /// Which crates of the workspace a crate may use: the arrows of ARCHITECTURE.md.
 const ARROWS: &[(&str, &[&str])] = &[
+    ("kld-boot", &["kld-disk", "kld-host", "kld-ui"]),
     ("kld-build", &["kld-disk", "kld-host", "kld-pool", "kld-system", "kld-ui"]),
     ("kld-disk", &[]),
     ("kld-engine", &["kld-host", "kld-manifest", "kld-system"]),
@@ -26,6 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "kldload",
         &[
+            "kld-boot",
             "kld-build",
             "kld-disk",
             "kld-engine",

@@ -163,6 +163,16 @@ impl BootEntry {
         self.lines.retain(|line| !matches!(line, Line::Field { value, .. } if value.is_empty()));
     }
 
+    /// Gives `key` these values, where its first one stood, or at the end.
+    pub fn set<'a>(&mut self, key: &str, values: impl IntoIterator<Item = &'a str>) {
+        let is_old = |line: &Line| matches!(line, Line::Field { key: of, .. } if of == key);
+        let at = self.lines.iter().position(is_old).unwrap_or(self.lines.len());
+        self.lines.retain(|line| !is_old(line));
+        let new =
+            values.into_iter().map(|value| Line::Field { key: key.to_owned(), value: value.to_owned() });
+        self.lines.splice(at..at, new);
+    }
+
     fn push(&mut self, key: &str, value: &str) {
         self.lines.push(Line::Field { key: key.to_owned(), value: value.to_owned() });
     }
@@ -249,6 +259,14 @@ mod tests {
         let mut entry = BootEntry::parse("options a=0\noptions b=1\n").unwrap();
         entry.set_option("a", "1");
         assert_eq!(entry.to_string(), "options b=1 a=1\n");
+    }
+
+    #[test]
+    fn a_key_gets_new_values_where_its_first_stood() {
+        let mut entry = BootEntry::parse("title x\ninitrd /a\noptions quiet\ninitrd /b\n").unwrap();
+        entry.set("initrd", ["/c"]);
+        entry.set("version", ["6.12"]);
+        assert_eq!(entry.to_string(), "title x\ninitrd /c\noptions quiet\nversion 6.12\n");
     }
 
     #[test]

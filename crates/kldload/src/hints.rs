@@ -5,6 +5,9 @@ use kld_ui::Hints;
 /// All of them.
 pub(crate) fn all() -> Hints {
     Hints::new()
+        .on(kld_boot::BootError::hint)
+        .on(kld_boot::MachineError::hint)
+        .on(kld_boot::NameError::hint)
         .on(kld_build::BuildError::hint)
         .on(kld_engine::AdoptError::hint)
         .on(kld_engine::ApplyError::hint)

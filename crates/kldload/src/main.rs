@@ -1,6 +1,6 @@
 //! kldload: one manifest in, one machine out.
 //!
-//! One binary with several names: called as `kst` it is `kldload status`, as `ksnap` it is `kldload snap`.
+//! One binary with several names: called as `kst` it is `kldload status`, as `ksnap` `kldload snap`, as `kbe` `kldload be`.
 
 mod commands;
 mod hints;
@@ -46,13 +46,14 @@ enum Command {
     Dr(commands::dr::Args),
     Snap(commands::snap::Args),
     Status(commands::status::Args),
+    Be(commands::be::Args),
     Pool(commands::pool::Args),
     Node(commands::node::Args),
     Manifest(commands::manifest::Args),
 }
 
 /// Names that the binary answers to, and the command each stands for.
-const NAMES: &[(&str, &str)] = &[("ksnap", "snap"), ("kst", "status")];
+const NAMES: &[(&str, &str)] = &[("kbe", "be"), ("ksnap", "snap"), ("kst", "status")];
 
 fn main() -> ExitCode {
     let args = Args::parse_from(expand_name(std::env::args_os().collect()));
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         Command::Dr(args) => commands::dr::run(&printer, &args),
         Command::Snap(args) => commands::snap::run(&printer, &args),
         Command::Status(args) => commands::status::run(&printer, &args),
+        Command::Be(args) => commands::be::run(&printer, &args),
         Command::Pool(args) => commands::pool::run(&printer, &args),
         Command::Node(args) => commands::node::run(&printer, &args),
         Command::Manifest(args) => commands::manifest::run(&printer, &args),
@@ -127,6 +129,7 @@ mod tests {
         assert_eq!(args, ["kldload", "status", "--json"]);
         let args = expand_name(vec!["ksnap".into(), "tank".into(), "--".into(), "-x".into()]);
         assert_eq!(args, ["kldload", "snap", "tank", "--", "-x"]);
+        assert_eq!(expand_name(vec!["kbe".into(), "list".into()]), ["kldload", "be", "list"]);
         assert_eq!(expand_name(vec!["kldload".into(), "check".into()]), ["kldload", "check"]);
     }
 

@@ -15,16 +15,33 @@ const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes/webapp/
 
 #[test]
 fn help_never_acts_and_shows_examples() {
-    for verb in ["check", "explain", "build", "run", "manifest", "pool", "upgrade", "dr"] {
+    for verb in ["check", "explain", "build", "run", "manifest", "pool", "upgrade", "dr", "be"] {
         let (status, stdout, stderr) = kldload(&[verb, "--help"], "");
         assert_eq!((status, stderr.as_str()), (0, ""), "{verb}");
         assert!(stdout.contains("Examples:"), "{verb}:\n{stdout}");
+    }
+    for verb in ["create", "list", "activate", "destroy", "rename", "mount", "umount", "good", "prune"] {
+        let (status, stdout, stderr) = kldload(&["be", verb, "--help"], "");
+        assert_eq!((status, stderr.as_str()), (0, ""), "{verb}");
+        assert!(stdout.contains("Examples:\n  k"), "{verb}:\n{stdout}");
     }
     let (status, _, stderr) = kldload(&[], "");
     assert_eq!(status, 2, "{stderr}");
     let (status, _, stderr) = kldload(&["chek"], "");
     assert_eq!(status, 2);
     assert!(stderr.contains("check"), "a typo gets a suggestion:\n{stderr}");
+}
+
+#[test]
+fn a_machine_without_boot_environments_is_told_why() {
+    let (status, stdout, stderr) = kldload(&["be", "list"], "");
+    assert_eq!((status, stdout.as_str()), (1, ""));
+    assert!(stderr.contains("the root file system is ") && stderr.contains("hint: "), "{stderr}");
+    for bad in ["a b", "-x", "a@b", "x.stand-in", ""] {
+        let (status, _, stderr) = kldload(&["be", "create", "--", bad], "");
+        assert_eq!(status, 2, "{stderr}");
+        assert!(stderr.contains("is no name for a boot environment"), "{stderr}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 pub(crate) mod adopt;
 pub(crate) mod apply;
+pub(crate) mod be;
 pub(crate) mod build;
 pub(crate) mod check;
 pub(crate) mod confirm;

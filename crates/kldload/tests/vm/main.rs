@@ -15,6 +15,7 @@ mod core;
 mod exercise;
 mod first_boot;
 mod fixture;
+mod kbe;
 mod kernel;
 mod ksnap;
 mod load;

@@ -1,0 +1,143 @@
+//! Saying what starts next.
+
+use crate::action::{Action, Plan, carry_out};
+use crate::create::model;
+use crate::entries::{complete, entry_after};
+use crate::error::BootError;
+use crate::kernel;
+use crate::loader;
+use crate::look::{Looked, Unfinished};
+use crate::machine::Machine;
+use crate::mount::{SOURCE, mount_for_a_look, unmount};
+use crate::name::BootEnvironmentName;
+
+/// How long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Starts {
+    /// Until another is activated.
+    Always,
+    /// The next time only.
+    Once,
+}
+
+/// What tells the loader. Every boot partition must have the environment's entry and kernel already: see [`activate`].
+///
+/// # Errors
+/// When there is no such environment, it has no entry, or the loader cannot do it.
+pub fn plan_activate(looked: &Looked, name: &str, starts: Starts) -> Result<Plan, BootError> {
+    let environment = looked.environment(name)?;
+    if environment.unfinished == Some(Unfinished::Leaving) {
+        return Err(BootError::HalfMade { name: name.to_owned() });
+    }
+    let entry = looked.entry(&environment.dataset);
+    let id = entry.ok_or_else(|| BootError::NoModel { dataset: environment.dataset.clone() })?.id.clone();
+    let is_same = |told: &Option<String>| told.as_ref().is_some_and(|told| told.eq_ignore_ascii_case(&id));
+    let mut plan = Plan::default();
+    if starts == Starts::Once {
+        if !looked.loader.has_variables() {
+            return Err(BootError::NoOneShot { reason: "the firmware's variables are not there" });
+        }
+        if !looked.loader.one_shot {
+            return Err(BootError::NoOneShot { reason: "it is too old" });
+        }
+        if !is_same(&looked.loader.once) {
+            plan.actions.push(Action::Once { entry: Some(id) });
+        }
+        return Ok(plan);
+    }
+    if looked.bootfs.as_ref().is_some_and(|bootfs| *bootfs != environment.dataset) {
+        plan.actions.push(Action::Bootfs { dataset: environment.dataset.clone() });
+    }
+    let old = looked.default_id().or_else(|| looked.loader.selected.clone());
+    let conf_is_right = |conf: &str| loader::default_of(conf) == Some(&*id);
+    let stale: Vec<_> = looked.partitions.iter().filter(|esp| !conf_is_right(&esp.conf)).collect();
+    // FAT may lose a file that is replaced. Until the new one is on disk, the firmware holds what starts.
+    let holds = looked.loader.has_variables() && !stale.is_empty();
+    if let Some(old) = old.filter(|old| holds && looked.loader.default.as_ref() != Some(old)) {
+        plan.actions.push(Action::DefaultVariable { entry: Some(old) });
+    }
+    plan.actions.extend(
+        stale
+            .iter()
+            .map(|esp| Action::Write { path: esp.conf_path(), text: loader::with_default(&esp.conf, &id) }),
+    );
+    if holds || looked.loader.default.is_some() {
+        plan.actions.push(Action::DefaultVariable { entry: None });
+    }
+    if looked.loader.once.is_some() {
+        plan.actions.push(Action::Once { entry: None });
+    }
+    Ok(plan)
+}
+
+/// What gives an environment its entry and kernel on every boot partition that lacks them; nothing when none does. `at` is
+/// where it is mounted.
+fn plan_complete(machine: &dyn Machine, looked: &Looked, name: &str, at: &str) -> Result<Plan, BootError> {
+    let environment = looked.environment(name)?;
+    let valid: BootEnvironmentName = name.parse()?;
+    let own = looked.entry(&environment.dataset);
+    let release = own.and_then(|entry| entry.entry.get("version"));
+    let kernel = kernel::find(machine, at, release)?;
+    let kernel = kernel.ok_or_else(|| BootError::NoKernel { name: name.to_owned() })?;
+    let (model, model_name) = model(looked, environment)?;
+    let entry = entry_after(model, model_name, &environment.dataset, &kernel);
+    let file = own.map_or_else(|| valid.entry_id(), |own| own.file.clone());
+    let actions = complete(looked, &file, &entry, &kernel, &Default::default())?;
+    Ok(Plan { actions, ..Plan::default() })
+}
+
+/// Whether every boot partition can start an environment.
+fn is_complete(looked: &Looked, dataset: &str) -> bool {
+    let has = |esp: &crate::esp::Esp| esp.entries_of(dataset).any(|entry| esp.is_complete(entry));
+    looked.partitions.iter().all(has)
+}
+
+/// Activates an environment: gives every boot partition its entry and kernel where they are missing, tells the loader,
+/// and looks whether that is what it will do. Returns what was done; nothing when it was so already.
+///
+/// # Errors
+/// As [`plan_activate`], [`BootError::NotTaken`] when the loader will start something else all the same, and what the
+/// machine refuses.
+pub fn activate(
+    machine: &dyn Machine,
+    name: &str,
+    starts: Starts,
+    progress: &mut dyn FnMut(&Action),
+) -> Result<Plan, BootError> {
+    let mut looked = Looked::before_change(machine)?;
+    let environment = looked.environment(name)?;
+    let mut done = Plan::default();
+    if environment.unfinished.is_some() && looked.entry(&environment.dataset).is_none() {
+        return Err(BootError::HalfMade { name: name.to_owned() });
+    }
+    if !is_complete(&looked, &environment.dataset) {
+        let at = environment.mounted.first().map(|place| place.trim_end_matches('/').to_owned());
+        if at.is_none() {
+            mount_for_a_look(machine, &environment.dataset)?;
+        }
+        let planned = plan_complete(machine, &looked, name, at.as_deref().unwrap_or(SOURCE));
+        let carried = planned.and_then(|plan| {
+            carry_out(machine, &plan, progress)?;
+            Ok(plan)
+        });
+        if at.is_none() {
+            unmount(machine, SOURCE)?;
+        }
+        done = carried?;
+        looked = Looked::at(machine)?;
+    }
+    let plan = plan_activate(&looked, name, starts)?;
+    carry_out(machine, &plan, progress)?;
+    done.actions.extend(plan.actions);
+
+    let looked = Looked::at(machine)?;
+    let would = match starts {
+        Starts::Always => looked.once().or_else(|| looked.default_environment()),
+        Starts::Once => looked.once(),
+    };
+    let would = would.map(|of| of.name().to_owned());
+    if would.as_deref() != Some(name) {
+        return Err(BootError::NotTaken { would });
+    }
+    Ok(done)
+}

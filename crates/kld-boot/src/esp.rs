@@ -1,0 +1,245 @@
+//! The boot partitions: FAT file systems with boot entries, where they are mounted and what lies on them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kld_disk::BootEntry;
+use kld_disk::boot_entry::{ENTRIES, FALLBACK_LOADER, LOADER_CONF, SYSTEMD_LOADER};
+
+use crate::loader;
+use crate::machine::{Machine, MachineError};
+
+/// Where kernels lie that are named by their content.
+pub(crate) const KERNELS: &str = "/EFI/kldload";
+/// At the end of the name of an entry that stands in for another while that is written.
+const STAND_IN: &str = ".stand-in.conf";
+
+/// A boot entry on a boot partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its file below `loader/entries`.
+    pub file: String,
+    /// The name by which the loader knows it.
+    pub id: String,
+    /// What it says.
+    pub entry: BootEntry,
+}
+
+impl Entry {
+    /// The dataset that it starts.
+    pub fn dataset(&self) -> Option<&str> {
+        dataset_of(&self.entry)
+    }
+
+    /// The files that it boots from.
+    pub fn boot_files(&self) -> impl Iterator<Item = &str> {
+        self.entry.get("linux").into_iter().chain(self.entry.get_all("initrd"))
+    }
+
+    /// Whether it only stands in for another.
+    pub fn is_stand_in(&self) -> bool {
+        self.file.ends_with(STAND_IN)
+    }
+}
+
+/// The dataset that an entry starts, as the initramfs of Debian, dracut and Arch are told.
+pub(crate) fn dataset_of(entry: &BootEntry) -> Option<&str> {
+    let value = entry.option("root").or_else(|| entry.option("zfs"))?;
+    let dataset = value.strip_prefix("ZFS=").or_else(|| value.strip_prefix("zfs:")).unwrap_or(value);
+    dataset.contains('/').then_some(dataset).filter(|name| !name.starts_with('/'))
+}
+
+/// A boot partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Esp {
+    /// Where it is mounted.
+    pub mount: String,
+    /// Bytes that still fit.
+    pub free: u64,
+    /// `loader.conf`; empty when there is none.
+    pub conf: String,
+    /// The boot entries, in order of their files; stand-ins too.
+    pub entries: Vec<Entry>,
+    /// Whether a loader lies beside the entries.
+    pub has_loader: bool,
+    /// Files named by content, and those that entries name, with their sizes.
+    pub files: BTreeMap<String, u64>,
+}
+
+impl Esp {
+    /// Where a file of the boot partition is in the system.
+    pub fn path(&self, file: &str) -> String {
+        format!("{}/{}", self.mount, file.trim_start_matches('/'))
+    }
+
+    /// Where an entry's file is in the system.
+    pub fn entry_path(&self, file: &str) -> String {
+        format!("{}/{ENTRIES}/{file}", self.mount)
+    }
+
+    /// Where `loader.conf` is in the system.
+    pub fn conf_path(&self) -> String {
+        format!("{}/{LOADER_CONF}", self.mount)
+    }
+
+    /// The entries that start a dataset.
+    pub fn entries_of<'a, 'd>(&'a self, dataset: &'d str) -> impl Iterator<Item = &'a Entry> + use<'a, 'd> {
+        self.entries.iter().filter(move |entry| !entry.is_stand_in() && entry.dataset() == Some(dataset))
+    }
+
+    /// Whether all that an entry boots from is there.
+    pub fn is_complete(&self, entry: &Entry) -> bool {
+        entry.entry.get("linux").is_some()
+            && entry.boot_files().all(|file| self.files.get(file).is_some_and(|&size| size > 0))
+    }
+
+    /// Files named by content that no entry needs, once those are gone that `leaves` says.
+    pub fn unneeded(&self, leaves: impl Fn(&Entry) -> bool) -> Vec<(&str, u64)> {
+        let stay = self.entries.iter().filter(|entry| !leaves(entry));
+        let needed: BTreeSet<&str> = stay.flat_map(Entry::boot_files).collect();
+        let ours = self.files.iter().filter(|(path, _)| path.starts_with(KERNELS));
+        ours.filter(|(path, _)| !needed.contains(path.as_str()))
+            .map(|(path, size)| (path.as_str(), *size))
+            .collect()
+    }
+
+    fn read(machine: &dyn Machine, mount: &str) -> Result<Self, MachineError> {
+        let mut esp = Self {
+            mount: mount.to_owned(),
+            free: machine.free(mount)?,
+            conf: String::new(),
+            entries: Vec::new(),
+            has_loader: false,
+            files: BTreeMap::new(),
+        };
+        for loader in [SYSTEMD_LOADER, FALLBACK_LOADER] {
+            esp.has_loader |= machine.size(&esp.path(loader))?.is_some();
+        }
+        esp.conf = machine.text(&esp.conf_path())?.unwrap_or_default();
+        for file in machine.list(&format!("{mount}/{ENTRIES}"))? {
+            // Names with a dot in front are being written.
+            if !file.ends_with(".conf") || file.starts_with('.') {
+                continue;
+            }
+            let text = machine.text(&esp.entry_path(&file))?.unwrap_or_default();
+            // The loader passes over a key without a value, and takes the rest.
+            let has_value =
+                |line: &&str| line.trim().contains([' ', '\t']) || line.trim_start().starts_with('#');
+            let text: Vec<&str> = text.lines().filter(has_value).collect();
+            let entry = BootEntry::parse(&text.join("\n")).unwrap_or_default();
+            let id = loader::id_of(&file);
+            esp.entries.push(Entry { file, id, entry });
+        }
+        let mut wanted: BTreeSet<String> =
+            esp.entries.iter().flat_map(Entry::boot_files).map(str::to_owned).collect();
+        for address in machine.list(&format!("{mount}{KERNELS}"))? {
+            for name in machine.list(&format!("{mount}{KERNELS}/{address}"))? {
+                wanted.insert(format!("{KERNELS}/{address}/{name}"));
+            }
+        }
+        for file in wanted {
+            if let Some(size) = machine.size(&esp.path(&file))? {
+                esp.files.insert(file, size);
+            }
+        }
+        Ok(esp)
+    }
+}
+
+/// A file system that is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mount {
+    pub(crate) device: String,
+    pub(crate) target: String,
+    pub(crate) kind: String,
+    pub(crate) source: String,
+}
+
+/// Reads `/proc/self/mountinfo`; the last mount of a place is the one that is seen.
+pub(crate) fn mounts(machine: &dyn Machine) -> Result<Vec<Mount>, MachineError> {
+    let text = machine.text("/proc/self/mountinfo")?.unwrap_or_default();
+    Ok(text.lines().filter_map(parse_mount).collect())
+}
+
+/// `36 35 8:1 / /efi rw,relatime shared:1 - vfat /dev/sda1 rw` (proc_pid_mountinfo(5)).
+fn parse_mount(line: &str) -> Option<Mount> {
+    let (place, what) = line.split_once(" - ")?;
+    let place: Vec<&str> = place.split(' ').collect();
+    let what: Vec<&str> = what.split(' ').collect();
+    Some(Mount {
+        device: (*place.get(2)?).to_owned(),
+        target: unescape(place.get(4)?),
+        kind: (*what.first()?).to_owned(),
+        source: unescape(what.get(1)?),
+    })
+}
+
+/// Blanks are octal in mountinfo and fstab.
+fn unescape(text: &str) -> String {
+    text.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+}
+
+/// Boot partitions, and what was found instead of them or on them that a person should know.
+pub(crate) fn find(machine: &dyn Machine) -> Result<(Vec<Esp>, Vec<String>), MachineError> {
+    let fstab = machine.text("/etc/fstab")?.unwrap_or_default();
+    let named = fstab.lines().filter(|line| !line.trim_start().starts_with('#')).filter_map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        (columns.get(2) == Some(&"vfat")).then(|| unescape(columns[1]))
+    });
+    let mounted = mounts(machine)?.into_iter().filter(|mount| mount.kind == "vfat").map(|mount| mount.target);
+    let places: BTreeSet<String> = named.chain(mounted).collect();
+    let (mut found, mut notes, mut devices) = (Vec::new(), Vec::new(), BTreeSet::new());
+    for place in places {
+        // Looking mounts what is mounted when somebody looks.
+        let looked = machine.list(&format!("{place}/loader"));
+        let is_there = mounts(machine)?.into_iter().rev().find(|mount| mount.target == place);
+        let device = match (looked, is_there) {
+            (Ok(names), Some(mount))
+                if mount.kind == "vfat" && names.iter().any(|name| name == "entries") =>
+            {
+                mount.device
+            }
+            (Err(error @ MachineError::File { .. }), _) if is_refusal(&error) => return Err(error),
+            (Err(error), _) => {
+                notes.push(format!("`{place}` cannot be looked at: {error}"));
+                continue;
+            }
+            _ => continue,
+        };
+        if devices.insert(device) {
+            found.push(Esp::read(machine, &place)?);
+        }
+    }
+    Ok((found, notes))
+}
+
+fn is_refusal(error: &MachineError) -> bool {
+    matches!(error, MachineError::File { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_say_which_dataset_they_start() {
+        for (options, want) in [
+            ("root=ZFS=rpool/ROOT/debian rw", Some("rpool/ROOT/debian")),
+            ("root=zfs:rpool/ROOT/fedora", Some("rpool/ROOT/fedora")),
+            ("zfs=zroot/ROOT/arch", Some("zroot/ROOT/arch")),
+            ("root=/dev/sda2", None),
+            ("root=UUID=7", None),
+            ("root=zfs:AUTO", None),
+        ] {
+            assert_eq!(dataset_of(&BootEntry::from_fields([("options", options)])), want, "{options}");
+        }
+    }
+
+    #[test]
+    fn mounts_are_read() {
+        let line = "36 35 8:1 / /a\\040b rw,relatime shared:1 master:2 - vfat /dev/sda1 rw,errors=x";
+        let mount = parse_mount(line).expect("a mount");
+        assert_eq!((mount.device.as_str(), mount.target.as_str()), ("8:1", "/a b"));
+        assert_eq!((mount.kind.as_str(), mount.source.as_str()), ("vfat", "/dev/sda1"));
+        assert_eq!(parse_mount("nothing"), None);
+    }
+}

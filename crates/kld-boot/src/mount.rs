@@ -1,0 +1,86 @@
+//! Looking into environments that do not run.
+
+use std::time::Duration;
+
+use kld_host::Cmd;
+
+use crate::error::{BootError, Protection};
+use crate::esp::mounts;
+use crate::look::Looked;
+use crate::machine::{Machine, MachineError};
+
+/// Where environments are mounted when nobody says where.
+const PLACES: &str = "/run/kbe";
+/// Where the origin of a new environment is mounted, for its kernel only. No environment has this name.
+pub(crate) const SOURCE: &str = "/run/kbe/.source";
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn mount_cmd(source: &str, options: &str, place: &str) -> Cmd {
+    // Datasets with a mount point of their own are mounted elsewhere with `zfsutil` only, snapshots without.
+    let options = if source.contains('@') { options.replace(",zfsutil", "") } else { options.to_owned() };
+    Cmd::new("mount").args(["-t", "zfs", "-o", &options, source, place]).timeout(DEADLINE)
+}
+
+/// Mounts a dataset or snapshot at [`SOURCE`], read-only; what a killed command has left there goes first.
+pub(crate) fn mount_for_a_look(machine: &dyn Machine, source: &str) -> Result<(), MachineError> {
+    unmount(machine, SOURCE)?;
+    machine.make_directory(SOURCE)?;
+    machine.run(&mount_cmd(source, "ro,zfsutil", SOURCE)).map(drop)
+}
+
+/// Unmounts what is mounted at `place` and removes the directory; nothing there is no error.
+pub(crate) fn unmount(machine: &dyn Machine, place: &str) -> Result<(), MachineError> {
+    if mounts(machine)?.iter().any(|mount| mount.target == place) {
+        machine.run(&Cmd::new("umount").arg(place).timeout(DEADLINE))?;
+    }
+    machine.remove(place)
+}
+
+/// Mounts an environment at `place`, an empty directory, or below `/run/kbe`; returns where.
+///
+/// # Errors
+/// When there is no such environment, it is mounted already, or the directory holds something.
+pub fn mount(machine: &dyn Machine, name: &str, place: Option<&str>) -> Result<String, BootError> {
+    let looked = Looked::before_change(machine)?;
+    let environment = looked.environment(name)?;
+    if environment.is_running() {
+        return Err(BootError::Protected { name: name.to_owned(), why: Protection::Running });
+    }
+    if let Some(there) = environment.mounted.first() {
+        if place.is_none_or(|place| place == there) {
+            return Ok(there.clone());
+        }
+        return Err(BootError::Protected { name: name.to_owned(), why: Protection::Mounted(there.clone()) });
+    }
+    let own = format!("{PLACES}/{name}");
+    let place = place.unwrap_or(&own);
+    let is_taken = mounts(machine)?.iter().any(|mount| mount.target == place);
+    if is_taken || machine.size(place)?.is_some() || !machine.list(place)?.is_empty() {
+        return Err(BootError::NotEmpty { path: place.to_owned() });
+    }
+    machine.make_directory(place)?;
+    machine.run(&mount_cmd(&environment.dataset, "rw,zfsutil", place))?;
+    Ok(place.to_owned())
+}
+
+/// Unmounts an environment wherever it is mounted.
+///
+/// # Errors
+/// When it is not mounted, runs, or somebody is in it.
+pub fn umount(machine: &dyn Machine, name: &str) -> Result<(), BootError> {
+    let looked = Looked::before_change(machine)?;
+    let environment = looked.environment(name)?;
+    if environment.is_running() {
+        return Err(BootError::Protected { name: name.to_owned(), why: Protection::Running });
+    }
+    if environment.mounted.is_empty() {
+        return Err(BootError::NotMounted { name: name.to_owned() });
+    }
+    for place in &environment.mounted {
+        machine.run(&Cmd::new("umount").arg(place).timeout(DEADLINE))?;
+        if place.starts_with(PLACES) {
+            machine.remove(place)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,373 @@
+//! What must hold whatever happens: a machine that dies at any instant starts what it would have started before, or what
+//! was asked for, on each of its boot partitions; and the command that died can be run again.
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use kld_boot::{
+    BootError, Keep, Looked, Origin, Plan, Starts, activate, carry_out, choose, create, leftovers, mark_good,
+    plan_destroy, plan_rename,
+};
+use support::{Cut, ESPS, Fake};
+
+type Act = fn(&Fake) -> Result<(), BootError>;
+
+fn name(text: &str) -> kld_boot::BootEnvironmentName {
+    text.parse().expect("a name")
+}
+
+fn make(fake: &Fake, what: &str, from: &Origin) -> Result<(), BootError> {
+    create(fake, &name(what), from, &mut |_| ())
+}
+
+fn run(fake: &Fake, plan: &Plan) -> Result<(), BootError> {
+    Ok(carry_out(fake, plan, &mut |_| ())?)
+}
+
+fn destroy(fake: &Fake, what: &str) -> Result<(), BootError> {
+    run(fake, &plan_destroy(&Looked::before_change(fake)?, what)?)
+}
+
+fn clear(fake: &Fake) {
+    let actions = leftovers(&Looked::before_change(fake).expect("readable")).actions;
+    run(fake, &Plan { actions, ..Plan::default() }).expect("it is cleared");
+    let again = leftovers(&Looked::at(fake).expect("readable"));
+    assert_eq!(again.actions, [], "clearing clears all of it");
+}
+
+/// Debian, an upgraded clone with a kernel of its own, and a clone of the first that shares everything.
+fn three() -> Fake {
+    let fake = Fake::new();
+    make(&fake, "upgraded", &Origin::Running).expect("made");
+    fake.install_kernel("rpool/ROOT/upgraded", "6.12.2");
+    fake.change(|state| {
+        // As `kupgrade` will, and as an administrator does: the entry of the new kernel comes with it.
+        state.disk.fat.retain(|path, _| !path.ends_with("upgraded.conf"));
+    });
+    fake.make_entry("rpool/ROOT/upgraded", "6.12.2");
+    make(&fake, "spare", &Origin::Running).expect("made");
+    fake
+}
+
+/// What each boot partition starts.
+fn starts(fake: &Fake) -> BTreeSet<String> {
+    let disk = fake.disk();
+    let start = |esp| disk.would_start(esp).unwrap_or_else(|error| panic!("{esp}: {error}\n{disk:#?}")).1;
+    ESPS.map(start).into()
+}
+
+/// Kills `act` after each of its changes, in each way a file can be cut off; after each start, clears, and acts again.
+fn dies_anywhere(what: &str, begin: fn() -> Fake, act: Act, is_refused_when_done: bool) {
+    let fake = begin();
+    let before = starts(&fake);
+    act(&fake).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+    let after = starts(&fake);
+    let done = fake.disk();
+    let mut deaths = 0;
+    for cut in [Cut::Old, Cut::Empty, Cut::New] {
+        for fuel in 0.. {
+            let fake = begin();
+            fake.die_after(fuel, cut);
+            if act(&fake).is_ok() {
+                break;
+            }
+            deaths += 1;
+            let context = format!("{what}, dead after {fuel}, {cut:?}");
+            for started in starts(&fake) {
+                assert!(before.contains(&started) || after.contains(&started), "{context}: {started}");
+            }
+            fake.start().unwrap_or_else(|error| panic!("{context}: {error}"));
+            // Before anybody has cleared anything, and after.
+            starts(&fake);
+            clear(&fake);
+            let cleared = starts(&fake);
+            assert!(
+                cleared.iter().all(|of| before.contains(of) || after.contains(of)),
+                "{context}: {cleared:?}"
+            );
+            match act(&fake) {
+                Ok(()) => {}
+                Err(BootError::Exists { .. } | BootError::NoSuch { .. }) if is_refused_when_done => {}
+                Err(error) => panic!("{context}: {error:?}"),
+            }
+            let now = fake.disk();
+            assert_eq!(starts(&fake), after, "{context}");
+            let names = |disk: &support::Disk| disk.datasets.keys().cloned().collect::<Vec<_>>();
+            assert_eq!(names(&now), names(&done), "{context}");
+            let origins = |disk: &support::Disk| disk.snapshots.len();
+            assert_eq!(origins(&now), origins(&done), "{context}");
+            let files = |disk: &support::Disk| disk.fat.keys().cloned().collect::<Vec<_>>();
+            assert_eq!(files(&now), files(&done), "{context}");
+            assert!(
+                now.datasets.values().all(|of| !of.own.contains_key("org.kldload:kbe-state")),
+                "{context}"
+            );
+        }
+    }
+    assert!(deaths >= 3, "{what} changes something: {deaths}");
+}
+
+#[test]
+fn a_machine_that_dies_while_one_is_made_starts_as_before() {
+    dies_anywhere("create", Fake::new, |fake| make(fake, "new", &Origin::Running), true);
+    dies_anywhere("create from", three, |fake| make(fake, "new", &Origin::parse("upgraded")), true);
+}
+
+#[test]
+fn a_machine_that_dies_while_one_is_activated_starts_the_old_or_the_new() {
+    dies_anywhere(
+        "activate",
+        three,
+        |fake| activate(fake, "upgraded", Starts::Always, &mut |_| ()).map(drop),
+        false,
+    );
+    // One boot partition was replaced by an empty one.
+    let replaced = || {
+        let fake = three();
+        fake.change(|state| {
+            let keep = |path: &str| {
+                path.contains("systemd") || path.contains("debian.conf") || path.ends_with("loader.conf")
+            };
+            let needed: Vec<String> =
+                state.disk.fat.keys().filter(|path| path.starts_with("/efi2/EFI/kldload")).cloned().collect();
+            let of_debian = [b"kernel 6.12.1".to_vec(), "initrd 6.12.1".repeat(9).into_bytes()];
+            for path in needed {
+                if !of_debian.contains(&state.disk.fat[&path]) {
+                    state.disk.fat.remove(&path);
+                }
+            }
+            state.disk.fat.retain(|path, _| !path.starts_with("/efi2/loader") || keep(path));
+        });
+        fake
+    };
+    dies_anywhere(
+        "activate with a partition that lacks it",
+        replaced,
+        |fake| activate(fake, "upgraded", Starts::Always, &mut |_| ()).map(drop),
+        false,
+    );
+}
+
+#[test]
+fn a_machine_that_dies_while_one_is_destroyed_or_renamed_starts_as_before() {
+    dies_anywhere("destroy", three, |fake| destroy(fake, "upgraded"), true);
+    let moved = || {
+        let fake = three();
+        activate(&fake, "upgraded", Starts::Always, &mut |_| ()).expect("activated");
+        fake.start().expect("it starts");
+        fake
+    };
+    dies_anywhere("destroy the origin of all", moved, |fake| destroy(fake, "debian"), true);
+    let rename: Act = |fake| run(fake, &plan_rename(&Looked::before_change(fake)?, "spare", &name("kept"))?);
+    dies_anywhere("rename", three, rename, true);
+}
+
+#[test]
+fn once_is_once() {
+    let fake = three();
+    activate(&fake, "upgraded", Starts::Once, &mut |_| ()).expect("activated");
+    let looked = Looked::at(&fake).expect("readable");
+    assert_eq!(looked.once().map(|of| of.name()), Some("upgraded"));
+    assert_eq!(looked.default_environment().map(|of| of.name()), Some("debian"));
+    assert_eq!(fake.start().as_deref(), Ok("rpool/ROOT/upgraded"));
+    assert_eq!(fake.start().as_deref(), Ok("rpool/ROOT/debian"));
+    // Activating another takes back what was to start once.
+    activate(&fake, "upgraded", Starts::Once, &mut |_| ()).expect("activated");
+    activate(&fake, "spare", Starts::Always, &mut |_| ()).expect("activated");
+    assert_eq!(fake.start().as_deref(), Ok("rpool/ROOT/spare"));
+    assert_eq!(fake.disk().bootfs, "rpool/ROOT/spare");
+    assert!(activate(&fake, "spare", Starts::Always, &mut |_| ()).expect("activated").actions.is_empty());
+}
+
+#[test]
+fn the_last_that_was_well_is_the_way_back() {
+    let fake = three();
+    assert_eq!(mark_good(&fake).expect("remembered"), "debian");
+    assert_eq!(mark_good(&fake).expect("remembered"), "debian");
+    let good = |fake: &Fake| {
+        let looked = Looked::at(fake).expect("readable");
+        let boots = looked.environment("debian").expect("there").good.as_ref().map(|good| good.boots);
+        (looked.last_good().expect("there is one").name().to_owned(), boots)
+    };
+    assert_eq!(good(&fake), ("debian".to_owned(), Some(1)));
+    activate(&fake, "upgraded", Starts::Always, &mut |_| ()).expect("activated");
+    fake.start().expect("it starts");
+    // It runs, and nobody has said yet that it is well.
+    let error = destroy(&fake, "debian").expect_err("it is the way back").to_string();
+    assert_eq!(error, "`debian` stays as it is: it is the last one that was well");
+    mark_good(&fake).expect("remembered");
+    assert_eq!(good(&fake), ("upgraded".to_owned(), Some(1)));
+    destroy(&fake, "debian").expect("destroyed");
+}
+
+#[test]
+fn a_variable_that_goes_before_the_file_is_believed_and_taken_away() {
+    let fake = three();
+    fake.change(|state| {
+        state.disk.variables.insert("LoaderEntryDefault".to_owned(), "spare.conf".to_owned());
+    });
+    let looked = Looked::at(&fake).expect("readable");
+    assert_eq!(looked.default_environment().map(|of| of.name()), Some("spare"));
+    assert!(matches!(destroy(&fake, "spare"), Err(BootError::Protected { .. })));
+    activate(&fake, "debian", Starts::Always, &mut |_| ()).expect("activated");
+    assert!(!fake.disk().variables.contains_key("LoaderEntryDefault"));
+    assert_eq!(fake.start().as_deref(), Ok("rpool/ROOT/debian"));
+}
+
+#[test]
+fn a_clone_has_its_origins_properties_and_an_entry_of_its_own() {
+    let fake = Fake::new();
+    make(&fake, "New", &Origin::Running).expect("made");
+    let disk = fake.disk();
+    let own: Vec<String> =
+        disk.datasets["rpool/ROOT/New"].own.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(own, ["canmount=noauto", "mountpoint=/", "org.me:note=two words"]);
+    let entry = String::from_utf8_lossy(&disk.fat["/efi2/loader/entries/new.conf"]).into_owned();
+    for part in ["title Debian, New\n", "sort-key new\n", "spl.spl_hostid=0x12", "root=ZFS=rpool/ROOT/New"] {
+        assert!(entry.contains(part), "{part}: {entry}");
+    }
+    // A clone of the clone does not carry both names.
+    make(&fake, "newer", &Origin::parse("New")).expect("made");
+    let entry = String::from_utf8_lossy(&fake.disk().fat["/efi/loader/entries/newer.conf"]).into_owned();
+    assert!(entry.contains("title Debian, newer\n"), "{entry}");
+    // The kernel is there once on each.
+    let kernels = fake.disk().fat.keys().filter(|path| path.ends_with("/linux")).count();
+    assert_eq!(kernels, 2);
+}
+
+#[test]
+fn a_kernel_goes_with_the_last_entry_that_needs_it() {
+    let fake = three();
+    let kernels = |fake: &Fake| fake.disk().fat.keys().filter(|path| path.contains("/EFI/kldload/")).count();
+    assert_eq!(kernels(&fake), 8);
+    destroy(&fake, "upgraded").expect("destroyed");
+    assert_eq!(kernels(&fake), 4);
+    destroy(&fake, "spare").expect("destroyed");
+    assert_eq!(kernels(&fake), 4, "debian needs it");
+    assert!(fake.disk().snapshots.is_empty(), "the snapshots were taken for them");
+}
+
+#[test]
+fn a_full_boot_partition_is_foreseen() {
+    let fake = Fake::new();
+    make(&fake, "old", &Origin::Running).expect("made");
+    fake.install_kernel("rpool/ROOT/old", "6.12.2");
+    fake.change(|state| {
+        state.disk.fat.retain(|path, _| !path.ends_with("old.conf"));
+    });
+    fake.make_entry("rpool/ROOT/old", "6.12.2");
+    fake.change(|state| {
+        let files = &mut state.disk.datasets.get_mut("rpool/ROOT/debian").expect("it is there").files;
+        files.insert("/boot/initrd.img-6.12.1".to_owned(), vec![7; 6 << 20]);
+        state.disk.fat.insert("/efi2/other".to_owned(), vec![0; 5 << 20]);
+    });
+    let before = fake.disk();
+    let error = make(&fake, "new", &Origin::Running).expect_err("there is no room");
+    let BootError::Full { mount, would_free, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((mount.as_str(), would_free[0].0.as_str()), ("/efi2", "old"));
+    assert_eq!(fake.disk(), before, "nothing is left of it");
+    assert_eq!(error.to_string(), "`/efi2` has 5.00M free and 7.25M are needed");
+    assert!(error.hint().expect("a hint").contains("old ("), "{:?}", error.hint());
+}
+
+#[test]
+fn what_must_stay_stays() {
+    let fake = three();
+    let refusal = |what: &str| destroy(&fake, what).expect_err("it stays").to_string();
+    assert_eq!(refusal("debian"), "`debian` stays as it is: it is running");
+    activate(&fake, "spare", Starts::Always, &mut |_| ()).expect("activated");
+    assert_eq!(refusal("spare"), "`spare` stays as it is: it starts next");
+    activate(&fake, "upgraded", Starts::Once, &mut |_| ()).expect("activated");
+    assert_eq!(refusal("upgraded"), "`upgraded` stays as it is: it starts next, once");
+    assert_eq!(refusal("nosuch"), "there is no boot environment `nosuch`");
+    let fake = three();
+    fake.change(|state| {
+        let own = &mut state.disk.datasets.get_mut("rpool/ROOT/spare").expect("it is there").own;
+        own.insert("org.kldload:kbe-good".to_owned(), "5 1 id".to_owned());
+        state.mounts.push(("rpool/ROOT/upgraded".to_owned(), "/mnt".to_owned()));
+    });
+    let refusal = |what: &str| destroy(&fake, what).expect_err("it stays").to_string();
+    assert_eq!(refusal("spare"), "`spare` stays as it is: it is the last one that was well");
+    assert_eq!(refusal("upgraded"), "`upgraded` stays as it is: it is mounted at `/mnt`");
+    for error in [destroy(&fake, "spare"), destroy(&fake, "nosuch")] {
+        assert!(error.expect_err("refused").hint().is_some());
+    }
+}
+
+#[test]
+fn what_is_no_environment_of_ours_is_never_taken_along() {
+    let fake = three();
+    fake.change(|state| {
+        let origin = state.disk.snapshots.keys().next().expect("there is one").clone();
+        let clone = support::Dataset { origin: Some(origin), ..Default::default() };
+        state.disk.datasets.insert("rpool/test".to_owned(), clone);
+    });
+    activate(&fake, "upgraded", Starts::Always, &mut |_| ()).expect("activated");
+    fake.start().expect("it starts");
+    // The fake names clones wherever they are, as ZFS does.
+    let error = destroy(&fake, "debian").expect_err("`rpool/test` was made from it");
+    assert!(error.to_string().starts_with("`rpool/test` was made from"), "{error}");
+    fake.change(|state| {
+        state.disk.datasets.remove("rpool/test");
+        let held = state.disk.snapshots.values_mut().next().expect("there is one");
+        held.holds = 1;
+    });
+    let looked = Looked::at(&fake).expect("readable");
+    let held = looked.environments.iter().flat_map(|of| &of.snapshots).find(|of| of.holds > 0).expect("held");
+    let owner = held.made_for.clone().expect("made for one");
+    let plan = plan_destroy(&looked, if owner == "spare" { "spare" } else { "debian" }).expect("possible");
+    assert!(!plan.to_string().contains(&format!("destroy {}", held.name)), "{plan}");
+}
+
+#[test]
+fn pruning_takes_the_oldest_and_leaves_what_must_stay() {
+    let fake = Fake::new();
+    for number in 0..6 {
+        make(&fake, &format!("n{number}"), &Origin::Running).expect("made");
+    }
+    activate(&fake, "n1", Starts::Always, &mut |_| ()).expect("activated");
+    let looked = Looked::at(&fake).expect("readable");
+    let chosen = |keep| choose(&looked, keep).into_iter().map(|of| of.name).collect::<Vec<_>>();
+    assert_eq!(chosen(Keep::Newest(4)), ["n0", "n2", "n3"]);
+    assert_eq!(chosen(Keep::Newest(7)), [] as [&str; 0]);
+    assert_eq!(chosen(Keep::Newest(0)), ["n0", "n2", "n3", "n4", "n5"]);
+    assert_eq!(chosen(Keep::Free(50_000)), [] as [&str; 0]);
+    assert_eq!(chosen(Keep::Free(55_000)), ["n0", "n2"]);
+    for name in chosen(Keep::Newest(0)) {
+        destroy(&fake, &name).expect("destroyed");
+        starts(&fake);
+    }
+    assert_eq!(Looked::at(&fake).expect("readable").environments.len(), 2);
+}
+
+#[test]
+fn other_loaders_are_named() {
+    for (loader, files, want) in [
+        ("GRUB 2.12", vec![], "GRUB 2.12"),
+        ("", vec!["/boot/grub/grub.cfg"], "GRUB (`/boot/grub/grub.cfg`)"),
+        ("", vec!["/etc/zfsbootmenu/config.yaml"], "ZFSBootMenu (`/etc/zfsbootmenu/config.yaml`)"),
+    ] {
+        let fake = Fake::new();
+        fake.change(|state| {
+            state.disk.fat.retain(|path, _| !path.contains("/loader/"));
+            state.disk.variables.clear();
+            if !loader.is_empty() {
+                state.disk.variables.insert("LoaderInfo".to_owned(), loader.to_owned());
+            }
+            for file in files {
+                let root = state.disk.datasets.get_mut("rpool/ROOT/debian").expect("it is there");
+                root.files.insert(file.to_owned(), b"x".to_vec());
+            }
+        });
+        let error = Looked::at(&fake).expect_err("refused");
+        assert_eq!(
+            error.to_string(),
+            format!("this machine is not started by boot entries of systemd-boot, but by {want}")
+        );
+        assert!(error.hint().is_some());
+    }
+    let fake = Fake::new();
+    fake.change(|state| state.disk.fat.retain(|path, _| !path.contains("/EFI/systemd/")));
+    assert!(matches!(Looked::at(&fake), Err(BootError::LoaderElsewhere { .. })));
+}

@@ -1,0 +1,53 @@
+//! What systemd-boot and the initramfs would do with a disk.
+
+use kld_disk::BootEntry;
+
+use super::{Disk, address};
+
+impl Disk {
+    /// The entry and the dataset that start when the firmware takes this boot partition; an error when nothing does.
+    pub(crate) fn would_start(&self, esp: &str) -> Result<(String, String), String> {
+        let folder = format!("{esp}/loader/entries/");
+        let mut menu: Vec<(String, BootEntry)> = Vec::new();
+        for (path, bytes) in self.fat.iter().filter(|(path, _)| path.starts_with(&folder)) {
+            let text = String::from_utf8_lossy(bytes);
+            let entry = BootEntry::parse(&text).map_err(|error| format!("{path}: {error}"))?;
+            // The loader passes over an entry without a kernel, or whose kernel is not there.
+            let linux = entry.get("linux").map(|linux| format!("{esp}{linux}"));
+            if linux.is_some_and(|linux| self.fat.contains_key(&linux)) {
+                menu.push((path[folder.len()..].to_owned(), entry));
+            }
+        }
+        menu.sort_by_key(|(_, entry)| entry.get("sort-key").unwrap_or_default().to_owned());
+        let conf = self.fat.get(&format!("{esp}/loader/loader.conf"));
+        let conf = String::from_utf8_lossy(conf.map_or(&[][..], Vec::as_slice)).into_owned();
+        let conf =
+            conf.lines().filter_map(|line| line.strip_prefix("default ")).next_back().map(str::to_owned);
+        let told = [
+            self.variables.get("LoaderEntryOneShot"),
+            self.variables.get("LoaderEntryDefault"),
+            conf.as_ref(),
+        ];
+        let chosen = told.into_iter().flatten().find_map(|id| menu.iter().find(|(name, _)| name == id));
+        let (id, entry) = chosen.or(menu.first()).ok_or("the menu is empty")?;
+
+        for (key, name) in [("linux", "linux"), ("initrd", "initrd")] {
+            let path = entry.get(key).ok_or_else(|| format!("{id} has no {key}"))?;
+            let bytes = self.fat.get(&format!("{esp}{path}")).ok_or_else(|| format!("{id}: no {path}"))?;
+            if address(bytes, name) != path {
+                return Err(format!("{id}: {path} is broken"));
+            }
+        }
+        let dataset = entry.option("root").and_then(|root| root.strip_prefix("ZFS=")).unwrap_or_default();
+        let files = &self.datasets.get(dataset).ok_or_else(|| format!("{id}: no {dataset}"))?.files;
+        let version = entry.get("version").unwrap_or_default();
+        let kernel = files.get(&format!("/boot/vmlinuz-{version}"));
+        if kernel != self.fat.get(&format!("{esp}{}", entry.get("linux").unwrap_or_default())) {
+            return Err(format!("{id}: {dataset} has another kernel {version}"));
+        }
+        if !files.contains_key(&format!("/usr/lib/modules/{version}/modules.dep")) {
+            return Err(format!("{id}: {dataset} has no modules of {version}"));
+        }
+        Ok((id.clone(), dataset.to_owned()))
+    }
+}

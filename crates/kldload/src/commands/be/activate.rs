@@ -1,0 +1,42 @@
+//! `kbe activate`.
+
+use kld_boot::{Looked, RealMachine, Starts, activate, plan_activate};
+use kld_ui::{ExitStatus, Printer};
+
+use super::{said, show};
+use crate::commands::apply::lock;
+
+/// Let a boot environment start from the next restart on, or only once
+///
+/// What is written is read again, and the command fails when the loader would start something else. With --once, the
+/// start after the next one is as before: whatever happens, a power cycle brings the machine back.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  kbe activate before-upgrade && reboot\n  kbe activate --once try && reboot\n  kbe activate --dry-run before-upgrade"
+)]
+pub(crate) struct Args {
+    /// Its name
+    name: String,
+    /// For the next start only
+    #[arg(long)]
+    once: bool,
+    /// Only show what would be done
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
+    let starts = if args.once { Starts::Once } else { Starts::Always };
+    let _lock = lock("kbe activate")?;
+    if args.dry_run {
+        return show(printer, &plan_activate(&Looked::before_change(&RealMachine)?, &args.name, starts)?);
+    }
+    let done = activate(&RealMachine, &args.name, starts, &mut said(printer))?;
+    printer.note(&match (done.actions.is_empty(), args.once) {
+        (true, true) => format!("`{}` starts next, once: it was so already", args.name),
+        (true, false) => format!("`{}` starts next: it was so already", args.name),
+        (false, true) => format!("`{}` starts next, once", args.name),
+        (false, false) => format!("`{}` starts next", args.name),
+    });
+    Ok(ExitStatus::Done)
+}

@@ -1,0 +1,43 @@
+//! `kbe mount` and `kbe umount`.
+
+use kld_boot::{RealMachine, mount, umount};
+use kld_ui::{ExitStatus, Hinted, Printer};
+
+use crate::commands::apply::lock;
+
+/// Mount a boot environment to look into it or change it, and print where
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  kbe mount before-upgrade\n  diff -r /etc \"$(kbe mount before-upgrade)/etc\"\n  kbe mount before-upgrade /mnt"
+)]
+pub(crate) struct MountArgs {
+    /// Its name
+    name: String,
+    /// An empty directory; /run/kbe/NAME when none is named
+    directory: Option<String>,
+}
+
+/// Unmount a boot environment
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  kbe umount before-upgrade")]
+pub(crate) struct UmountArgs {
+    /// Its name
+    name: String,
+}
+
+pub(super) fn run(printer: &Printer, args: &MountArgs) -> anyhow::Result<ExitStatus> {
+    let _lock = lock("kbe mount")?;
+    if let Some(directory) = args.directory.as_ref().filter(|of| !of.starts_with('/')) {
+        let hint = "name it from `/` on";
+        return Err(Hinted::new(format!("`{directory}` is no absolute path"), hint).into());
+    }
+    printer.data(&mount(&RealMachine, &args.name, args.directory.as_deref())?)?;
+    Ok(ExitStatus::Done)
+}
+
+pub(super) fn run_umount(printer: &Printer, args: &UmountArgs) -> anyhow::Result<ExitStatus> {
+    let _lock = lock("kbe umount")?;
+    umount(&RealMachine, &args.name)?;
+    printer.note(&format!("`{}` is unmounted", args.name));
+    Ok(ExitStatus::Done)
+}

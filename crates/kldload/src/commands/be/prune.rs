@@ -1,0 +1,61 @@
+//! `kbe prune`.
+
+use kld_boot::{Keep, Looked, Plan, RealMachine, choose, leftovers, plan_destroy};
+use kld_ui::{ByteSize, ExitStatus, Printer};
+
+use super::{not_confirmed, perform};
+use crate::commands::apply::lock;
+
+/// Destroy the oldest boot environments, and what interrupted commands have left
+///
+/// Never the one that runs, the one that starts next, the last one that was well, or one without a boot entry. Without
+/// --keep and --free, only what interrupted commands have left goes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  kbe prune\n  kbe prune --keep 5\n  kbe prune --free 10G --dry-run")]
+pub(crate) struct Args {
+    /// Keep this many, the newest
+    #[arg(long, value_name = "N")]
+    keep: Option<usize>,
+    /// Go on until this much is free in the pool
+    #[arg(long, value_name = "SIZE", conflicts_with = "keep")]
+    free: Option<ByteSize>,
+    /// Only show what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
+    let _lock = lock("kbe prune")?;
+    let looked = Looked::before_change(&RealMachine)?;
+    let left = leftovers(&looked);
+    let keep = args.keep.map(Keep::Newest).or_else(|| args.free.map(|size| Keep::Free(size.0)));
+    let chosen = keep.map(|keep| choose(&looked, keep)).unwrap_or_default();
+    if left.actions.is_empty() && chosen.is_empty() {
+        printer.note("nothing to destroy");
+    } else {
+        let lines = left.said.iter().map(|said| format!("  remove: {said}"));
+        let names = chosen.iter().map(|of| format!("  destroy `{}`, {} will be free", of.name, of.frees));
+        printer.data(&lines.chain(names).collect::<Vec<_>>().join("\n"))?;
+        if args.dry_run {
+            return Ok(ExitStatus::Pending);
+        }
+        if !chosen.is_empty() && !printer.confirm("destroy them?", args.yes) {
+            return Err(not_confirmed());
+        }
+        perform(printer, &Plan { actions: left.actions, ..Plan::default() })?;
+        for environment in &chosen {
+            // What one shares with the next changes with each that goes.
+            perform(printer, &plan_destroy(&Looked::before_change(&RealMachine)?, &environment.name)?)?;
+        }
+        printer.note(&format!("{} environments are gone", chosen.len()));
+    }
+    let available = Looked::before_change(&RealMachine)?.available;
+    if let Some(wanted) = args.free.filter(|wanted| wanted.0 > available) {
+        printer.warning(&format!("{} are free, not {wanted}: what is left must stay", ByteSize(available)));
+        return Ok(ExitStatus::Failed);
+    }
+    Ok(ExitStatus::Done)
+}

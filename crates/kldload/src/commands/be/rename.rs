@@ -1,0 +1,33 @@
+//! `kbe rename`.
+
+use kld_boot::{BootEnvironmentName, Looked, RealMachine, plan_rename};
+use kld_ui::{ExitStatus, Printer};
+
+use super::{perform, show};
+use crate::commands::apply::lock;
+
+/// Give a boot environment another name
+///
+/// Refused for the one that runs and the one that starts next: entry and dataset cannot change in one instant.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  kbe rename try 2026-11\n  kbe rename --dry-run try 2026-11")]
+pub(crate) struct Args {
+    /// Its name
+    name: String,
+    /// What it is to be called
+    new: BootEnvironmentName,
+    /// Only show what would be done
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
+    let _lock = lock("kbe rename")?;
+    let plan = plan_rename(&Looked::before_change(&RealMachine)?, &args.name, &args.new)?;
+    if args.dry_run {
+        return show(printer, &plan);
+    }
+    perform(printer, &plan)?;
+    printer.note(&format!("`{}` is `{}`", args.name, args.new));
+    Ok(ExitStatus::Done)
+}
