@@ -1,4 +1,5 @@
 //! What takes too long for every change: `cargo xtask test --long` runs it.
 
+mod bare;
 mod crashes;
 mod kernels;

@@ -5,7 +5,6 @@
 
 mod adopt;
 mod apply;
-mod bare;
 mod builds;
 mod channel;
 mod clones;
