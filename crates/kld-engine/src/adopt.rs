@@ -123,7 +123,10 @@ impl AdoptError {
                     "end what uses it; a shell that works in it leaves it with `cd /`".to_owned()
                 } else {
                     let units: Vec<&str> = units.iter().map(String::as_str).collect();
-                    format!("`systemctl stop {}`, or `--stop-services` stops and starts them again", units.join(" "))
+                    format!(
+                        "`systemctl stop {}`, or `--stop-services` stops and starts them again",
+                        units.join(" ")
+                    )
                 })
             }
             Self::Failed { left, .. } if !left.is_empty() => {
@@ -140,7 +143,9 @@ impl AdoptError {
             Self::Changed { aside, .. } => {
                 Some(format!("take what you need from `{aside}` and remove it yourself, or `--undo`"))
             }
-            Self::Stuck { .. } => Some("mend what the error names, then `kldload recover` goes on".to_owned()),
+            Self::Stuck { .. } => {
+                Some("mend what the error names, then `kldload recover` goes on".to_owned())
+            }
             Self::Host(error) => error.hint(),
         }
     }
@@ -218,14 +223,23 @@ impl<'a> Adopter<'a> {
     /// # Errors
     /// When it cannot be read.
     pub fn all(&self) -> Result<Vec<(Adoption, Stage)>, HostError> {
-        store::all(self.ground)?.into_iter().map(|store| Ok((store.adoption.clone(), store.stage()?))).collect()
+        store::all(self.ground)?
+            .into_iter()
+            .map(|store| Ok((store.adoption.clone(), store.stage()?)))
+            .collect()
     }
 
     /// Adopts a directory. With `stop`, the services that use it are stopped meanwhile.
     ///
     /// # Errors
     /// When it fails; then the directory is as it was, unless the error is [`AdoptError::Stuck`].
-    pub fn adopt(&self, prospect: &Prospect, by: &str, stop: bool, watch: &mut dyn Watch) -> Result<Adoption, AdoptError> {
+    pub fn adopt(
+        &self,
+        prospect: &Prospect,
+        by: &str,
+        stop: bool,
+        watch: &mut dyn Watch,
+    ) -> Result<Adoption, AdoptError> {
         let path = prospect.path.clone();
         let nobody_else = prospect.users.iter().all(|user| user.unit.is_some());
         if !prospect.users.is_empty() && !(stop && nobody_else) {
@@ -357,7 +371,13 @@ impl<'a> Adopter<'a> {
     }
 
     fn active(&self) -> Result<BTreeSet<String>, HostError> {
-        let cmd = Cmd::new("systemctl").args(["list-units", "--plain", "--no-legend", "--type=service", "--state=active"]);
+        let cmd = Cmd::new("systemctl").args([
+            "list-units",
+            "--plain",
+            "--no-legend",
+            "--type=service",
+            "--state=active",
+        ]);
         let text = String::from_utf8_lossy(&self.ground.run(&cmd)?.stdout).into_owned();
         Ok(text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
     }
@@ -405,7 +425,8 @@ impl<'a> Adopter<'a> {
         let found = zfs::parse_get(&String::from_utf8_lossy(&output.stdout))?;
         let value = |name: &str| found.iter().find(|property| property.name == name);
         let number = adoption.number.to_string();
-        let is_ours = value(MARK).is_some_and(|mark| mark.value == number && !mark.source.starts_with("inherited"));
+        let is_ours =
+            value(MARK).is_some_and(|mark| mark.value == number && !mark.source.starts_with("inherited"));
         Ok(value("mountpoint").filter(|_| is_ours).map(|property| property.value.clone()))
     }
 
@@ -460,7 +481,16 @@ impl<'a> Adopter<'a> {
     /// Nothing has happened to the dataset since it was a copy of the directory, and nothing was made in it.
     fn is_untouched(&self, adoption: &Adoption, events: &[Event]) -> Result<bool, HostError> {
         let Some((_, new)) = events.stamps() else { return Ok(false) };
-        let below = Cmd::new("zfs").args(["list", "-H", "-r", "-o", "name", "-t", "filesystem,volume", &adoption.dataset]);
+        let below = Cmd::new("zfs").args([
+            "list",
+            "-H",
+            "-r",
+            "-o",
+            "name",
+            "-t",
+            "filesystem,volume",
+            &adoption.dataset,
+        ]);
         let below = String::from_utf8_lossy(&self.ground.run(&below)?.stdout).lines().count();
         self.mount_for_filling(adoption)?;
         let survey = self.ground.survey(&fill_mount(adoption.number));
@@ -494,7 +524,11 @@ impl<'a> Adopter<'a> {
 
     /// Removes an empty directory; renames one that is not.
     fn put_away(&self, path: &str, name: &str) -> Result<(), HostError> {
-        if self.ground.list(path)?.is_empty() { self.ground.remove(path) } else { self.ground.rename(path, name) }
+        if self.ground.list(path)?.is_empty() {
+            self.ground.remove(path)
+        } else {
+            self.ground.rename(path, name)
+        }
     }
 
     /// The next start will mount what is mounted now, and what was stopped runs again. What cannot be done is said.
@@ -535,7 +569,8 @@ impl<'a> Adopter<'a> {
         let cache = cache_of(adoption);
         let Some(text) = crate::host::read(self.ground, &cache)? else { return Ok(()) };
         let line = format!("{}\t", adoption.dataset);
-        let rest: String = text.lines().filter(|of| !of.starts_with(&line)).map(|of| format!("{of}\n")).collect();
+        let rest: String =
+            text.lines().filter(|of| !of.starts_with(&line)).map(|of| format!("{of}\n")).collect();
         if rest == text {
             return Ok(());
         }
@@ -585,7 +620,8 @@ impl<'a> Adopter<'a> {
     }
 
     fn end(&self, store: &Store<'_>, watch: &mut dyn Watch) -> Result<(bool, Vec<String>), HostError> {
-        let is_in_place = self.mount_point(&store.adoption)?.is_some_and(|point| point == store.adoption.path);
+        let is_in_place =
+            self.mount_point(&store.adoption)?.is_some_and(|point| point == store.adoption.path);
         let must_go_back = store.events()?.as_slice().has_failed();
         if !is_in_place || must_go_back {
             return Ok((false, self.go_back(store, watch)?));
@@ -618,14 +654,18 @@ impl<'a> Adopter<'a> {
         let survey = self.ground.survey(aside)?;
         let events = store.events()?;
         let was = events.as_slice().stamps().map(|(old, _)| old);
-        let is_same = was == Some(&survey.stamp) && self.ground.number(aside)? == Some(store.adoption.directory);
+        let is_same =
+            was == Some(&survey.stamp) && self.ground.number(aside)? == Some(store.adoption.directory);
         // One that is removed by half is no longer what it was.
         if store.stage()? == Stage::Unconfirmed && !is_same {
             let differences = self.ground.compare(aside, path)?.differences;
             return Err(AdoptError::Changed { aside: aside.clone(), differences });
         }
         if !self.is_mounted(&store.adoption)? {
-            let reason = format!("`{}` is not mounted on it, and `{aside}` may be all there is", store.adoption.dataset);
+            let reason = format!(
+                "`{}` is not mounted on it, and `{aside}` may be all there is",
+                store.adoption.dataset
+            );
             let hint = format!("`zfs mount {}`", store.adoption.dataset);
             return Err(AdoptError::Refused { path: path.to_owned(), reason, hint });
         }
@@ -655,16 +695,22 @@ impl<'a> Adopter<'a> {
     pub fn look_back(&self, path: &str) -> Result<Return, AdoptError> {
         let store = self.waiting(path, &[Stage::Unconfirmed])?;
         let Adoption { aside, directory, dataset, .. } = &store.adoption;
-        let refuse = |reason: String, hint: String| AdoptError::Refused { path: path.to_owned(), reason, hint };
+        let refuse =
+            |reason: String, hint: String| AdoptError::Refused { path: path.to_owned(), reason, hint };
         if self.ground.number(aside)? != Some(*directory) {
-            return Err(refuse(format!("the directory is no longer kept as `{aside}`"), "the dataset stays".to_owned()));
+            return Err(refuse(
+                format!("the directory is no longer kept as `{aside}`"),
+                "the dataset stays".to_owned(),
+            ));
         }
         if self.mount_point(&store.adoption)?.as_deref() != Some(path) {
             let hint = format!("`zfs set mountpoint={path} {dataset}` when it still is the one");
             return Err(refuse(format!("`{dataset}` does not belong there any more"), hint));
         }
         let mounts = mounts_of(self.ground)?;
-        if let Some(mount) = mounts.iter().find(|mount| mount.point != path && mounts::is_within(&mount.point, path)) {
+        if let Some(mount) =
+            mounts.iter().find(|mount| mount.point != path && mounts::is_within(&mount.point, path))
+        {
             let reason = format!("`{}` is mounted inside of it, on `{}`", mount.source, mount.point);
             return Err(refuse(reason, format!("`umount {}` first", mount.point)));
         }
@@ -686,7 +732,12 @@ impl<'a> Adopter<'a> {
     ///
     /// # Errors
     /// As [`Adopter::look_back`]; when the dataset is in use; when it cannot be done.
-    pub fn take_back(&self, path: &str, stop: bool, watch: &mut dyn Watch) -> Result<Vec<String>, AdoptError> {
+    pub fn take_back(
+        &self,
+        path: &str,
+        stop: bool,
+        watch: &mut dyn Watch,
+    ) -> Result<Vec<String>, AdoptError> {
         let Return { users, .. } = self.look_back(path)?;
         let mut others = users.clone();
         others.retain(|user| !stop || user.unit.is_none());
@@ -703,7 +754,8 @@ impl<'a> Adopter<'a> {
             Ok(left) => Ok(left),
             Err(source) => {
                 // Usually nothing has happened: the dataset was busy.
-                self.end(&store, watch).map_err(|source| AdoptError::Stuck { path: path.to_owned(), source })?;
+                self.end(&store, watch)
+                    .map_err(|source| AdoptError::Stuck { path: path.to_owned(), source })?;
                 Err(source.into())
             }
         }

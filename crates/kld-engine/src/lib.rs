@@ -23,8 +23,8 @@ mod services;
 mod wanted;
 
 pub use adopt::{
-    AdoptError, Adopter, Adoption, Comparison, Difference, Ground, Mended, Prospect, Return, Stage, Survey, User, Watch,
-    Wish,
+    AdoptError, Adopter, Adoption, Comparison, Difference, Ground, Mended, Prospect, Return, Stage, Survey,
+    User, Watch, Wish,
 };
 pub use engine::{ApplyError, CONFIRM_TIMER, Engine, Outcome, Progress, Recovered, TakenBack};
 pub use history::{History, Record, State};

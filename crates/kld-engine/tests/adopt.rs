@@ -73,7 +73,10 @@ fn a_directory_is_adopted_brought_back_adopted_again_and_confirmed() {
     for exchanges in [true, false] {
         let land = land(exchanges, true);
         let in_use = adopt(&land, false).expect_err("somebody uses it");
-        assert!(in_use.to_string().contains("gunicorn (process 7) of webapp.service has /srv/app/a open"), "{in_use}");
+        assert!(
+            in_use.to_string().contains("gunicorn (process 7) of webapp.service has /srv/app/a open"),
+            "{in_use}"
+        );
         assert_as_before(&land, "refused");
         let adoption = adopt(&land, true).expect("it is adopted");
         assert_eq!(adoption.dataset, "rpool/srv/app");
@@ -100,7 +103,12 @@ fn a_directory_is_adopted_brought_back_adopted_again_and_confirmed() {
 const DEATHS: [Option<bool>; 3] = [None, Some(true), Some(false)];
 
 /// Does `act` with every number of changes before a death, and brings it to its end; `check` looks at what is left.
-fn die_anywhere(what: &str, prepare: &dyn Fn(bool) -> Land, act: &dyn Fn(&Land), check: &dyn Fn(&Land, &str)) {
+fn die_anywhere(
+    what: &str,
+    prepare: &dyn Fn(bool) -> Land,
+    act: &dyn Fn(&Land),
+    check: &dyn Fn(&Land, &str),
+) {
     let mut count = 0;
     for exchanges in [true, false] {
         let length = {
@@ -253,7 +261,8 @@ fn what_anybody_writes_at_any_moment_is_not_lost() {
                         assert!(land.state().written, "{when}");
                         let there = land.seen(PATH).contains_key(name);
                         let elsewhere = left.iter().any(|left| {
-                            let at = if left.starts_with('/') { land.seen(left).contains_key(name) } else { true };
+                            let at =
+                                if left.starts_with('/') { land.seen(left).contains_key(name) } else { true };
                             at && land.has_anywhere(name)
                         });
                         assert!(there || elsewhere, "{when}");
@@ -321,7 +330,11 @@ fn what_cannot_be_adopted_is_refused_with_a_way_out() {
     check(Wish { dataset: Some("tank/x".to_owned()), ..wish() }, "there is no dataset `tank`");
     check(Wish { dataset: Some("rpool/srv".to_owned()), ..wish() }, "the dataset `rpool/srv` exists");
     check(Wish { properties: vec![("mountpoint".to_owned(), "/x".to_owned())], ..wish() }, "cannot be given");
-    land.state().datasets.get_mut("rpool/srv").expect("there").insert("available".to_owned(), "1000".to_owned());
+    land.state()
+        .datasets
+        .get_mut("rpool/srv")
+        .expect("there")
+        .insert("available".to_owned(), "1000".to_owned());
     check(wish(), "make room in the pool");
     assert_as_before(&land, "refused");
 }

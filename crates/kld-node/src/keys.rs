@@ -78,10 +78,12 @@ impl KeyError {
             Self::Unknown { known, .. } => Some(format!("it keeps those of: {}", known.join(", "))),
             Self::Inherited { of, .. } => Some(format!("`kldload key rotate {of}` changes it for both")),
             Self::NotLoaded { dataset } => Some(format!("`zfs load-key {dataset}`")),
-            Self::NotTheSame { .. } => Some("`systemd-creds --version` and the TPM are worth a look".to_owned()),
-            Self::NoneLoads { dataset } => {
-                Some(format!("`zfs load-key -L prompt {dataset}` takes a key from a backup; keep both sealed files"))
+            Self::NotTheSame { .. } => {
+                Some("`systemd-creds --version` and the TPM are worth a look".to_owned())
             }
+            Self::NoneLoads { dataset } => Some(format!(
+                "`zfs load-key -L prompt {dataset}` takes a key from a backup; keep both sealed files"
+            )),
         }
     }
 }

@@ -61,7 +61,8 @@ pub struct Survey {
 /// Goes through a tree.
 pub(crate) fn survey(root: &Path) -> Result<Survey, Fault> {
     let dir = walk::open_root(root)?;
-    let mut surveyor = Surveyor { root, digest: Sha256::new(), survey: Survey::default(), links: HashMap::new() };
+    let mut surveyor =
+        Surveyor { root, digest: Sha256::new(), survey: Survey::default(), links: HashMap::new() };
     let stat = walk::stat_of(&dir, root)?;
     surveyor.take(Path::new("."), &stat);
     surveyor.descend(dir, Path::new(""))?;
@@ -170,7 +171,8 @@ impl<'a> Pair<'a> {
             visible(walk::names(dirs.0.as_fd(), &old)?, below),
             visible(walk::names(dirs.1.as_fd(), &new)?, below),
         );
-        let there: (BTreeSet<&OsString>, BTreeSet<&OsString>) = (names.0.iter().collect(), names.1.iter().collect());
+        let there: (BTreeSet<&OsString>, BTreeSet<&OsString>) =
+            (names.0.iter().collect(), names.1.iter().collect());
         for name in there.0.union(&there.1) {
             let path = below.join(name);
             match (there.0.contains(name), there.1.contains(name)) {
@@ -182,7 +184,12 @@ impl<'a> Pair<'a> {
         Ok(())
     }
 
-    fn one(&mut self, dirs: (BorrowedFd<'_>, BorrowedFd<'_>), name: &OsStr, path: &Path) -> Result<(), Fault> {
+    fn one(
+        &mut self,
+        dirs: (BorrowedFd<'_>, BorrowedFd<'_>),
+        name: &OsStr,
+        path: &Path,
+    ) -> Result<(), Fault> {
         let (old, new) = (self.old.join(path), self.new.join(path));
         let (a, b) = (walk::stat(dirs.0, name, &old)?, walk::stat(dirs.1, name, &new)?);
         self.stamp(path, &a, &b);
@@ -205,7 +212,9 @@ impl<'a> Pair<'a> {
                 return Ok(());
             }
             FileType::Symlink => {
-                let read = |dir, shown: &Path| rustix::fs::readlinkat(dir, name, Vec::new()).map_err(walk::at(shown));
+                let read = |dir, shown: &Path| {
+                    rustix::fs::readlinkat(dir, name, Vec::new()).map_err(walk::at(shown))
+                };
                 if read(dirs.0, &old)? != read(dirs.1, &new)? {
                     self.differ(path, "target");
                 }
@@ -256,7 +265,9 @@ impl<'a> Pair<'a> {
         for name in names {
             if old.extended.get(name) != new.extended.get(name) {
                 let shown = match name.as_bytes() {
-                    b"system.posix_acl_access" | b"system.posix_acl_default" => "access control list".to_owned(),
+                    b"system.posix_acl_access" | b"system.posix_acl_default" => {
+                        "access control list".to_owned()
+                    }
                     _ => format!("extended attribute {}", name.display()),
                 };
                 self.differ(path, shown);

@@ -74,7 +74,9 @@ fn unreadable((path, source): Fault) -> HostError {
 /// Syncs the directory that holds a name.
 fn sync_above(path: &str) -> Result<(), HostError> {
     let above = Path::new(path).parent().unwrap_or(Path::new("/"));
-    std::fs::File::open(above).and_then(|folder| folder.sync_all()).map_err(fail("sync the directory of", path))
+    std::fs::File::open(above)
+        .and_then(|folder| folder.sync_all())
+        .map_err(fail("sync the directory of", path))
 }
 
 impl Ground for RealHost {
@@ -113,7 +115,9 @@ impl Ground for RealHost {
 
     fn rename(&self, from: &str, to: &str) -> Result<(), HostError> {
         let done = match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if rustix::fs::lstat(to).is_ok() => Err(Errno::EXIST),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if rustix::fs::lstat(to).is_ok() => {
+                Err(Errno::EXIST)
+            }
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => rustix::fs::rename(from, to),
             done => done,
         };

@@ -58,9 +58,14 @@ pub(crate) fn find(path: &str) -> io::Result<Vec<User>> {
         }
         let base = Path::new("/proc").join(&name);
         let does = uses(&base, path, &sockets).or_else(|| {
-            let space = fs::read_link(base.join("ns/mnt")).ok().filter(|space| Some(space) != own_space.as_ref())?;
+            let space =
+                fs::read_link(base.join("ns/mnt")).ok().filter(|space| Some(space) != own_space.as_ref())?;
             let ask = || sees(&fs::read_to_string(base.join("mountinfo")).ok()?);
-            answers.entry(space).or_insert_with(ask).as_ref().map(|point| format!("has it mounted on {point}"))
+            answers
+                .entry(space)
+                .or_insert_with(ask)
+                .as_ref()
+                .map(|point| format!("has it mounted on {point}"))
         });
         // A process that ended meanwhile uses nothing.
         if let Some(does) = does {

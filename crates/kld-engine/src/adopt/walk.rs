@@ -18,8 +18,12 @@ pub(super) type Fault = (PathBuf, io::Error);
 
 /// Opens a directory itself, and not what a link in its place leads to.
 pub(super) fn open_root(path: &Path) -> Result<OwnedFd, Fault> {
-    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-        .map_err(at(path))
+    rustix::fs::open(
+        path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(at(path))
 }
 
 /// Opens a directory or regular file in a directory, never through a link, without waiting for anybody.
@@ -71,7 +75,14 @@ pub(super) fn stamp(path: &Path, stat: &Stat, is_root: bool) -> Vec<u8> {
     let size = if kind(stat) == FileType::Directory { 0 } else { stat.st_size };
     let numbers = format!(
         "{} {} {} {} {} {} {:?} {:?}\n",
-        stat.st_ino, stat.st_mode, stat.st_uid, stat.st_gid, stat.st_rdev, size, mtime(stat), ctime
+        stat.st_ino,
+        stat.st_mode,
+        stat.st_uid,
+        stat.st_gid,
+        stat.st_rdev,
+        size,
+        mtime(stat),
+        ctime
     );
     bytes.extend(numbers.as_bytes());
     bytes

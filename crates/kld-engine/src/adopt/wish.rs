@@ -40,8 +40,23 @@ pub struct Prospect {
 
 /// Directories that the machine is made of: they and everything below them stay where they are.
 const SYSTEM: [&str; 17] = [
-    "/bin", "/boot", "/dev", "/efi", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/run", "/sbin", "/sys",
-    "/var/lib/apt", "/var/lib/dpkg", "/var/lib/kldload", "/var/lib/systemd",
+    "/bin",
+    "/boot",
+    "/dev",
+    "/efi",
+    "/etc",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/proc",
+    "/run",
+    "/sbin",
+    "/sys",
+    "/var/lib/apt",
+    "/var/lib/dpkg",
+    "/var/lib/kldload",
+    "/var/lib/systemd",
 ];
 /// These alone: what is below them may move.
 const SYSTEM_ITSELF: [&str; 5] = ["/", "/usr", "/usr/local", "/var", "/var/lib"];
@@ -50,7 +65,10 @@ const SYSTEM_ITSELF: [&str; 5] = ["/", "/usr", "/usr/local", "/var", "/var/lib"]
 const OURS: [(&str, &str); 5] = [
     ("mountpoint", "it is the directory"),
     ("canmount", "it is switched on when everything is copied"),
-    ("encryption", "adopt into a dataset whose parent is encrypted: `--dataset PARENT/NAME` inherits its key"),
+    (
+        "encryption",
+        "adopt into a dataset whose parent is encrypted: `--dataset PARENT/NAME` inherits its key",
+    ),
     ("keyformat", "the key is that of the parent"),
     ("keylocation", "the key is that of the parent"),
 ];
@@ -125,7 +143,11 @@ fn check_path(ground: &dyn Ground, path: &str) -> Result<(), AdoptError> {
     }
     let name = path.rsplit('/').next().unwrap_or_default();
     if name.len() > 200 {
-        return Err(refuse(path, "its name is too long for a second one beside it", "give it a shorter name"));
+        return Err(refuse(
+            path,
+            "its name is too long for a second one beside it",
+            "give it a shorter name",
+        ));
     }
     Ok(())
 }
@@ -138,7 +160,11 @@ fn check_mounts(ground: &dyn Ground, path: &str) -> Result<(), AdoptError> {
     }
     if let Some(mount) = mounts.iter().find(|mount| is_within(&mount.point, path)) {
         let reason = format!("`{}` is mounted inside of it, on `{}`", mount.source, mount.point);
-        return Err(refuse(path, reason, format!("`umount {}` first, and mount it again afterwards", mount.point)));
+        return Err(refuse(
+            path,
+            reason,
+            format!("`umount {}` first, and mount it again afterwards", mount.point),
+        ));
     }
     Ok(())
 }
@@ -159,15 +185,21 @@ fn datasets(ground: &dyn Ground) -> Result<Datasets, HostError> {
 fn derive(path: &str, datasets: &Datasets) -> Result<String, AdoptError> {
     let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
     let above = if above.is_empty() { "/" } else { above };
-    let of = |properties: &BTreeMap<String, String>| properties.get("mountpoint").is_some_and(|at| at == above);
-    let found: Vec<&str> = datasets.iter().filter(|(_, own)| of(own)).map(|(name, _)| name.as_str()).collect();
+    let of =
+        |properties: &BTreeMap<String, String>| properties.get("mountpoint").is_some_and(|at| at == above);
+    let found: Vec<&str> =
+        datasets.iter().filter(|(_, own)| of(own)).map(|(name, _)| name.as_str()).collect();
     let hint = format!("name the dataset: `kldload adopt {path} --dataset POOL/…/{name}`");
     match found[..] {
         // A boot environment's content goes with it.
         [one] if above != "/" => Ok(format!("{one}/{name}")),
         [] => Err(refuse(path, format!("no dataset has `{above}` as its mount point"), hint)),
-        [..] if above == "/" => Err(refuse(path, "a dataset below a boot environment would go with it", hint)),
-        [..] => Err(refuse(path, format!("`{}` have `{above}` as their mount point", found.join("`, `")), hint)),
+        [..] if above == "/" => {
+            Err(refuse(path, "a dataset below a boot environment would go with it", hint))
+        }
+        [..] => {
+            Err(refuse(path, format!("`{}` have `{above}` as their mount point", found.join("`, `")), hint))
+        }
     }
 }
 
@@ -187,7 +219,8 @@ fn check_dataset<'a>(
         return Err(refuse(path, format!("the dataset `{dataset}` exists"), hint));
     }
     let clashes = |own: &BTreeMap<String, String>| {
-        own.get("mountpoint").is_some_and(|at| at == path) && own.get("canmount").is_none_or(|can| can != "off")
+        own.get("mountpoint").is_some_and(|at| at == path)
+            && own.get("canmount").is_none_or(|can| can != "off")
     };
     if let Some((other, _)) = datasets.iter().find(|(_, own)| clashes(own)) {
         let hint = format!("`zfs set mountpoint=none {other}` when it has no business there");
@@ -209,7 +242,9 @@ mod tests {
             let pairs = [("mountpoint", mountpoint), ("canmount", canmount)];
             pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().collect()
         };
-        of.iter().map(|(name, mountpoint, canmount)| ((*name).to_owned(), own(mountpoint, canmount))).collect()
+        of.iter()
+            .map(|(name, mountpoint, canmount)| ((*name).to_owned(), own(mountpoint, canmount)))
+            .collect()
     }
 
     #[test]

@@ -85,7 +85,9 @@ impl Land {
         for path in ["/srv", PATH, "/srv/app/below", "/run/kldload"] {
             state.place(path, directory(0o750));
         }
-        for (path, text) in [("/srv/app/a", "one"), ("/srv/app/below/b", "two"), ("/srv/app/below/c", "three")] {
+        for (path, text) in
+            [("/srv/app/a", "one"), ("/srv/app/below/b", "two"), ("/srv/app/below/c", "three")]
+        {
             state.place(path, file(text));
         }
         state.active = ["webapp.service", "other.service"].map(str::to_owned).into();
@@ -139,8 +141,12 @@ impl Land {
         state.bind = None;
         state.systems.insert("run".to_owned(), Files::from([(String::new(), (1, 0, directory(0o755)))]));
         state.place("/run/kldload", directory(0o755));
-        let mounts: Vec<(String, String)> = state.cached.iter().map(|(name, at)| (at.clone(), name.clone())).collect();
-        assert!(mounts.iter().all(|(_, name)| state.datasets.contains_key(name)), "the start waits for ever: {mounts:?}");
+        let mounts: Vec<(String, String)> =
+            state.cached.iter().map(|(name, at)| (at.clone(), name.clone())).collect();
+        assert!(
+            mounts.iter().all(|(_, name)| state.datasets.contains_key(name)),
+            "the start waits for ever: {mounts:?}"
+        );
         state.mounts.extend(mounts);
     }
 }
@@ -207,7 +213,8 @@ impl State {
 
     /// The event daemon comes by.
     fn refresh(&mut self) {
-        let wants = |own: &BTreeMap<String, String>| own["canmount"] == "on" && own["mountpoint"].starts_with('/');
+        let wants =
+            |own: &BTreeMap<String, String>| own["canmount"] == "on" && own["mountpoint"].starts_with('/');
         let all = self.datasets.iter().filter(|(_, own)| wants(own));
         self.cached = all.map(|(name, own)| (name.clone(), own["mountpoint"].clone())).collect();
     }
@@ -269,7 +276,11 @@ impl State {
             }
             "systemctl" => {
                 if args[0] == "list-units" {
-                    return Ok(self.active.iter().map(|unit| format!("{unit} loaded active running\n")).collect());
+                    return Ok(self
+                        .active
+                        .iter()
+                        .map(|unit| format!("{unit} loaded active running\n"))
+                        .collect());
                 }
                 self.burn("systemctl")?;
                 for unit in &args[1..] {
@@ -291,9 +302,12 @@ impl State {
         let last = args[args.len() - 1].to_owned();
         let missing = || error(format!("cannot open '{last}': dataset does not exist"));
         match args[0] {
-            "list" if args.contains(&"-r") => {
-                Ok(self.datasets.keys().filter(|name| is_within(name, &last)).map(|name| format!("{name}\n")).collect())
-            }
+            "list" if args.contains(&"-r") => Ok(self
+                .datasets
+                .keys()
+                .filter(|name| is_within(name, &last))
+                .map(|name| format!("{name}\n"))
+                .collect()),
             "list" => self.datasets.get(&last).map(|_| last.clone()).ok_or_else(missing),
             "get" => {
                 let all = last.contains(',');
@@ -311,7 +325,8 @@ impl State {
             "create" => {
                 self.burn("zfs create")?;
                 let pairs = args.iter().filter_map(|word| word.split_once('='));
-                let mut own: BTreeMap<String, String> = pairs.map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+                let mut own: BTreeMap<String, String> =
+                    pairs.map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
                 if own.get("recordsize").is_some_and(|size| size == "odd") {
                     return Err(error("'recordsize' must be a power of 2"));
                 }
@@ -402,7 +417,8 @@ impl Host for Land {
             let bind = state.bind.iter().map(|(point, _)| (point.clone(), "root".to_owned()));
             let mounts: Vec<(String, String)> = state.mounts.iter().cloned().chain(bind).collect();
             let lines = mounts.iter().enumerate();
-            let lines = lines.map(|(n, (point, system))| format!("{n} 1 0:{n} / {point} rw - zfs {system} rw\n"));
+            let lines =
+                lines.map(|(n, (point, system))| format!("{n} 1 0:{n} / {point} rw - zfs {system} rw\n"));
             return Ok(Some(file(&lines.collect::<String>())));
         }
         Ok(state.thing(path).map(|thing| thing.2.clone()))
@@ -539,7 +555,8 @@ impl Ground for Land {
         let (a, b) = (self.seen(old), self.seen(new));
         let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
         let differ = names.into_iter().filter(|name| a.get(*name) != b.get(*name));
-        let differences = differ.map(|name| Difference { path: name.clone(), what: "content".to_owned() }).collect();
+        let differences =
+            differ.map(|name| Difference { path: name.clone(), what: "content".to_owned() }).collect();
         Ok(Comparison { differences, old: self.survey(old)?.stamp, new: self.survey(new)?.stamp })
     }
 

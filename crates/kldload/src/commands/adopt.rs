@@ -116,7 +116,9 @@ fn adopt(printer: &Printer, adopter: Adopter<'_>, path: String, args: &Args) -> 
     let adoption = adopter.adopt(&prospect, &who(), args.stop_services, &mut Said { printer })?;
     let Adoption { path, dataset, aside, .. } = &adoption;
     printer.note(&format!("`{path}` is the dataset `{dataset}` now; the directory is kept as `{aside}`"));
-    printer.note(&format!("`kldload adopt --confirm {path}` removes it, `kldload adopt --undo {path}` brings it back"));
+    printer.note(&format!(
+        "`kldload adopt --confirm {path}` removes it, `kldload adopt --undo {path}` brings it back"
+    ));
     Ok(ExitStatus::Done)
 }
 
@@ -223,7 +225,8 @@ fn list(printer: &Printer, adopter: Adopter<'_>, json: bool) -> anyhow::Result<E
         printer.note("nothing was adopted on this machine yet");
         return Ok(ExitStatus::Done);
     }
-    let mut table = Table::new().left("PATH").left("DATASET").left("STATE").left("WHEN").left("BY").left("KEPT");
+    let mut table =
+        Table::new().left("PATH").left("DATASET").left("STATE").left("WHEN").left("BY").left("KEPT");
     for Listed { adoption, stage } in all {
         let state = match stage {
             Stage::Interrupted => "interrupted",
@@ -246,7 +249,10 @@ pub(crate) fn recover(printer: &Printer, adopter: Adopter<'_>) -> Result<bool, A
     let mended = adopter.recover(&mut Said { printer })?;
     for Mended { adoption, forward, left } in &mended {
         let now = if *forward {
-            format!("it is the dataset `{}`, and the directory is kept as `{}`", adoption.dataset, adoption.aside)
+            format!(
+                "it is the dataset `{}`, and the directory is kept as `{}`",
+                adoption.dataset, adoption.aside
+            )
         } else {
             "it is as it was before".to_owned()
         };

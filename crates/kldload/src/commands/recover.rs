@@ -29,7 +29,9 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     // At a start, `kldload node init` has done that before.
     if let Some(config) = read_config()?.filter(|_| !args.boot) {
         for dataset in keys::recover(&RealMachine, &config)? {
-            printer.note(&format!("the rotation of the key of `{dataset}` was interrupted: it has the key that loads it"));
+            printer.note(&format!(
+                "the rotation of the key of `{dataset}` was interrupted: it has the key that loads it"
+            ));
             found = true;
         }
     }

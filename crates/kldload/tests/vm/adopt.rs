@@ -73,7 +73,10 @@ fn source(guest: &Guest) -> String {
 #[test]
 fn a_directory_is_adopted_confirmed_and_brought_back() {
     let guest = webapp();
-    guest.run_for(PREPARE, BOOT).map(|output| assert!(output.is_ok(), "{}", output.error_text())).expect("made");
+    guest
+        .run_for(PREPARE, BOOT)
+        .map(|output| assert!(output.is_ok(), "{}", output.error_text()))
+        .expect("made");
     let before = tree(&guest);
     let root = source(&guest);
     a_kill_leaves_one_or_the_other(&guest, &before);
@@ -82,14 +85,25 @@ fn a_directory_is_adopted_confirmed_and_brought_back() {
     // A service that sees it through a sandbox of its own is in the way, and is named.
     guest.run_ok("systemctl start the-writer; sleep 2; test -s /srv/app/below/log").expect("it writes");
     let (status, said) = kldload(&guest, "adopt --yes /srv/app");
-    assert!(status == 1 && said.contains("of the-writer.service") && said.contains("systemctl stop"), "{said}");
+    assert!(
+        status == 1 && said.contains("of the-writer.service") && said.contains("systemctl stop"),
+        "{said}"
+    );
     assert_same(&before, &tree(&guest));
 
     // The manifest's dataset would hide files; adopting is the way.
-    give(&guest, "/root/app", &[("  rpool/srv/webapp-db:", "  rpool/srv/app:  recordsize=16k  compression=zstd\n  rpool/srv/webapp-db:")]);
+    give(
+        &guest,
+        "/root/app",
+        &[(
+            "  rpool/srv/webapp-db:",
+            "  rpool/srv/app:  recordsize=16k  compression=zstd\n  rpool/srv/webapp-db:",
+        )],
+    );
     let (status, said) = kldload(&guest, "plan /root/app/appliance.manifest");
     assert!(status == 1 && said.contains("`kldload adopt /srv/app`"), "{said}");
-    let (status, said) = kldload(&guest, "adopt --yes --stop-services --manifest /root/app/appliance.manifest /srv/app");
+    let (status, said) =
+        kldload(&guest, "adopt --yes --stop-services --manifest /root/app/appliance.manifest /srv/app");
     assert_eq!(status, 0, "{said}");
     assert_eq!(source(&guest), "rpool/srv/app", "{said}");
     assert_same(&before, &tree(&guest));
@@ -125,7 +139,11 @@ fn a_directory_is_adopted_confirmed_and_brought_back() {
     the_documentation_says_what_works(&guest);
     assert_same(&before, &tree(&guest));
     assert_eq!(source(&guest), "rpool/srv/app");
-    assert_eq!(guest.run_ok("ls -A /srv | grep -c '[.]app'; true").expect("listed").trim(), "0", "confirmed means gone");
+    assert_eq!(
+        guest.run_ok("ls -A /srv | grep -c '[.]app'; true").expect("listed").trim(),
+        "0",
+        "confirmed means gone"
+    );
     let refused = ["/etc", "/srv/app", "/srv/webapp/nothing", "/usr/share", "/srv/app/data"];
     for path in refused {
         let (status, said) = kldload(&guest, &format!("adopt --yes {path}"));

@@ -51,7 +51,9 @@ fn keys_and_secrets_are_born_on_the_machine_and_copies_leave_it_encrypted() {
 /// The data stays, the old key loads it no more, the sealed new one does. Then the old sealed key comes back, as it would
 /// when an older boot environment is started, or when the power fails before it is replaced: the next start must cope.
 fn a_key_is_rotated(guest: &Guest) {
-    guest.run_ok("echo precious > /srv/vault/kept; cp /etc/kldload/keys/srv@vault.cred /root/old.cred").expect("written");
+    guest
+        .run_ok("echo precious > /srv/vault/kept; cp /etc/kldload/keys/srv@vault.cred /root/old.cred")
+        .expect("written");
     let text = include_str!("../../../../docs/datasets.md");
     let commands: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("$ kldload key ")).collect();
     assert!(commands.len() >= 2, "{commands:?}");

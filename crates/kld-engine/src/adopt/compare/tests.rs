@@ -29,8 +29,10 @@ fn tree(files: &[Vec<u8>]) -> TempDir {
     symlink("../nowhere", at("below/link")).expect("links work");
     let sparse = File::create(at("sparse")).expect("writable");
     sparse.set_len(1 << 20).expect("sparse files work");
-    rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), FileType::Fifo, 0o600.into(), 0).expect("pipes can be made");
-    rustix::fs::setxattr(at("one"), "user.note", b"seen", rustix::fs::XattrFlags::empty()).expect("attributes work");
+    rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), FileType::Fifo, 0o600.into(), 0)
+        .expect("pipes can be made");
+    rustix::fs::setxattr(at("one"), "user.note", b"seen", rustix::fs::XattrFlags::empty())
+        .expect("attributes work");
     fs::set_permissions(at("two"), fs::Permissions::from_mode(0o4750)).expect("owned");
     copy(&dir);
     dir
@@ -60,7 +62,8 @@ fn quietly(path: &Path, change: impl FnOnce(&Path)) {
 
 fn times_of(path: &Path) -> rustix::fs::Timestamps {
     let stat = rustix::fs::lstat(path).expect("it is there");
-    let time = |tv_sec, tv_nsec: u64| rustix::fs::Timespec { tv_sec, tv_nsec: tv_nsec.try_into().expect("a part") };
+    let time =
+        |tv_sec, tv_nsec: u64| rustix::fs::Timespec { tv_sec, tv_nsec: tv_nsec.try_into().expect("a part") };
     rustix::fs::Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec),
         last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
@@ -68,7 +71,8 @@ fn times_of(path: &Path) -> rustix::fs::Timestamps {
 }
 
 fn set_times(path: &Path, times: &rustix::fs::Timestamps) {
-    rustix::fs::utimensat(rustix::fs::CWD, path, times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).expect("owned");
+    rustix::fs::utimensat(rustix::fs::CWD, path, times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+        .expect("owned");
 }
 
 /// Everything that can be wrong with one name of a copy, by what it can happen to.
@@ -88,7 +92,8 @@ fn spoil(path: &Path, how: usize) -> Option<&'static str> {
         ("one more", meta.is_dir()),
         ("owner", rustix::process::geteuid().is_root()),
     ];
-    let possible: Vec<&'static str> = changes.into_iter().filter(|(_, can)| *can).map(|(name, _)| name).collect();
+    let possible: Vec<&'static str> =
+        changes.into_iter().filter(|(_, can)| *can).map(|(name, _)| name).collect();
     let change = *possible.get(how % possible.len())?;
     quietly(path, |path| match change {
         "content" => {
@@ -136,8 +141,10 @@ fn everything(root: &Path) -> Vec<PathBuf> {
     let mut next = 0;
     while next < all.len() {
         if fs::symlink_metadata(&all[next]).expect("it is there").is_dir() {
-            let mut inside: Vec<PathBuf> =
-                fs::read_dir(&all[next]).expect("readable").map(|entry| entry.expect("readable").path()).collect();
+            let mut inside: Vec<PathBuf> = fs::read_dir(&all[next])
+                .expect("readable")
+                .map(|entry| entry.expect("readable").path())
+                .collect();
             inside.sort();
             all.extend(inside);
         }
@@ -174,7 +181,14 @@ fn differences_are_said_with_their_place() {
     quietly(&new("two"), |path| fs::set_permissions(path, fs::Permissions::from_mode(0o640)).expect("owned"));
     quietly(&new("empty"), |path| fs::remove_dir(path).expect("empty"));
     let said: Vec<String> = differences(&dir).iter().map(ToString::to_string).collect();
-    assert_eq!(said, ["below/two's: mode 4750, in the copy 640", "empty: is not in the copy", "two: mode 4750, in the copy 640"]);
+    assert_eq!(
+        said,
+        [
+            "below/two's: mode 4750, in the copy 640",
+            "empty: is not in the copy",
+            "two: mode 4750, in the copy 640"
+        ]
+    );
 }
 
 #[test]
@@ -185,8 +199,13 @@ fn links_that_are_exchanged_are_found() {
     for name in ["one", "below/other name", "two", "below/two's"] {
         let old = dir.path().join("old").join(name);
         fs::set_permissions(&old, fs::Permissions::from_mode(0o640)).expect("owned");
-        rustix::fs::setxattr(&old, "user.note", b"seen", rustix::fs::XattrFlags::empty()).expect("attributes work");
-        File::options().write(true).open(&old).and_then(|file| file.set_modified(UNIX_EPOCH + Duration::from_secs(9))).expect("owned");
+        rustix::fs::setxattr(&old, "user.note", b"seen", rustix::fs::XattrFlags::empty())
+            .expect("attributes work");
+        File::options()
+            .write(true)
+            .open(&old)
+            .and_then(|file| file.set_modified(UNIX_EPOCH + Duration::from_secs(9)))
+            .expect("owned");
     }
     fs::remove_dir_all(dir.path().join("new")).expect("writable");
     copy(&dir);
@@ -219,7 +238,11 @@ fn a_survey_changes_with_whatever_is_changed_and_stays_when_it_is_renamed() {
     // Longer than the clock of any file system is coarse.
     std::thread::sleep(Duration::from_millis(20));
     quietly(&aside.join("one"), |path| fs::write(path, "sharet").expect("writable"));
-    assert_ne!(survey(&aside).expect("readable").stamp, first.stamp, "times that were set back do not hide it");
+    assert_ne!(
+        survey(&aside).expect("readable").stamp,
+        first.stamp,
+        "times that were set back do not hide it"
+    );
 
     fs::hard_link(aside.join("two"), dir.path().join("outside")).expect("links work");
     let linked = survey(&aside).expect("readable").linked_outside;

@@ -133,8 +133,12 @@ fn an_older_boot_environment_gets_the_newest_key() {
 fn a_key_that_cannot_be_changed_stays() {
     let machine = running();
     let (before, sealed) = (key(&machine), machine.text(SEALED));
-    let refused = |dataset: &str| keys::rotate(&machine, &config(), dataset, &mut |_| ()).expect_err("refused");
-    assert_eq!(refused("rpool/srv/vault/db").to_string(), "`rpool/srv/vault/db` uses the key of `rpool/srv/vault`");
+    let refused =
+        |dataset: &str| keys::rotate(&machine, &config(), dataset, &mut |_| ()).expect_err("refused");
+    assert_eq!(
+        refused("rpool/srv/vault/db").to_string(),
+        "`rpool/srv/vault/db` uses the key of `rpool/srv/vault`"
+    );
     assert_eq!(refused("rpool/srv/other").hint().as_deref(), Some("it keeps those of: rpool/srv/vault"));
     machine.put("/dataset/rpool/srv/vault/keystatus", "unavailable");
     assert!(matches!(refused(DATASET), KeyError::NotLoaded { .. }));
