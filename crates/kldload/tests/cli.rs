@@ -15,7 +15,7 @@ const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes/webapp/
 
 #[test]
 fn help_never_acts_and_shows_examples() {
-    for verb in ["check", "explain", "build", "run", "manifest", "pool"] {
+    for verb in ["check", "explain", "build", "run", "manifest", "pool", "adopt", "key"] {
         let (status, stdout, stderr) = kldload(&[verb, "--help"], "");
         assert_eq!((status, stderr.as_str()), (0, ""), "{verb}");
         assert!(stdout.contains("Examples:"), "{verb}:\n{stdout}");

@@ -275,7 +275,7 @@ fn create(host: &dyn Host, dataset: &SystemDataset, seen: &Seen, pool: &str) -> 
             } else {
                 (
                     format!("`{path}` holds {} files that the dataset would hide", files.len()),
-                    format!("`kldload adopt {path}` moves them into the dataset"),
+                    format!("`kldload adopt {path} --manifest FILE` moves them into the dataset"),
                 )
             };
             return Err(Refusal::Refused { name, reason, hint });
