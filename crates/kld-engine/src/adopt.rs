@@ -11,27 +11,33 @@
 //! no doubt: whatever the machine dies of, [`Adopter::recover`] reads it, and goes back before and forward after it. The
 //! directory must be what was compared when it lies aside, or all goes back; and once more before it is removed.
 
+mod back;
 mod compare;
+mod confirm;
+mod error;
 mod ground;
 mod mounts;
+mod settle;
 mod store;
 mod users;
 mod walk;
 mod wish;
 
+pub use back::Return;
 pub use compare::{Comparison, Difference, Survey};
+pub use error::AdoptError;
 pub use ground::Ground;
 pub use store::{Adoption, Stage};
 pub use users::User;
 pub use wish::{Prospect, Wish};
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use kld_host::{Cmd, zfs};
 
 use crate::engine::chain;
 use crate::host::{Entry, HostError, Node};
+use error::list;
 use mounts::Mount;
 use store::{Event, Store, Told};
 
@@ -46,122 +52,6 @@ pub trait Watch {
     fn doing(&mut self, what: &str);
     /// What is not as it should be, though the work goes on.
     fn warn(&mut self, what: &str);
-}
-
-/// What a directory cannot be adopted for, or not be brought back.
-#[derive(Debug, thiserror::Error)]
-pub enum AdoptError {
-    /// It cannot be: nothing was touched.
-    #[error("cannot adopt `{path}`: {reason}")]
-    Refused {
-        /// The directory.
-        path: String,
-        /// Why not.
-        reason: String,
-        /// What the person can do.
-        hint: String,
-    },
-    /// Somebody uses it: nothing was touched.
-    #[error("`{path}` is in use{}", list(users))]
-    InUse {
-        /// The directory.
-        path: String,
-        /// By whom.
-        users: Vec<User>,
-    },
-    /// It did not work out, and the directory is as it was.
-    #[error("`{path}` was not adopted, and is as it was: {reason}")]
-    Failed {
-        /// The directory.
-        path: String,
-        /// Why, in the tool's own words.
-        reason: String,
-        /// What was written into its place meanwhile, when something was.
-        left: Vec<String>,
-    },
-    /// Nothing of this name waits to be confirmed.
-    #[error("`{path}` is not an adopted directory that waits to be confirmed")]
-    NotWaiting {
-        /// The directory.
-        path: String,
-    },
-    /// The directory that was kept is not what was copied.
-    #[error("the directory kept as `{aside}` has changed since it was copied{}", list(differences))]
-    Changed {
-        /// Where it is.
-        aside: String,
-        /// How it differs from the dataset now.
-        differences: Vec<Difference>,
-    },
-    /// An adoption was interrupted, and cannot be brought to an end.
-    #[error("cannot end the adoption of `{path}`, which was interrupted")]
-    Stuck {
-        /// The directory.
-        path: String,
-        /// Why.
-        #[source]
-        source: HostError,
-    },
-    /// The machine refused.
-    #[error(transparent)]
-    Host(#[from] HostError),
-}
-
-/// One per line, indented.
-fn list<T: std::fmt::Display>(of: &[T]) -> String {
-    of.iter().map(|one| format!("\n  {one}")).collect()
-}
-
-impl AdoptError {
-    /// What the person can do.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Refused { hint, .. } => Some(hint.clone()),
-            Self::InUse { users, .. } => {
-                let units = units_of(users);
-                Some(if units.is_empty() {
-                    "end what uses it; a shell that works in it leaves it with `cd /`".to_owned()
-                } else {
-                    let units: Vec<&str> = units.iter().map(String::as_str).collect();
-                    format!(
-                        "`systemctl stop {}`, or `--stop-services` stops and starts them again",
-                        units.join(" ")
-                    )
-                })
-            }
-            Self::Failed { left, .. } if !left.is_empty() => {
-                Some(format!("`{}` holds what was written meanwhile", left.join("`, `")))
-            }
-            Self::Failed { reason, .. } if reason.contains("access control list") => {
-                Some("`-o acltype=posix -o xattr=sa` gives the dataset access control lists".to_owned())
-            }
-            Self::Failed { reason, .. } if reason.contains("of chattr") => {
-                Some("`lsattr` shows the flag, `chattr` takes it away".to_owned())
-            }
-            Self::Failed { .. } => Some("mend what it names, and adopt again".to_owned()),
-            Self::NotWaiting { .. } => Some("`kldload adopt --list` shows what was adopted".to_owned()),
-            Self::Changed { aside, .. } => {
-                Some(format!("take what you need from `{aside}` and remove it yourself, or `--undo`"))
-            }
-            Self::Stuck { .. } => {
-                Some("mend what the error names, then `kldload recover` goes on".to_owned())
-            }
-            Self::Host(error) => error.hint(),
-        }
-    }
-}
-
-/// What [`Adopter::look_back`] has found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Return {
-    /// What was adopted.
-    pub adoption: Adoption,
-    /// How the dataset differs from the directory by now; the dataset is kept when there is something.
-    pub differences: Vec<Difference>,
-    /// Whether something was written since.
-    pub is_changed: bool,
-    /// Who uses it.
-    pub users: Vec<User>,
 }
 
 /// How [`Adopter::recover`] has brought something to an end.
@@ -191,6 +81,11 @@ impl std::fmt::Debug for Adopter<'_> {
 /// The units that can be stopped.
 pub(crate) fn units_of(users: &[User]) -> BTreeSet<String> {
     users.iter().filter_map(|user| user.unit.clone()).collect()
+}
+
+/// Users that stopping services does not end, or all.
+fn in_the_way(users: &[User], stop: bool) -> Vec<User> {
+    users.iter().filter(|user| !stop || user.unit.is_none()).cloned().collect()
 }
 
 fn mounts_of(ground: &dyn Ground) -> Result<Vec<Mount>, HostError> {
@@ -241,10 +136,9 @@ impl<'a> Adopter<'a> {
         watch: &mut dyn Watch,
     ) -> Result<Adoption, AdoptError> {
         let path = prospect.path.clone();
-        let nobody_else = prospect.users.iter().all(|user| user.unit.is_some());
-        if !prospect.users.is_empty() && !(stop && nobody_else) {
-            let users = prospect.users.iter().filter(|user| !stop || user.unit.is_none()).cloned().collect();
-            return Err(AdoptError::InUse { path, users });
+        let in_the_way = in_the_way(&prospect.users, stop);
+        if !in_the_way.is_empty() {
+            return Err(AdoptError::InUse { path, users: in_the_way });
         }
         let number = store::next(self.ground)?;
         let (above, name) = path.rsplit_once('/').unwrap_or(("", &path));
@@ -430,168 +324,6 @@ impl<'a> Adopter<'a> {
         Ok(value("mountpoint").filter(|_| is_ours).map(|property| property.value.clone()))
     }
 
-    /// The directory is in its place again, and the dataset is gone, or kept when something was written into it. What is
-    /// done already is not done again. Gives what lies elsewhere now.
-    fn go_back(&self, store: &Store<'_>, watch: &mut dyn Watch) -> Result<Vec<String>, HostError> {
-        let adoption = &store.adoption;
-        let events = store.events()?;
-        self.leave_fill_mount(adoption)?;
-        let point = self.mount_point(adoption)?;
-        if point.is_some() && self.is_mounted(adoption)? {
-            // Not `zfs unmount`, which refuses one whose mount point is `legacy` by now.
-            self.ground.run(&Cmd::new("umount").arg(&adoption.path))?;
-        }
-        if point.as_ref().is_some_and(|point| *point == adoption.path) {
-            let aside = [("canmount", "noauto"), ("mountpoint", "legacy")];
-            self.ground.run(&zfs::set_cmd(&adoption.dataset, &aside))?;
-        }
-        let mut left = Vec::new();
-        left.extend(self.bring_back(adoption)?);
-        let kept = format!("{}.undone-adopt-{:06}", adoption.dataset, adoption.number);
-        if point.is_some() {
-            self.forget_in_cache(adoption)?;
-            // Before they began to change places, nobody could write into it.
-            if events.as_slice().began_to_swap() && !self.is_untouched(adoption, &events)? {
-                self.ground.run(&Cmd::new("zfs").args(["rename", &adoption.dataset, &kept]))?;
-            } else {
-                // A timer may have snapshotted it: nothing is in those either.
-                let snapshots = format!("{}@%", adoption.dataset);
-                self.ground.run(&Cmd::new("zfs").args(["destroy", &snapshots]).accept(1))?;
-                self.ground.run(&Cmd::new("zfs").args(["destroy", &adoption.dataset]))?;
-            }
-        }
-        if self.ground.run(&Cmd::new("zfs").args(["list", "-H", "-o", "name", &kept]).accept(1))?.code == 0 {
-            left.push(kept);
-        }
-        self.ground.remove(&fill_mount(adoption.number))?;
-        self.sync()?;
-        self.settle(store, watch);
-        store.write(&Event::TakenBack)?;
-        Ok(left)
-    }
-
-    fn leave_fill_mount(&self, adoption: &Adoption) -> Result<(), HostError> {
-        let fill = fill_mount(adoption.number);
-        if mounts::mounted_on(&mounts_of(self.ground)?, &fill).is_none() {
-            return Ok(());
-        }
-        self.ground.run(&Cmd::new("umount").arg(&fill)).map(drop)
-    }
-
-    /// Nothing has happened to the dataset since it was a copy of the directory, and nothing was made in it.
-    fn is_untouched(&self, adoption: &Adoption, events: &[Event]) -> Result<bool, HostError> {
-        let Some((_, new)) = events.stamps() else { return Ok(false) };
-        let below = Cmd::new("zfs").args([
-            "list",
-            "-H",
-            "-r",
-            "-o",
-            "name",
-            "-t",
-            "filesystem,volume",
-            &adoption.dataset,
-        ]);
-        let below = String::from_utf8_lossy(&self.ground.run(&below)?.stdout).lines().count();
-        self.mount_for_filling(adoption)?;
-        let survey = self.ground.survey(&fill_mount(adoption.number));
-        self.ground.run(&Cmd::new("umount").arg(fill_mount(adoption.number)))?;
-        Ok(below == 1 && survey?.stamp == new)
-    }
-
-    /// The directory is in its place, and the empty one is gone. Gives what was written into that one meanwhile.
-    fn bring_back(&self, adoption: &Adoption) -> Result<Option<String>, HostError> {
-        let Adoption { path, aside, directory, .. } = adoption;
-        let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let meanwhile = format!("{above}/.{name}.meanwhile-adopt-{:06}", adoption.number);
-        if self.ground.number(path)? != Some(*directory) {
-            if self.ground.number(aside)? != Some(*directory) {
-                let what = "not the directory that was to be adopted, and neither is that kept aside";
-                return Err(HostError::InTheWay { path: path.clone(), what });
-            }
-            let is_there = self.ground.number(path)?.is_some();
-            if !(is_there && self.ground.exchange(path, aside)?) {
-                if is_there {
-                    self.put_away(path, &meanwhile)?;
-                }
-                self.ground.rename(aside, path)?;
-            }
-        }
-        if self.ground.number(aside)?.is_some() {
-            self.put_away(aside, &meanwhile)?;
-        }
-        Ok(self.ground.number(&meanwhile)?.map(|_| meanwhile))
-    }
-
-    /// Removes an empty directory; renames one that is not.
-    fn put_away(&self, path: &str, name: &str) -> Result<(), HostError> {
-        if self.ground.list(path)?.is_empty() {
-            self.ground.remove(path)
-        } else {
-            self.ground.rename(path, name)
-        }
-    }
-
-    /// The next start will mount what is mounted now, and what was stopped runs again. What cannot be done is said.
-    fn settle(&self, store: &Store<'_>, watch: &mut dyn Watch) {
-        if self.starting {
-            return;
-        }
-        if let Some(warning) = self.wait_for_cache(&store.adoption) {
-            watch.warn(&warning);
-        }
-        if let Err(error) = self.ground.run(&Cmd::new("systemctl").arg("daemon-reload")) {
-            watch.warn(&chain(&error));
-        }
-        let units = store.events().map(|events| events.as_slice().stopped()).unwrap_or_default();
-        if !units.is_empty() {
-            watch.doing(&format!("start {}", units.join(" ")));
-            if let Err(error) = self.ground.run(&Cmd::new("systemctl").arg("start").args(units)) {
-                watch.warn(&chain(&error));
-            }
-        }
-    }
-
-    /// Mount units are made of a cache that ZFS's event daemon writes: until it has, a start would not mount the dataset.
-    fn wait_for_cache(&self, adoption: &Adoption) -> Option<String> {
-        let is_there = self.is_mounted(adoption).unwrap_or(false);
-        let cache = cache_of(adoption);
-        (!self.cache_comes_to(adoption, is_there)).then(|| {
-            format!("`{cache}` is not up to date: `systemctl restart zfs-zed`, or the next start does not mount what it should")
-        })
-    }
-
-    /// A start must not mount what is about to go, and would fail when it is gone.
-    fn forget_in_cache(&self, adoption: &Adoption) -> Result<(), HostError> {
-        // While the machine starts, the daemon does not run yet.
-        if !self.starting && self.cache_comes_to(adoption, false) {
-            return self.sync();
-        }
-        let cache = cache_of(adoption);
-        let Some(text) = crate::host::read(self.ground, &cache)? else { return Ok(()) };
-        let line = format!("{}\t", adoption.dataset);
-        let rest: String =
-            text.lines().filter(|of| !of.starts_with(&line)).map(|of| format!("{of}\n")).collect();
-        if rest == text {
-            return Ok(());
-        }
-        let entry = Entry { node: Node::File(rest.into_bytes()), mode: 0o644, uid: 0, gid: 0 };
-        self.ground.put(&cache, &entry)
-    }
-
-    /// Waits until the cache mounts the dataset in its place, or does not; `false`: it takes too long.
-    fn cache_comes_to(&self, adoption: &Adoption, wanted: bool) -> bool {
-        let line = format!("{}\t{}\ton\t", adoption.dataset, adoption.path);
-        for _ in 0..50 {
-            // A machine without a cache mounts by other means.
-            let Ok(Some(text)) = crate::host::read(self.ground, &cache_of(adoption)) else { return true };
-            if text.lines().any(|of| of.starts_with(&line)) == wanted {
-                return true;
-            }
-            std::thread::sleep(Duration::from_millis(200));
-        }
-        false
-    }
-
     /// Brings what was interrupted to an end: by a kill or a power cut. Nothing to do is the usual case.
     ///
     /// # Errors
@@ -640,132 +372,6 @@ impl<'a> Adopter<'a> {
             _ => Err(AdoptError::NotWaiting { path: path.to_owned() }),
         }
     }
-
-    /// What removing the kept directory would free: the directory as it is, and the adoption.
-    ///
-    /// # Errors
-    /// When nothing waits there, or what was kept is not what was copied.
-    pub fn look_at_kept(&self, path: &str) -> Result<(Adoption, Survey), AdoptError> {
-        let store = self.waiting(path, &[Stage::Unconfirmed, Stage::Freeing])?;
-        let Adoption { aside, .. } = &store.adoption;
-        if self.ground.number(aside)?.is_none() {
-            return Ok((store.adoption, Survey::default()));
-        }
-        let survey = self.ground.survey(aside)?;
-        let events = store.events()?;
-        let was = events.as_slice().stamps().map(|(old, _)| old);
-        let is_same =
-            was == Some(&survey.stamp) && self.ground.number(aside)? == Some(store.adoption.directory);
-        // One that is removed by half is no longer what it was.
-        if store.stage()? == Stage::Unconfirmed && !is_same {
-            let differences = self.ground.compare(aside, path)?.differences;
-            return Err(AdoptError::Changed { aside: aside.clone(), differences });
-        }
-        if !self.is_mounted(&store.adoption)? {
-            let reason = format!(
-                "`{}` is not mounted on it, and `{aside}` may be all there is",
-                store.adoption.dataset
-            );
-            let hint = format!("`zfs mount {}`", store.adoption.dataset);
-            return Err(AdoptError::Refused { path: path.to_owned(), reason, hint });
-        }
-        Ok((store.adoption, survey))
-    }
-
-    /// Removes the kept directory. Interrupted, it goes on when it is called again.
-    ///
-    /// # Errors
-    /// As [`Adopter::look_at_kept`], or when it cannot be removed.
-    pub fn confirm(&self, path: &str) -> Result<Adoption, AdoptError> {
-        self.look_at_kept(path)?;
-        let store = self.waiting(path, &[Stage::Unconfirmed, Stage::Freeing])?;
-        store.write(&Event::Freeing)?;
-        let remove = Cmd::new("rm").args(["-rf", "--one-file-system", "--", &store.adoption.aside]);
-        self.ground.run(&remove)?;
-        self.ground.run(&Cmd::new("zfs").args(["inherit", MARK, &store.adoption.dataset]))?;
-        self.sync()?;
-        store.write(&Event::Confirmed)?;
-        Ok(store.adoption)
-    }
-
-    /// What taking an adoption back would mean.
-    ///
-    /// # Errors
-    /// When nothing waits there, or the directory is not where it was kept.
-    pub fn look_back(&self, path: &str) -> Result<Return, AdoptError> {
-        let store = self.waiting(path, &[Stage::Unconfirmed])?;
-        let Adoption { aside, directory, dataset, .. } = &store.adoption;
-        let refuse =
-            |reason: String, hint: String| AdoptError::Refused { path: path.to_owned(), reason, hint };
-        if self.ground.number(aside)? != Some(*directory) {
-            return Err(refuse(
-                format!("the directory is no longer kept as `{aside}`"),
-                "the dataset stays".to_owned(),
-            ));
-        }
-        if self.mount_point(&store.adoption)?.as_deref() != Some(path) {
-            let hint = format!("`zfs set mountpoint={path} {dataset}` when it still is the one");
-            return Err(refuse(format!("`{dataset}` does not belong there any more"), hint));
-        }
-        let mounts = mounts_of(self.ground)?;
-        if let Some(mount) =
-            mounts.iter().find(|mount| mount.point != path && mounts::is_within(&mount.point, path))
-        {
-            let reason = format!("`{}` is mounted inside of it, on `{}`", mount.source, mount.point);
-            return Err(refuse(reason, format!("`umount {}` first", mount.point)));
-        }
-        let mut differences = Vec::new();
-        let mut is_changed = false;
-        if self.is_mounted(&store.adoption)? {
-            let events = store.events()?;
-            let was = events.as_slice().stamps().map(|(_, new)| new);
-            is_changed = was != Some(&self.ground.survey(path)?.stamp);
-            if is_changed {
-                differences = self.ground.compare(aside, path)?.differences;
-            }
-        }
-        let users = self.ground.users(path)?;
-        Ok(Return { adoption: store.adoption, differences, is_changed, users })
-    }
-
-    /// Brings the directory back. What was written since stays in the dataset, which gets another name. Gives where that is.
-    ///
-    /// # Errors
-    /// As [`Adopter::look_back`]; when the dataset is in use; when it cannot be done.
-    pub fn take_back(
-        &self,
-        path: &str,
-        stop: bool,
-        watch: &mut dyn Watch,
-    ) -> Result<Vec<String>, AdoptError> {
-        let Return { users, .. } = self.look_back(path)?;
-        let mut others = users.clone();
-        others.retain(|user| !stop || user.unit.is_none());
-        if !others.is_empty() {
-            return Err(AdoptError::InUse { path: path.to_owned(), users: others });
-        }
-        let store = self.waiting(path, &[Stage::Unconfirmed])?;
-        // What adopting it has stopped runs again long since.
-        store.write(&Event::Stopped { units: Vec::new() })?;
-        store.write(&Event::TakingBack)?;
-        let units = units_of(&users);
-        let stopped = if units.is_empty() { Ok(()) } else { self.stop(&store, &units) };
-        match stopped.and_then(|()| self.go_back(&store, watch)) {
-            Ok(left) => Ok(left),
-            Err(source) => {
-                // Usually nothing has happened: the dataset was busy.
-                self.end(&store, watch)
-                    .map_err(|source| AdoptError::Stuck { path: path.to_owned(), source })?;
-                Err(source.into())
-            }
-        }
-    }
-}
-
-/// What mount units are made of: zfs-mount-generator(8).
-fn cache_of(adoption: &Adoption) -> String {
-    let pool = adoption.dataset.split('/').next().unwrap_or_default();
-    format!("/etc/zfs/zfs-list.cache/{pool}")
 }
 
 /// Where a dataset is mounted while it is filled: in a RAM disk, for root alone.

@@ -358,7 +358,7 @@ fn a_plan_is_refused_before_anything_is_touched() {
     });
     let hidden =
         RECIPE.replace("  rpool/srv/webapp-db:", "  rpool/srv/full:  recordsize=16k\n  rpool/srv/webapp-db:");
-    check(&hidden, "`kldload adopt /srv/full`");
+    check(&hidden, "`kldload adopt /srv/full --manifest FILE`");
     check(&RECIPE.replace("rpool/", "tank/"), "there is no pool `tank`");
     let loose =
         RECIPE.replace("--workers 2", "--workers 1").replace("max_exposure: 4.0", "max_exposure: 0.1");

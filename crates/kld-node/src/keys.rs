@@ -170,7 +170,7 @@ fn find<'a>(config: &'a NodeConfig, dataset: &str) -> Result<&'a NodeDatasetKey,
     }
     let dataset = dataset.to_owned();
     let above = dataset.match_indices('/').map(|(end, _)| &dataset[..end]);
-    let root = above.filter(|name| of(name).is_some()).last();
+    let root = above.rev().find(|name| of(name).is_some());
     Err(match root.map(str::to_owned) {
         Some(of) if config.encrypted.iter().any(|wanted| wanted.dataset == dataset) => {
             KeyError::Inherited { dataset, of }

@@ -15,7 +15,11 @@ const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes/webapp/
 
 #[test]
 fn help_never_acts_and_shows_examples() {
-    for verb in ["check", "explain", "build", "run", "manifest", "pool", "upgrade", "dr", "be"] {
+    let verbs = [
+        "check", "explain", "build", "run", "manifest", "pool", "upgrade", "dr", "be", "adopt", "key",
+        "plan", "apply", "undo", "history", "status", "snap",
+    ];
+    for verb in verbs {
         let (status, stdout, stderr) = kldload(&[verb, "--help"], "");
         assert_eq!((status, stderr.as_str()), (0, ""), "{verb}");
         assert!(stdout.contains("Examples:"), "{verb}:\n{stdout}");

@@ -387,7 +387,7 @@ fn create(
             } else {
                 (
                     format!("`{path}` holds {} files that the dataset would hide", files.len()),
-                    format!("`kldload adopt {path}` moves them into the dataset"),
+                    format!("`kldload adopt {path} --manifest FILE` moves them into the dataset"),
                 )
             };
             return Err(Refusal::Refused { name, reason, hint });

@@ -101,7 +101,7 @@ fn a_directory_is_adopted_confirmed_and_brought_back() {
         )],
     );
     let (status, said) = kldload(&guest, "plan /root/app/appliance.manifest");
-    assert!(status == 1 && said.contains("`kldload adopt /srv/app`"), "{said}");
+    assert!(status == 1 && said.contains("`kldload adopt /srv/app --manifest FILE`"), "{said}");
     let (status, said) =
         kldload(&guest, "adopt --yes --stop-services --manifest /root/app/appliance.manifest /srv/app");
     assert_eq!(status, 0, "{said}");
