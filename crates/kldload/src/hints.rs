@@ -15,6 +15,7 @@ pub(crate) fn all() -> Hints {
         .on(kld_host::LockError::hint)
         .on(kld_pool::WriteError::hint)
         .on(kld_pool::extract::ExtractError::hint)
+        .on(|error: &kld_pool::PropertyError| Some(error.hint().to_owned()))
         .on(|error: &kld_pool::tree::TarError| error.hint().map(str::to_owned))
         .on(kld_system::UnknownDistro::hint)
         .on(kld_ui::SizeError::hint)
