@@ -74,6 +74,6 @@ fn memory_follows_the_number_of_files() {
     spec.send("fz/root@a", None, SendOptions::default()).unwrap().write_to(&mut io::sink()).unwrap();
     let sent = grown(before) / FILES;
     println!("{written} bytes for a file that is written, {sent} for one that is sent");
-    assert!(written < 800, "{written}");
-    assert!(sent < 1200, "{sent}");
+    assert!(written < 1300, "{written}");
+    assert!(sent < 1800, "{sent}");
 }

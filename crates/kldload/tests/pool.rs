@@ -297,7 +297,7 @@ fn streams_of_content_that_is_in_no_pool() {
     for (words, code, said) in [
         (&["--tree", "home", "tank/home"][..], 1, "`tank/home` is not a snapshot"),
         (&["--tree", "nowhere", "tank/home@a"], 1, "cannot read `nowhere`"),
-        (&["--tree", "home", "tank/ho me@a"], 1, "cannot be the name of a snapshot"),
+        (&["--tree", "home", "tank//home@a"], 1, "cannot be the name of a dataset"),
         (&["--tree", "home", "--property", "mountpoint=/", "tank/home@a"], 1, "zfs receive -o mountpoint=/"),
         (&["--tree", "home", "--property", "recordsize=3k", "tank/home@a"], 1, "a power of two"),
         (&["--tree", "home", "--ashift", "8", "tank/home@a"], 1, "it must be from 9 to 16"),

@@ -1,6 +1,6 @@
 //! `kldload pool send --tree`: a stream of content that is in no pool.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::Context as _;
 use kld_pool::send::TreeStream;
@@ -16,7 +16,7 @@ const OF_BLOCKS: [&str; 6] =
     ["checksum", "compression", "dnodesize", "recordsize", "volblocksize", "volsize"];
 
 /// A pool of one dataset, whose snapshots are the trees, oldest first; `name` is that of the last.
-pub(super) fn spec(name: &str, newest: &PathBuf, args: &Args) -> anyhow::Result<PoolSpec> {
+pub(super) fn spec(name: &str, newest: &Path, args: &Args) -> anyhow::Result<PoolSpec> {
     /// Nothing but a pool has a size.
     const ANY: u64 = 1 << 30;
     let (dataset, snapshot) = name.split_once('@').ok_or_else(|| {
@@ -46,11 +46,12 @@ pub(super) fn spec(name: &str, newest: &PathBuf, args: &Args) -> anyhow::Result<
     let scratch = std::env::temp_dir();
     // The names of older snapshots are not in the stream.
     let names = (0..).map(|n: u32| n.to_string()).filter(|name| name != snapshot);
-    let older = args.from_tree.iter().zip(names);
-    for (content, name) in older.chain([(newest, snapshot.to_owned())]) {
+    for (content, name) in args.from_tree.iter().zip(names) {
         let content = Some(source::open(&request, content, &scratch)?);
         only.snapshots.push(SnapshotSpec { content, ..name.into() });
     }
+    only.content = source::open(&request, newest, &scratch)?;
+    only.snapshots.push(snapshot.into());
     spec.datasets.push(only);
     Ok(spec)
 }
