@@ -12,6 +12,7 @@ mod core;
 mod exercise;
 mod first_boot;
 mod fixture;
+mod kbe;
 mod kernel;
 mod long;
 mod mesh;
