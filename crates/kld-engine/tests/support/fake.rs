@@ -673,8 +673,8 @@ impl State {
             let paths = self.machine.files.keys().filter(|path| path.starts_with(&format!("{dir}{unit}")));
             paths.map(|path| self.text(path)).collect()
         };
-        let dirs = self.machine.files.keys().filter_map(|path| path.strip_suffix(unit));
-        let scratch = dirs.filter(|dir| dir.starts_with("/run/kldload-plan-")).next_back();
+        let mut dirs = self.machine.files.keys().filter_map(|path| path.strip_suffix(unit));
+        let scratch = dirs.rfind(|dir| dir.starts_with("/run/kldload-plan-"));
         let mut texts = scratch.map_or_else(Vec::new, files);
         if texts.is_empty() {
             texts = files("/etc/systemd/system/");

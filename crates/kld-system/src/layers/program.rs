@@ -11,7 +11,7 @@ const NAMES: [(&str, &str); 2] = [("ksnap", "makes and uses snapshots"), ("kst",
 /// Adds the names.
 pub(crate) fn add(draft: &mut Draft) {
     for (name, does) in NAMES {
-        let because = Because::always(Layer::Boot, &format!("`{name}` {does}"));
+        let because = Because::always(Layer::Boot, format!("`{name}` {does}"));
         draft.file(SystemFile::symlink(format!("/usr/bin/{name}"), "kldload", because));
     }
 }

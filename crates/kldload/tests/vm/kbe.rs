@@ -7,6 +7,7 @@ use kld_host::Cmd;
 use kld_vm::{Disk, DiskFormat, Guest};
 
 use crate::fixture::{BOOT, KLDLOAD, core_image, fresh, machine};
+use crate::turn::Turn;
 
 /// A file system with the program on it.
 fn program_volume() -> std::path::PathBuf {
@@ -74,6 +75,7 @@ fn commands() -> Vec<(String, Vec<String>)> {
 
 #[test]
 fn a_stock_debian_goes_back_to_what_it_was() {
+    let _turn = Turn::take();
     let volume = program_volume();
     let vm = machine(core_image(), 5).disk(Disk::new(&volume, DiskFormat::Raw).volatile());
     let guest = vm.start().expect("QEMU starts");
