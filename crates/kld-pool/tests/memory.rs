@@ -1,5 +1,6 @@
 //! How much memory the writer and the sender take: by the number of files, never by their size. One test, since it looks at
 //! the whole process.
+#![expect(clippy::print_stdout, reason = "the figures are what these tests are for")]
 
 mod support;
 
