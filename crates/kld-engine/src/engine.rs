@@ -5,7 +5,7 @@ use serde_json::Value;
 use kld_host::Cmd;
 use serde::{Deserialize, Serialize};
 
-use crate::history::{History, State, Store};
+use crate::history::{History, Record, State, Store};
 use crate::host::{Host, HostError};
 use crate::journal::Event;
 use crate::kinds;
@@ -64,6 +64,14 @@ pub enum ApplyError {
         /// Which.
         number: u32,
     },
+    /// It was begun in another boot environment, whose files are not here.
+    #[error("apply {number} was interrupted in the boot environment `{root}`, and this is another one")]
+    Elsewhere {
+        /// Which.
+        number: u32,
+        /// Its root.
+        root: String,
+    },
     /// The last apply waits to be confirmed.
     #[error("apply {number} is not confirmed yet")]
     Waits {
@@ -93,6 +101,12 @@ impl ApplyError {
             Self::Journal(source) => source.hint(),
             Self::Waits { .. } => Some("`kldload confirm` keeps it, `kldload undo` takes it back".to_owned()),
             Self::NothingToTakeBack => Some("`kldload history` lists what was applied".to_owned()),
+            Self::Elsewhere { root, .. } => {
+                let name = root.rsplit('/').next().unwrap_or(root);
+                Some(format!(
+                    "it is undone when that one starts: `kbe activate --once {name}`; or give it up: `kbe destroy {name}`"
+                ))
+            }
             Self::Interrupted { .. } => Some("`kldload recover` undoes it".to_owned()),
             Self::Stuck { .. } => Some(
                 "mend what the error names, then `kldload recover` goes on; nothing is lost until then"
@@ -202,7 +216,9 @@ impl<'a> Engine<'a> {
             return Err(ApplyError::Waits { number });
         }
         let store = self.begin(&history, plan).map_err(ApplyError::Journal)?;
-        let started = Event::Started { at: self.host.now(), by: by.to_owned(), steps: plan.all().count() };
+        let root = kinds::root_dataset(self.host).map_err(ApplyError::Journal)?;
+        let started =
+            Event::Started { at: self.host.now(), by: by.to_owned(), steps: plan.all().count(), root };
         store.write(&started).map_err(ApplyError::Journal)?;
         let number = store.number;
         if let Some(seconds) = confirm_within {
@@ -299,15 +315,19 @@ impl<'a> Engine<'a> {
     pub fn recover(&self, progress: &mut dyn Progress) -> Result<Option<Recovered>, ApplyError> {
         let history = History::new(self.host);
         let records = history.records().map_err(ApplyError::Journal)?;
-        if self.starting && records.iter().any(|record| record.state == State::Unconfirmed) {
+        if self.starting
+            && let Some(record) = records.iter().find(|record| record.state == State::Unconfirmed)
+        {
+            self.is_here(record)?;
             let TakenBack { number, steps, .. } = self.take_back("nobody has confirmed it", progress)?;
             return Ok(Some(Recovered { number, steps }));
         }
         for record in records.iter().filter(|record| record.state == State::Interrupted) {
             let number = record.number;
             let store = history.store(number);
+            let is_here = self.is_here(record)?;
             let plan = history.plan(number).map_err(ApplyError::Journal)?;
-            let Some(plan) = plan else {
+            let Some(plan) = plan.filter(|_| is_here) else {
                 store.write(&Event::RolledBack).map_err(ApplyError::Journal)?;
                 continue;
             };
@@ -320,6 +340,21 @@ impl<'a> Engine<'a> {
         }
         history.remember_last().map_err(ApplyError::Journal)?;
         Ok(None)
+    }
+
+    /// Whether an apply was begun in this boot environment; `false`: in one that is gone, and nothing is left to undo but
+    /// what the next plan will show.
+    fn is_here(&self, record: &Record) -> Result<bool, ApplyError> {
+        let Some(root) = &record.root else { return Ok(true) };
+        let here = kinds::root_dataset(self.host).map_err(ApplyError::Journal)?;
+        if here.as_ref() == Some(root) {
+            return Ok(true);
+        }
+        let list = Cmd::new("zfs").args(["list", "-H", "-o", "name", root]).accept(1);
+        match self.host.run(&list).map_err(ApplyError::Journal)?.code {
+            0 => Err(ApplyError::Elsewhere { number: record.number, root: root.clone() }),
+            _ => Ok(false),
+        }
     }
 
     /// Destroys the snapshots of applies that are long past, which would fill the pool one day, and those of packages, which

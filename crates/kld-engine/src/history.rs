@@ -49,6 +49,8 @@ pub struct Record {
     pub state: State,
     /// How many steps its plan has.
     pub steps: usize,
+    /// The boot environment that it has changed, when `/` is one.
+    pub root: Option<String>,
     /// Why it was undone.
     pub failure: Option<String>,
 }
@@ -145,13 +147,21 @@ impl<'a> History<'a> {
     pub fn record(&self, number: u32) -> Result<Option<Record>, HostError> {
         let store = self.store(number);
         let journal = store.journal()?;
-        let Some(Event::Started { at, by, steps }) = journal.events.first() else { return Ok(None) };
+        let Some(Event::Started { at, by, steps, root }) = journal.events.first() else { return Ok(None) };
         let failure = journal.events.iter().find_map(|event| match event {
             Event::Failed { error, .. } => Some(error.clone()),
             _ => None,
         });
         let state = journal.state();
-        Ok(Some(Record { number, at: *at, by: by.clone(), state, steps: *steps, failure }))
+        Ok(Some(Record {
+            number,
+            at: *at,
+            by: by.clone(),
+            state,
+            steps: *steps,
+            root: root.clone(),
+            failure,
+        }))
     }
 
     /// The plan of one apply.
@@ -161,6 +171,14 @@ impl<'a> History<'a> {
     pub fn plan(&self, number: u32) -> Result<Option<Plan>, HostError> {
         let text = self.host.read(&self.store(number).path("plan.json"))?;
         text.map(|text| parse("plan.json", &text)).transpose()
+    }
+
+    /// The number that the next apply will have.
+    ///
+    /// # Errors
+    /// When what there is cannot be listed.
+    pub fn next_number(&self) -> Result<u32, HostError> {
+        Ok(self.numbers()?.last().map_or(1, |last| last + 1))
     }
 
     fn numbers(&self) -> Result<Vec<u32>, HostError> {
@@ -174,7 +192,7 @@ impl<'a> History<'a> {
 
     /// Makes the directory of the next apply, with its plan.
     pub(crate) fn begin(&self, plan: &Plan) -> Result<Store<'a>, HostError> {
-        let number = self.numbers()?.last().map_or(1, |last| last + 1);
+        let number = self.next_number()?;
         let store = self.store(number);
         self.host.put(&format!("{MEMORY}/applies"), &own(Node::Directory, SECRET_DIRECTORY))?;
         self.host.put(&store.path(""), &own(Node::Directory, SECRET_DIRECTORY))?;

@@ -18,6 +18,9 @@ pub enum Event {
         by: String,
         /// How many steps the plan has.
         steps: usize,
+        /// The dataset that `/` is on: files can only be put back where they were taken from.
+        #[serde(default)]
+        root: Option<String>,
     },
     /// These snapshots exist from one moment on.
     Snapshot {
@@ -120,7 +123,7 @@ mod tests {
     #[test]
     fn what_a_power_cut_left_unfinished_was_never_done() {
         let begun = Event::Begun { step: 0, memory: json!({"old": 1}) };
-        let started = Event::Started { at: 1, by: "root".to_owned(), steps: 2 };
+        let started = Event::Started { at: 1, by: "root".to_owned(), steps: 2, root: None };
         let mut text = to_line(&started) + &to_line(&begun) + r#"{"event":"done","st"#;
         let journal = Journal::parse(&text);
         assert_eq!(journal.events, [started.clone(), begun.clone()]);

@@ -102,14 +102,21 @@ impl Kind for Dataset {
         let seen = look(host, wanted, before)?;
         let mounted = mounted(&seen);
         let mut found = Found::default();
-        let root_is_ours = seen.contains_key(wanted.system.boot_dataset.as_str());
+        // Whatever boot environment runs: kldload's are side by side.
+        let running = running_root(&seen).unwrap_or_default();
+        let beside = |a: &str, b: &str| {
+            a.rsplit_once('/').map(|(above, _)| above) == b.rsplit_once('/').map(|(above, _)| above)
+        };
+        let root_is_ours = beside(running, wanted.system.boot_dataset.as_str());
         for dataset in &wanted.system.datasets {
             let name = dataset.name.to_string();
             // On a pool of others, what lies above a dataset of the manifest is made when it is missing, and left alone.
             let is_ours = root_is_ours
                 || belongs_to_the_manifest(dataset)
                 || (!seen.contains_key(&name) && is_above_ours(&name, wanted));
-            if dataset.created != Created::InImage || !is_ours {
+            // Another environment's root is its own business.
+            let is_other_root = name == wanted.system.boot_dataset.as_str() && name != running;
+            if dataset.created != Created::InImage || !is_ours || is_other_root {
                 continue;
             }
             let properties: Vec<_> = dataset.properties.iter().map(|item| item.value.clone()).collect();
@@ -355,6 +362,15 @@ fn is_above_ours(name: &str, wanted: &Wanted) -> bool {
     let ours = wanted.system.datasets.iter().filter(|dataset| belongs_to_the_manifest(dataset));
     ours.map(|dataset| dataset.name.to_string())
         .any(|below| below.strip_prefix(name).is_some_and(|rest| rest.starts_with('/')))
+}
+
+/// The dataset that is mounted on `/`.
+fn running_root(seen: &Seen) -> Option<&str> {
+    let is = |of: &BTreeMap<String, Property>, name: &str, value: &str| {
+        of.get(name).is_some_and(|p| p.value == value)
+    };
+    let root = seen.iter().find(|(_, of)| is(of, "mountpoint", "/") && is(of, "mounted", "yes"));
+    root.map(|(name, _)| name.as_str())
 }
 
 /// Directories that a dataset is mounted on.

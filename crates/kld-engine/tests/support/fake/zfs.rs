@@ -1,0 +1,271 @@
+//! `zfs` of the machine in memory.
+
+use super::*;
+
+impl State {
+    pub(super) fn zfs(&mut self, args: &[&str]) -> Result<String, HostError> {
+        let last = args[args.len() - 1].to_owned();
+        match args[0] {
+            "get" => {
+                let names = args[args.len() - 2];
+                let recursive = args[1].contains('r');
+                if !self.machine.datasets.contains_key(&last) {
+                    return Err(absent(&last));
+                }
+                let of = |dataset: &String| {
+                    *dataset == last || (recursive && dataset.starts_with(&format!("{last}/")))
+                };
+                let datasets: Vec<String> = self.machine.datasets.keys().filter(|d| of(d)).cloned().collect();
+                let columns: Vec<&str> = after(args, "-o").split(',').collect();
+                let line = |dataset: &String, name: &str| {
+                    let (value, source) = self.property(dataset, name);
+                    let column = |of: &&str| match *of {
+                        "name" => dataset.clone(),
+                        "property" => name.to_owned(),
+                        "value" => value.clone(),
+                        _ => source.clone(),
+                    };
+                    columns.iter().map(column).collect::<Vec<_>>().join("\t") + "\n"
+                };
+                Ok(datasets.iter().flat_map(|d| names.split(',').map(move |n| line(d, n))).collect())
+            }
+            // A snapshot was made at the second that its name ends with.
+            "list" if args.contains(&"name,creation") => {
+                if !self.machine.datasets.contains_key(&last) {
+                    return Err(error(format!("cannot open '{last}': dataset does not exist")));
+                }
+                let of = self.snapshots.keys().filter(|name| name.starts_with(&format!("{last}@")));
+                let created = |name: &String| name.rsplit('-').next().unwrap_or_default().to_owned();
+                Ok(of.map(|name| format!("{name}\t{}\n", created(name))).collect())
+            }
+            "list" if last == "name" => Ok(self.snapshots.keys().map(|name| format!("{name}\n")).collect()),
+            "list" if args.contains(&"snapshot") => {
+                let found = self.snapshots.contains_key(&last);
+                if found { Ok(last + "\n") } else { Err(absent(&last)) }
+            }
+            "list" => {
+                let found = self.and_below(&last);
+                let shown = if args.contains(&"-r") { found.len() } else { found.len().min(1) };
+                if found.is_empty() { Err(absent(&last)) } else { Ok(found[..shown].join("\n") + "\n") }
+            }
+            "set" => {
+                self.burn(&args.join(" "))?;
+                for pair in &args[1..args.len() - 1] {
+                    let (name, value) = pair.split_once('=').ok_or_else(|| error("bad property"))?;
+                    let own = self.machine.datasets.get_mut(&last).ok_or_else(|| absent(&last))?;
+                    let none = value == "none" && LIMITS.contains(&name);
+                    own.insert(name.to_owned(), exact(name, if none { "0" } else { value }));
+                    if (name, value) == ("canmount", "off") && self.is_mounted(&last) {
+                        self.unmount(&last);
+                    }
+                }
+                Ok(String::new())
+            }
+            "inherit" if LIMITS.contains(&args[1]) || args[1] == "canmount" => {
+                Err(error(format!("'{}' property cannot be inherited", args[1])))
+            }
+            "inherit" => {
+                self.burn(&args.join(" "))?;
+                self.machine.datasets.get_mut(&last).ok_or_else(|| absent(&last))?.remove(args[1]);
+                Ok(String::new())
+            }
+            "create" => {
+                self.burn(&args.join(" "))?;
+                let mut own = BTreeMap::new();
+                for pair in args[1..args.len() - 1].iter().filter(|word| **word != "-o") {
+                    let (name, value) = pair.split_once('=').ok_or_else(|| error("bad property"))?;
+                    own.insert(name.to_owned(), exact(name, value));
+                }
+                let parent = last.rsplit_once('/').map_or("", |(parent, _)| parent);
+                if self.machine.datasets.contains_key(&last) {
+                    return Err(error(format!("cannot create '{last}': dataset already exists")));
+                }
+                if !self.machine.datasets.contains_key(parent) {
+                    return Err(error(format!("cannot create '{last}': parent does not exist")));
+                }
+                let may_mount = own.get("canmount").map_or("on", String::as_str).to_owned();
+                self.machine.datasets.insert(last.clone(), own);
+                let path = self.property(&last, "mountpoint").0;
+                match may_mount.as_str() {
+                    "on" if path.starts_with('/') && !self.machine.files.contains_key(&path) => {
+                        self.put(&path, directory());
+                    }
+                    "noauto" => drop(self.machine.unmounted.insert(last, Files::new())),
+                    _ => {}
+                }
+                Ok(String::new())
+            }
+            "snapshot" => {
+                self.burn(&args.join(" "))?;
+                if let Some(name) = args[1..].iter().find(|name| self.snapshots.contains_key(**name)) {
+                    return Err(error(format!("cannot create snapshot '{name}': dataset already exists")));
+                }
+                for name in &args[1..] {
+                    let mut machine = self.machine.clone();
+                    // A dataset of its own.
+                    machine.files.retain(|path, _| !path.starts_with("/var/lib/kldload/"));
+                    self.snapshots.insert((*name).to_owned(), machine);
+                }
+                Ok(String::new())
+            }
+            "destroy" if last.ends_with("@%") => {
+                self.burn(&args.join(" "))?;
+                let before = self.snapshots.len();
+                self.snapshots.retain(|name, _| !name.starts_with(last.trim_end_matches('%')));
+                if self.snapshots.len() == before {
+                    return Err(error("could not find any snapshots to destroy; check snapshot names."));
+                }
+                Ok(String::new())
+            }
+            "destroy" if last.contains('@') => {
+                self.burn(&args.join(" "))?;
+                let none = || error("could not find any snapshots to destroy; check snapshot names.");
+                self.snapshots.remove(&last).map(|_| String::new()).ok_or_else(none)
+            }
+            "destroy" => {
+                self.burn(&args.join(" "))?;
+                if self.and_below(&last).len() > 1 || self.has_snapshots(&last) {
+                    return Err(error(format!("cannot destroy '{last}': filesystem has children")));
+                }
+                if self.is_mounted(&last) {
+                    self.unmount(&last);
+                }
+                self.machine.unmounted.remove(&last);
+                self.machine.datasets.remove(&last).map(|_| String::new()).ok_or_else(|| absent(&last))
+            }
+            "unmount" if !self.is_mounted(&last) => {
+                Err(error(format!("cannot unmount '{last}': not currently mounted")))
+            }
+            "unmount" => {
+                self.burn(&args.join(" "))?;
+                self.unmount(&last);
+                Ok(String::new())
+            }
+            "mount" if self.is_mounted(&last) => {
+                Err(error(format!("cannot mount '{last}': filesystem already mounted")))
+            }
+            "mount" => {
+                self.burn(&args.join(" "))?;
+                let files = self.machine.unmounted.remove(&last).unwrap_or_default();
+                self.put(&self.property(&last, "mountpoint").0, directory());
+                self.machine.files.extend(files);
+                Ok(String::new())
+            }
+            "rename" => {
+                self.burn(&args.join(" "))?;
+                let renamed = |name: &str| format!("{last}{}", &name[args[1].len()..]);
+                let all = self.and_below(args[1]);
+                if all.is_empty() {
+                    return Err(absent(args[1]));
+                }
+                for name in all {
+                    let own = self.machine.datasets.remove(&name).unwrap_or_default();
+                    self.machine.datasets.insert(renamed(&name), own);
+                    if let Some(files) = self.machine.unmounted.remove(&name) {
+                        self.machine.unmounted.insert(renamed(&name), files);
+                    }
+                    let snapshots = std::mem::take(&mut self.snapshots);
+                    let own = format!("{name}@");
+                    let rename = |of: String| if of.starts_with(&own) { renamed(&of) } else { of };
+                    self.snapshots =
+                        snapshots.into_iter().map(|(of, machine)| (rename(of), machine)).collect();
+                }
+                Ok(String::new())
+            }
+            "diff" => {
+                let (old, new) = (&self.snapshots[args[2]].files, &self.snapshots[&last].files);
+                let kind = |entry: &Entry| if entry.node == Node::Directory { '/' } else { 'F' };
+                let gone = old.iter().filter(|(path, _)| !new.contains_key(*path));
+                let gone = gone.map(|(path, entry)| format!("-\t{}\t{path}\n", kind(entry)));
+                let there = new.iter().filter_map(|(path, entry)| match old.get(path) {
+                    None => Some(format!("+\t{}\t{path}\n", kind(entry))),
+                    Some(before) if before != entry => Some(format!("M\t{}\t{path}\n", kind(entry))),
+                    Some(_) => None,
+                });
+                Ok(gone.chain(there).collect())
+            }
+            verb => Err(error(format!("zfs: unknown verb {verb}"))),
+        }
+    }
+
+    /// A dataset and those below it, in order; nothing when it is not there.
+    fn and_below(&self, dataset: &str) -> Vec<String> {
+        let below = format!("{dataset}/");
+        let names = self.machine.datasets.keys().filter(|name| *name == dataset || name.starts_with(&below));
+        if self.machine.datasets.contains_key(dataset) { names.cloned().collect() } else { Vec::new() }
+    }
+
+    fn has_snapshots(&self, dataset: &str) -> bool {
+        self.snapshots.keys().any(|name| name.starts_with(&format!("{dataset}@")))
+    }
+
+    pub(super) fn is_mounted(&self, dataset: &str) -> bool {
+        let may =
+            self.property(dataset, "canmount").0 != "off" && !self.machine.unmounted.contains_key(dataset);
+        may && self.property(dataset, "mountpoint").0.starts_with('/')
+    }
+
+    /// Files on it are out of sight, and the directory stays.
+    fn unmount(&mut self, dataset: &str) {
+        let below = self.property(dataset, "mountpoint").0 + "/";
+        let on_it = |path: &String| path.starts_with(&below);
+        let files = self.machine.files.iter().filter(|(path, _)| on_it(path));
+        let files: Files = files.map(|(path, entry)| (path.clone(), entry.clone())).collect();
+        self.machine.files.retain(|path, _| !on_it(path));
+        self.machine.unmounted.insert(dataset.to_owned(), files);
+    }
+
+    /// The value of a property and where it comes from; what nobody set is inherited or default.
+    pub(super) fn property(&self, dataset: &str, name: &str) -> (String, String) {
+        if name == "mounted" {
+            let mounted = self.machine.datasets.contains_key(dataset) && self.is_mounted(dataset);
+            return (if mounted { "yes" } else { "no" }.to_owned(), "-".to_owned());
+        }
+        let inherits = !LIMITS.contains(&name) && name != "canmount";
+        let mut at = dataset;
+        loop {
+            if let Some(value) = self.machine.datasets.get(at).and_then(|own| own.get(name)) {
+                let source = if at == dataset { "local".to_owned() } else { format!("inherited from {at}") };
+                // Each below its parent.
+                let value = match &dataset[at.len()..] {
+                    below if name == "mountpoint" && value.starts_with('/') && !below.is_empty() => {
+                        value.trim_end_matches('/').to_owned() + below
+                    }
+                    _ => value.clone(),
+                };
+                return (value, source);
+            }
+            match at.rsplit_once('/') {
+                Some((parent, _)) if inherits => at = parent,
+                _ => break,
+            }
+        }
+        let default = match name {
+            "recordsize" => "131072",
+            "atime" | "canmount" | "exec" | "setuid" | "devices" => "on",
+            "compression" => "lz4",
+            "acltype" | "xattr" | "dnodesize" => "posix",
+            _ => "0",
+        };
+        (default.to_owned(), "default".to_owned())
+    }
+}
+
+/// What no dataset takes over from its parent: `zfs inherit` refuses them.
+const LIMITS: [&str; 6] =
+    ["quota", "refquota", "reservation", "refreservation", "filesystem_limit", "snapshot_limit"];
+
+/// Numbers as `zfs get -p` prints them.
+fn exact(name: &str, value: &str) -> String {
+    let sizes = ["recordsize", "quota", "refquota", "reservation", "refreservation"];
+    let (digits, shift) = match value.to_ascii_lowercase() {
+        v if v.ends_with('k') => (v[..v.len() - 1].to_owned(), 10),
+        v if v.ends_with('m') => (v[..v.len() - 1].to_owned(), 20),
+        v if v.ends_with('g') => (v[..v.len() - 1].to_owned(), 30),
+        v => (v, 0),
+    };
+    match digits.parse::<u64>() {
+        Ok(number) if sizes.contains(&name) => (number << shift).to_string(),
+        _ => value.to_owned(),
+    }
+}
