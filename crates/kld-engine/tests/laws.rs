@@ -373,9 +373,32 @@ fn a_plan_is_refused_before_anything_is_touched() {
 }
 
 #[test]
+fn what_was_interrupted_is_undone_where_it_was_begun() {
+    let (fake, _, new) = applied();
+    let before = fake.machine();
+    let plan = plan_for(&fake, &new);
+    fake.fuel(Some(40));
+    let cut = std::panic::catch_unwind(|| apply(&fake, &plan));
+    assert!(cut.is_err() && fake.machine() != before, "it was interrupted");
+    fake.fuel(None);
+    // Another boot environment starts: its files are not those that were changed.
+    fake.change(|machine| drop(machine.datasets.insert("rpool/ROOT/other".to_owned(), Default::default())));
+    fake.root(Some("rpool/ROOT/other zfs"));
+    let interrupted = fake.machine();
+    let error = Engine::new(&fake).while_starting().recover(&mut Silent).expect_err("not here");
+    assert!(matches!(error, ApplyError::Elsewhere { number: 2, .. }), "{error}");
+    assert!(error.hint().expect("a way").contains("kbe activate --once debian"), "{:?}", error.hint());
+    assert_same(&fake.machine(), &interrupted, 0);
+    fake.root(None);
+    assert!(Engine::new(&fake).recover(&mut Silent).expect("here").is_some());
+    fake.change(|machine| drop(machine.datasets.remove("rpool/ROOT/other")));
+    assert_same(&fake.machine(), &before, 0);
+}
+
+#[test]
 fn packages_go_again_where_the_root_is_no_dataset() {
     let (fake, _, new) = applied();
-    fake.foreign_root();
+    fake.root(Some("/dev/vda2 ext4"));
     let before = fake.machine();
     let plan = plan_for(&fake, &new);
     let package = plan.steps.iter().find(|step| step.kind == "package").expect("it installs git");

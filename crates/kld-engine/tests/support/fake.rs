@@ -45,8 +45,8 @@ struct State {
     archives: BTreeMap<String, Vec<(String, Option<Entry>)>>,
     fuel: Option<usize>,
     refuse: Option<usize>,
-    /// `/` is no dataset.
-    foreign_root: bool,
+    /// What `/` is on, when it is not [`ROOT`], as `findmnt` says it.
+    root: Option<&'static str>,
     /// Bytes that are left on `/`; none is plenty.
     room: Option<u64>,
     changes: usize,
@@ -153,9 +153,9 @@ impl Fake {
         state.refuse = number.map(|number| state.changes + number);
     }
 
-    /// Puts `/` on another file system than ZFS.
-    pub(crate) fn foreign_root(&self) {
-        self.state().foreign_root = true;
+    /// Puts `/` on something else, or back: source and type.
+    pub(crate) fn root(&self, root: Option<&'static str>) {
+        self.state().root = root;
     }
 
     /// Bytes left on `/`.
@@ -220,8 +220,7 @@ impl State {
         match program {
             "zfs" => self.zfs(args),
             "zpool" => self.burn("zpool sync").map(|()| String::new()),
-            "findmnt" if self.foreign_root => Ok("/dev/vda2 ext4\n".to_owned()),
-            "findmnt" => Ok(format!("{ROOT} zfs\n")),
+            "findmnt" => Ok(self.root.map_or_else(|| format!("{ROOT} zfs\n"), |root| format!("{root}\n"))),
             "dpkg" => Ok(String::new()),
             "dpkg-query" => {
                 Ok(self.text(STATUS).lines().map(|name| format!("installed\t{name}\n")).collect())

@@ -70,16 +70,20 @@ fn source(guest: &Guest) -> String {
     guest.run_ok("findmnt -no SOURCE -T /srv/app").expect("it is somewhere").trim().to_owned()
 }
 
+/// Makes the directory; gives what is in it.
+pub(crate) fn prepare(guest: &Guest) -> String {
+    let made = guest.run_for(PREPARE, BOOT).expect("it answers");
+    assert!(made.is_ok(), "{}", made.error_text());
+    tree(guest)
+}
+
 #[test]
 fn a_directory_is_adopted_confirmed_and_brought_back() {
     let guest = webapp();
-    guest
-        .run_for(PREPARE, BOOT)
-        .map(|output| assert!(output.is_ok(), "{}", output.error_text()))
-        .expect("made");
-    let before = tree(&guest);
+    let before = prepare(&guest);
     let root = source(&guest);
-    a_kill_leaves_one_or_the_other(&guest, &before);
+    // The moment at which the two change places; `long/crashes.rs` has all.
+    a_kill_leaves_one_or_the_other(&guest, &before, &["swapping"]);
     assert_eq!(source(&guest), root);
 
     // A service that sees it through a sandbox of its own is in the way, and is named.
@@ -152,9 +156,9 @@ fn a_directory_is_adopted_confirmed_and_brought_back() {
 }
 
 /// Killed at several points of an adoption: nothing is lost, and recovery ends it.
-fn a_kill_leaves_one_or_the_other(guest: &Guest, before: &str) {
+pub(crate) fn a_kill_leaves_one_or_the_other(guest: &Guest, before: &str, events: &[&str]) {
     let journal = "$(ls -d /var/lib/kldload/adoptions/* 2>/dev/null | tail -1)/journal";
-    for (number, event) in (1..).zip(["started", "compared", "swapping", "adopted"]) {
+    for (number, event) in (1..).zip(events) {
         let folder = format!("/var/lib/kldload/adoptions/{number:06}");
         let script = format!(
             "systemd-run --quiet --unit=the-adopt-{number} kldload adopt --yes /srv/app; \

@@ -2,4 +2,5 @@
 
 mod bare;
 mod crashes;
+mod kbe;
 mod kernels;

@@ -14,7 +14,6 @@ mod core;
 mod exercise;
 mod first_boot;
 mod fixture;
-mod kbe;
 mod kernel;
 mod ksnap;
 mod load;

@@ -2,6 +2,7 @@
 
 use kld_vm::Guest;
 
+use crate::adopt;
 use crate::apply::{RICH, STATE, assert_same, begin, give, make_package, rich_manifest};
 use crate::fixture::{BOOT, boot_until_well, copy_of, machine_on, webapp, webapp_image};
 use crate::turn::Turn;
@@ -59,6 +60,15 @@ fn a_power_cut_after_any_step_leaves_the_machine_as_it_was() {
         assert!(notes.contains("remember"), "{step}: {notes}");
     }
     say_count("power cuts", steps);
+}
+
+#[test]
+fn a_kill_at_any_stage_of_an_adoption_leaves_the_directory_or_the_dataset() {
+    let guest = webapp();
+    let before = adopt::prepare(&guest);
+    let stages = ["started", "compared", "swapping", "adopted"];
+    adopt::a_kill_leaves_one_or_the_other(&guest, &before, &stages);
+    say_count("kills of an adoption", stages.len());
 }
 
 /// What the issue of such tests is: N of N.

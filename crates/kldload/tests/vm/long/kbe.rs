@@ -61,7 +61,7 @@ fn row(guest: &Guest, name: &str) -> Vec<String> {
 
 /// A command of the documentation with the lines below it.
 fn commands() -> Vec<(String, Vec<String>)> {
-    let text = include_str!("../../../../docs/boot-environments.md");
+    let text = include_str!("../../../../../docs/boot-environments.md");
     let mut commands: Vec<(String, Vec<String>)> = Vec::new();
     for line in text.split("```").skip(1).step_by(2).flat_map(str::lines).filter(|line| !line.is_empty()) {
         match (line.strip_prefix("$ "), commands.last_mut()) {
