@@ -19,6 +19,7 @@ mod ground;
 mod mounts;
 mod settle;
 mod store;
+mod units;
 mod users;
 mod walk;
 mod wish;

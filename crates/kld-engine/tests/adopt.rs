@@ -311,6 +311,25 @@ fn a_busy_dataset_stays_and_a_bad_property_touches_nothing() {
 }
 
 #[test]
+fn a_service_that_names_it_is_in_the_way_though_nothing_is_open() {
+    let land = land(true, false);
+    land.state().naming.insert("webapp.service".to_owned());
+    let refused = adopt(&land, false).expect_err("it will write there");
+    assert!(
+        refused.to_string().contains("webapp.service (process 9) names it in ReadWritePaths="),
+        "{refused}"
+    );
+    assert_as_before(&land, "refused");
+    adopt(&land, true).expect("it is stopped meanwhile");
+    assert_adopted(&land, "adopted");
+    let adopter = Adopter::new(&land);
+    assert!(matches!(adopter.take_back(PATH, false, &mut Silent), Err(AdoptError::InUse { .. })));
+    assert_adopted(&land, "still");
+    adopter.take_back(PATH, true, &mut Silent).expect("it is stopped meanwhile");
+    assert_as_before(&land, "taken back");
+}
+
+#[test]
 fn what_cannot_be_adopted_is_refused_with_a_way_out() {
     let land = land(true, false);
     let check = |wish: Wish, want: &str| {

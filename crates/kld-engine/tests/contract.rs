@@ -3,9 +3,10 @@
 
 mod support;
 
-use kld_engine::{Entry, Host, HostError, Node, RealHost};
+use kld_engine::{Entry, Ground, Host, HostError, Node, RealHost};
 use kld_host::{Cmd, ExecError};
 use support::fake::{Deb, Fake};
+use support::land::Land;
 use support::transcript::{Answer, Do, differences};
 
 fn entry(node: Node, mode: u32) -> Entry {
@@ -128,4 +129,47 @@ fn tools_in_memory_say_what_real_ones_do() {
     fake.remove(policy).expect("it was made");
     let wrong = differences(|step| answer(&fake, step));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn moves_directories(ground: &dyn Ground, root: &str) {
+    let at = |name: &str| format!("{root}/{name}");
+    ground.put(&at("one/a"), &file("text", 0o640)).expect("writable");
+    ground.put(&at("two"), &entry(Node::Directory, 0o700)).expect("writable");
+    let number = |name: &str| ground.number(&at(name)).expect("it can be asked");
+    let (one, two) = (number("one"), number("two"));
+    assert!(one.is_some() && one != two && number("none").is_none());
+    assert!(ground.is_directory(&at("one")).expect("it can be asked"));
+    assert!(!ground.is_directory(&at("one/a")).expect("it can be asked"));
+    assert_eq!(ground.resolve(&at("one")).expect("it can be asked"), Some(at("one")));
+    assert_eq!(ground.resolve(&at("none")).expect("it can be asked"), None);
+
+    let before = ground.survey(&at("one")).expect("readable");
+    assert_eq!(before.entries, 2);
+    assert!(ground.exchange(&at("one"), &at("two")).expect("both are there"));
+    assert_eq!((number("one"), number("two")), (two, one), "numbers go along");
+    assert_eq!(ground.list(&at("two")).expect("readable"), ["a"]);
+    assert!(ground.list(&at("one")).expect("readable").is_empty());
+    assert_eq!(ground.survey(&at("two")).expect("readable").stamp, before.stamp, "nothing in it has changed");
+    assert!(ground.exchange(&at("one"), &at("none")).is_err());
+
+    assert!(ground.rename(&at("two"), &at("one")).is_err(), "never over something");
+    ground.rename(&at("two"), &at("three")).expect("that name is free");
+    assert_eq!((number("two"), number("three")), (None, one));
+    let different = ground.compare(&at("three"), &at("one")).expect("readable").differences;
+    assert!(!different.is_empty());
+    let same = ground.compare(&at("three"), &at("three")).expect("readable");
+    assert!(same.differences.is_empty() && same.old == same.new && same.old == before.stamp, "{same:?}");
+    assert!(ground.users(&at("three")).expect("it can be asked").is_empty());
+}
+
+#[test]
+fn a_machine_in_memory_moves_directories() {
+    moves_directories(&Land::new(true), "/srv");
+}
+
+#[test]
+fn a_real_machine_moves_directories() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let root = dir.path().canonicalize().expect("it is there");
+    moves_directories(&RealHost, &root.display().to_string());
 }

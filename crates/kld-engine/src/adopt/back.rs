@@ -59,7 +59,7 @@ impl Adopter<'_> {
                 differences = self.ground.compare(aside, path)?.differences;
             }
         }
-        let users = self.ground.users(path)?;
+        let users = super::units::users(self.ground, path)?;
         Ok(Return { adoption: store.adoption, differences, is_changed, users })
     }
 

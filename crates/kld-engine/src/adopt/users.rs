@@ -27,7 +27,7 @@ impl std::fmt::Display for User {
         if let Some(process) = self.process {
             write!(f, " (process {process})")?;
         }
-        if let Some(unit) = &self.unit {
+        if let Some(unit) = self.unit.as_ref().filter(|unit| **unit != self.name) {
             write!(f, " of {unit}")?;
         }
         write!(f, " {}", self.does)

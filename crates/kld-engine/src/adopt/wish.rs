@@ -104,7 +104,7 @@ pub(super) fn look(ground: &dyn Ground, wish: &Wish) -> Result<Prospect, AdoptEr
         let reason = format!("it needs {needed} bytes, and `{dataset}` would have {available}");
         return Err(refuse(path, reason, "make room in the pool, or choose another with `--dataset`"));
     }
-    let users = ground.users(path)?;
+    let users = super::units::users(ground, path)?;
     let properties = wish.properties.clone();
     Ok(Prospect { path: path.to_owned(), dataset, properties, survey, available, users })
 }

@@ -28,6 +28,8 @@ pub(crate) struct State {
     pub(crate) datasets: BTreeMap<String, BTreeMap<String, String>>,
     pub(crate) active: BTreeSet<String>,
     pub(crate) users: Vec<User>,
+    /// Units that name the directory, and have nothing of it open.
+    pub(crate) naming: BTreeSet<String>,
     /// Whether ZFS's event daemon runs.
     pub(crate) daemon_runs: bool,
     /// Whether the file system can exchange two names.
@@ -281,6 +283,15 @@ impl State {
                         .iter()
                         .map(|unit| format!("{unit} loaded active running\n"))
                         .collect());
+                }
+                if args[0] == "show" {
+                    let named = self.naming.iter().filter(|unit| self.active.contains(*unit));
+                    let block = |unit: &String| {
+                        format!(
+                            "MainPID=9\nId={unit}\nActiveState=active\nSubState=running\nReadWritePaths={PATH}\n"
+                        )
+                    };
+                    return Ok(named.map(block).collect::<Vec<_>>().join("\n"));
                 }
                 self.burn("systemctl")?;
                 for unit in &args[1..] {

@@ -186,7 +186,10 @@ fn take_back(printer: &Printer, adopter: Adopter<'_>, path: &str, args: &Args) -
     let mut lines = vec![format!("{path} becomes the directory again that is kept as {aside}")];
     if back.is_changed {
         lines.push(format!("  written since, and kept in {dataset}.undone-adopt-{number:06}"));
-        lines.extend(back.differences.iter().map(|Difference { path, .. }| format!("    {path}")));
+        let mut paths: Vec<&str> =
+            back.differences.iter().map(|Difference { path, .. }| path.as_str()).collect();
+        paths.dedup();
+        lines.extend(paths.iter().map(|path| format!("    {path}")));
     } else {
         lines.push(format!("  nothing was written since: {dataset} is destroyed"));
     }
