@@ -12,8 +12,8 @@
 //!
 //! The caller holds the machine's lock; two of these at a time are not safe.
 //!
-//! [`Machine`] is a seam of its own and not the engine's `Host`: the engine makes an environment for each apply with this
-//! crate, so this crate cannot use the engine; it also needs what `Host` has not, writes that FAT survives and the room on
+//! [`Machine`] is a seam of its own and not the engine's `Host`: the engine may come to make an environment for each apply
+//! with this crate, so this crate cannot use the engine; it also needs what `Host` has not, writes that FAT survives and the room on
 //! a file system, and none of what makes `Host` large (owners, modes, links, append).
 
 mod action;
