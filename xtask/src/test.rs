@@ -15,13 +15,17 @@ pub(crate) struct Args {
     /// Leave out the tests that boot virtual machines, and say so
     #[arg(long)]
     no_vm: bool,
-    /// Also what takes hours: pools in kernels of other OpenZFS releases, a kill and a power cut after each step of an apply
+    /// Also what takes hours: pools in kernels of other OpenZFS releases, a kill and a power cut after each step of an
+    /// apply, stock Debian that becomes a recipe, adoptions, procedures, `ksnap` and `kbe`
     #[arg(long, conflicts_with = "no_vm")]
     long: bool,
     /// Arguments for `cargo test`, such as a filter
     #[arg(last = true)]
     rest: Vec<String>,
 }
+
+const LEFT_OUT: &str = "left out (--long): kernels of other OpenZFS releases, a crash after each step of an apply, \
+    stock Debian, adoptions, procedures, ksnap, kbe";
 
 /// What the tests in virtual machines boot: arguments of `kldload build`.
 const IMAGES: [&[&str]; 3] = [
@@ -79,9 +83,7 @@ pub(crate) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
         let left_out: &[&str] = if args.long { &[] } else { &["--skip", "long::"] };
         check(&[&vm[..], left_out].concat()).context("tests in virtual machines failed")?;
         if !args.long {
-            printer.warning(
-                "left out (--long): kernels of other OpenZFS releases, a crash after each step of an apply",
-            );
+            printer.warning(LEFT_OUT);
         }
     }
     Ok(())

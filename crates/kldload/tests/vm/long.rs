@@ -1,6 +1,9 @@
 //! What takes too long for every change: `cargo xtask test --long` runs it.
 
+mod adopt;
 mod bare;
 mod crashes;
 mod kbe;
 mod kernels;
+mod ksnap;
+mod procedures;

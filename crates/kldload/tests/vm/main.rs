@@ -3,7 +3,6 @@
 //! An image is built once, booted once, and brought to health once; each test starts from a saved state of that
 //! machine, so that a test costs seconds and not a boot. Tests of the boot itself pay for their own.
 
-mod adopt;
 mod apply;
 mod builds;
 mod channel;
@@ -15,12 +14,10 @@ mod exercise;
 mod first_boot;
 mod fixture;
 mod kernel;
-mod ksnap;
 mod load;
 mod long;
 mod mesh;
 mod pools;
-mod procedures;
 mod readme;
 mod streams;
 mod tools;

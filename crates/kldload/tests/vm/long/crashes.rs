@@ -2,10 +2,11 @@
 
 use kld_vm::Guest;
 
-use crate::adopt;
 use crate::apply::{RICH, STATE, assert_same, begin, give, make_package, rich_manifest};
 use crate::fixture::{BOOT, boot_until_well, copy_of, machine_on, webapp, webapp_image};
 use crate::turn::Turn;
+
+use super::adopt;
 
 fn prepare(guest: &Guest) {
     make_package(guest);

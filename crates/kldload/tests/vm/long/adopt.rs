@@ -185,7 +185,7 @@ pub(crate) fn a_kill_leaves_one_or_the_other(guest: &Guest, before: &str, events
 
 /// Every command of docs/datasets.md that adopts, in order.
 fn the_documentation_says_what_works(guest: &Guest) {
-    let text = include_str!("../../../../docs/datasets.md");
+    let text = include_str!("../../../../../docs/datasets.md");
     let commands: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("$ kldload adopt ")).collect();
     assert!(commands.len() > 6, "{commands:?}");
     for words in commands {
