@@ -1,14 +1,15 @@
 //! Keys of encrypted datasets: which there are, and new ones in place of old ones.
 //!
 //! A key lies sealed by systemd-creds(1) in the boot environment, where boot unseals it. `zfs change-key` and that file cannot
-//! change in one instant, so a new key is sealed outside of every boot environment first ([`KEPT`]) and stays there:
+//! change in one instant, so a new key is sealed outside of every boot environment first, in `/var/lib/kldload/keys`, and
+//! stays there:
 //!
 //! 1. the new key is sealed, unsealed again, and put where ZFS reads it;
 //! 2. `zfs change-key`: from here on, the new one counts;
 //! 3. `zfs load-key -n` proves it;
 //! 4. the sealed key of the boot environment is replaced.
 //!
-//! [`settle`] runs at every start, before a key is loaded: when the two files differ, it tries both and keeps the one that
+//! `settle` runs at every start, before a key is loaded: when the two files differ, it tries both and keeps the one that
 //! loads. So a death at any of these steps costs nothing, and neither does going back to a boot environment whose key is old.
 
 use std::path::{Path, PathBuf};
@@ -145,7 +146,7 @@ pub fn check(machine: &dyn Machine, config: &NodeConfig, dataset: &str) -> Resul
 /// Gives a dataset a new key, and says each step.
 ///
 /// # Errors
-/// When a step fails; then the dataset has the key that it had, or [`settle`] will find out which it has.
+/// When a step fails; then the dataset has the key that it had, or the next start will find out which it has.
 pub fn rotate(
     machine: &dyn Machine,
     config: &NodeConfig,

@@ -34,7 +34,7 @@ impl std::fmt::Display for Difference {
 /// What a comparison has found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Comparison {
-    /// The differences, at most [`MOST`].
+    /// The differences, at most twenty.
     pub differences: Vec<Difference>,
     /// The [`Survey::stamp`] of the original.
     pub old: String,
