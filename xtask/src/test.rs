@@ -16,7 +16,7 @@ pub(crate) struct Args {
     #[arg(long)]
     no_vm: bool,
     /// Also what takes hours: pools in kernels of other OpenZFS releases, a kill and a power cut after each step of an
-    /// apply, stock Debian that becomes a recipe, adoptions, procedures, `ksnap` and `kbe`
+    /// apply, stock Debian that becomes a recipe, adoptions and `kbe`
     #[arg(long, conflicts_with = "no_vm")]
     long: bool,
     /// Arguments for `cargo test`, such as a filter
@@ -25,7 +25,7 @@ pub(crate) struct Args {
 }
 
 const LEFT_OUT: &str = "left out (--long): kernels of other OpenZFS releases, a crash after each step of an apply, \
-    stock Debian, adoptions, procedures, ksnap, kbe";
+    stock Debian, adoptions, kbe";
 
 /// What the tests in virtual machines boot: arguments of `kldload build`.
 const IMAGES: [&[&str]; 3] = [

@@ -5,5 +5,3 @@ mod bare;
 mod crashes;
 mod kbe;
 mod kernels;
-mod ksnap;
-mod procedures;

@@ -17,7 +17,7 @@ fn snapshots_are_made_found_and_gone_back_to() {
     // Snapshots of others would come in between.
     guest.run_ok("systemctl stop sanoid.timer").expect("stopped");
     guest.run_ok("echo first > /srv/webapp/notes.txt; chown webapp: /srv/webapp/notes.txt").expect("written");
-    let text = include_str!("../../../../../docs/snapshots.md");
+    let text = include_str!("../../../../docs/snapshots.md");
     let commands: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("$ ksnap ")).collect();
     assert!(commands.len() > 10, "{commands:?}");
     for words in commands {

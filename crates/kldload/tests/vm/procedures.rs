@@ -20,7 +20,7 @@ const DR: &str = "  RTO: 10 minutes  RPO: 15 minutes
 
 /// Those of docs/procedures.md.
 fn documented(which: &str) -> String {
-    let text = include_str!("../../../../../docs/procedures.md");
+    let text = include_str!("../../../../docs/procedures.md");
     let from = text.find(which).expect("it is documented") + which.len();
     let lines = text[from..].lines().skip(1).take_while(|line| line.starts_with("  "));
     lines.map(|line| format!("{line}\n")).collect()
@@ -43,7 +43,7 @@ fn procedures_are_carried_out_and_measured() {
     guest.run_ok("zfs snapshot rpool/srv/webapp@kept rpool/srv/webapp-db@kept").expect("snapshots are made");
 
     // Every command of the documentation: an upgrade with an apply in it, a recovery in time.
-    let text = include_str!("../../../../../docs/procedures.md");
+    let text = include_str!("../../../../docs/procedures.md");
     let commands: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("$ kldload ")).collect();
     assert!(commands.len() > 6, "{commands:?}");
     for words in commands {
