@@ -98,7 +98,7 @@ pub(crate) fn begin(guest: &Guest, steps: usize) {
 }
 
 /// Runs kldload in the machine: its status, what it says on stdout and on stderr.
-fn kldload(guest: &Guest, words: &str) -> (i32, String, String) {
+pub(crate) fn kldload(guest: &Guest, words: &str) -> (i32, String, String) {
     let output = guest.run_for(&format!("kldload {words}"), BOOT).expect("it answers");
     (output.status, output.text(), output.error_text())
 }
@@ -195,25 +195,6 @@ fn the_documentation_says_what_works(guest: &Guest) {
         let output = guest.run_for(&format!("cd {RICH} && kldload {words}"), BOOT).expect("it answers");
         assert!(matches!(output.status, 0 | 3), "{words}: {}\n{}", output.text(), output.error_text());
     }
-}
-
-#[test]
-fn an_apply_that_is_killed_is_undone_and_two_do_not_mix() {
-    let guest = webapp();
-    make_package(&guest);
-    give(&guest, RICH, &rich_manifest());
-    let before = guest.run_ok(STATE).expect("readable");
-    begin(&guest, 10);
-    let (status, _, error) = kldload(&guest, &format!("apply --yes {RICH}/appliance.manifest"));
-    assert!(
-        status == 1 && error.contains("is locked by process") && error.contains("kldload apply"),
-        "{error}"
-    );
-    guest.run_ok("systemctl kill --signal=KILL the-apply; sleep 0.5").expect("killed");
-    let (status, said, error) = kldload(&guest, "recover");
-    assert_eq!(status, 0, "{said}{error}");
-    assert!(error.contains("apply 1 was interrupted"), "{error}");
-    assert_same(&before, &guest.run_ok(STATE).expect("readable"));
 }
 
 /// Two states, and only the lines that differ.

@@ -49,16 +49,21 @@ fn a_reboot_keeps_everything() {
 #[test]
 fn the_power_may_fail_at_any_moment_of_the_first_boot() {
     let _turn = Turn::take();
+    // While identities are made; `long/crashes.rs` has more moments.
+    the_power_fails(&[0, 4000]);
+}
+
+/// Cuts the power this many milliseconds after the first word of the unit that makes identities, one time after the other;
+/// the next start must end well.
+pub(crate) fn the_power_fails(moments: &[u64]) {
     let disk = copy_of(webapp_image(), "cuts.qcow2");
-    // While identities are made: at the first word of that unit on the console, and a little later each time; then
-    // wherever the services are.
-    for later in [0, 1000, 4000, 15_000] {
+    for later in moments {
         let guest = machine_on(&disk).start().expect("QEMU starts");
         let waited = std::time::Instant::now();
         while !guest.console().contains("kldload[") && waited.elapsed() < BOOT {
             std::thread::sleep(Duration::from_millis(50));
         }
-        std::thread::sleep(Duration::from_millis(later));
+        std::thread::sleep(Duration::from_millis(*later));
         guest.cut_power();
     }
     let guest = boot_until_well(&machine_on(&disk));

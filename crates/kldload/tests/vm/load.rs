@@ -15,7 +15,7 @@ impl<'a> Load<'a> {
         let script = "set -e; install -d -o postgres /run/load; cd /run/load; \
              runuser -u postgres -- createdb load; runuser -u postgres -- pgbench -q -i load 2>/dev/null; \
              systemd-run --quiet --unit=the-load --uid=postgres --working-directory=/run/load bash -c \
-             'while [ ! -e stop ]; do pgbench -n -c 2 -R 10 -T 5 --log --log-prefix=/run/load/done load; sleep 0.2; done'";
+             'while [ ! -e stop ]; do pgbench -n -c 2 -R 4 -T 5 --log --log-prefix=/run/load/done load; sleep 0.2; done'";
         let started = guest.run_for(script, BOOT).expect("it answers");
         assert!(started.is_ok(), "{}", started.error_text());
         Load { guest }
@@ -32,7 +32,7 @@ impl<'a> Load<'a> {
         let said = self.guest.run_for(script, BOOT).expect("it answers").text();
         let numbers: Vec<u64> = said.lines().filter_map(|line| line.trim().parse().ok()).collect();
         let [told, runs, kept, sums] = numbers[..] else { panic!("{said}") };
-        assert!(told > 100 && runs > 2, "there was load: {said}");
+        assert!(told > 50 && runs > 2, "there was load: {said}");
         assert!(kept >= told, "{told} transactions were confirmed, and {kept} are there");
         assert_eq!(sums, 1, "accounts, branches, tellers and history agree");
     }

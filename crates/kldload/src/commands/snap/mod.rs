@@ -38,7 +38,9 @@ enum Verb {
     List(list::Args),
     Diff(diff::Args),
     Show(show::Args),
+    #[command(about = "Keep a snapshot from being destroyed")]
     Hold(hold::Args),
+    #[command(about = "Let a snapshot go that was held")]
     Release(hold::Args),
     Rollback(rollback::Args),
     Prune(prune::Args),

@@ -2,7 +2,8 @@
 
 use kld_vm::Guest;
 
-use crate::apply::{RICH, STATE, assert_same, begin, give, make_package, rich_manifest};
+use crate::apply::{RICH, STATE, assert_same, begin, give, kldload, make_package, rich_manifest};
+use crate::first_boot::the_power_fails;
 use crate::fixture::{BOOT, boot_until_well, copy_of, machine_on, webapp, webapp_image};
 use crate::turn::Turn;
 
@@ -70,6 +71,31 @@ fn a_kill_at_any_stage_of_an_adoption_leaves_the_directory_or_the_dataset() {
     let stages = ["started", "compared", "swapping", "adopted"];
     adopt::a_kill_leaves_one_or_the_other(&guest, &before, &stages);
     say_count("kills of an adoption", stages.len());
+}
+
+#[test]
+fn an_apply_that_is_killed_is_undone_and_two_do_not_mix() {
+    let guest = webapp();
+    make_package(&guest);
+    give(&guest, RICH, &rich_manifest());
+    let before = guest.run_ok(STATE).expect("readable");
+    begin(&guest, 10);
+    let (status, _, error) = kldload(&guest, &format!("apply --yes {RICH}/appliance.manifest"));
+    assert!(
+        status == 1 && error.contains("is locked by process") && error.contains("kldload apply"),
+        "{error}"
+    );
+    guest.run_ok("systemctl kill --signal=KILL the-apply; sleep 0.5").expect("killed");
+    let (status, said, error) = kldload(&guest, "recover");
+    assert_eq!(status, 0, "{said}{error}");
+    assert!(error.contains("apply 1 was interrupted"), "{error}");
+    assert_same(&before, &guest.run_ok(STATE).expect("readable"));
+}
+
+#[test]
+fn the_power_may_fail_at_more_moments_of_the_first_boot() {
+    let _turn = Turn::take();
+    the_power_fails(&[0, 500, 1000, 2000, 4000, 8000, 15_000, 30_000]);
 }
 
 /// What the issue of such tests is: N of N.
