@@ -71,7 +71,7 @@ fn a_key_is_rotated(guest: &Guest) {
         if zfs load-key rpool/srv/vault; then exit 8; fi
         rm /run/kldload/keys/srv@vault
         systemctl restart kldload-key-srv-vault.service
-        zfs get -H -o value keystatus rpool/srv/vault | grep -q available || zfs load-key rpool/srv/vault
+        zfs get -H -o value keystatus rpool/srv/vault | grep -qx available || zfs load-key rpool/srv/vault
         mountpoint -q /srv/vault || zfs mount rpool/srv/vault
         systemctl start vault.service
         cat /srv/vault/kept
