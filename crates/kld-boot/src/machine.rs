@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use kld_host::folder::{names_in, present};
 use kld_host::{AtomicFile, Cmd, ExecError, ParseError, WriteError};
 
 /// FAT keeps no modes: chmod(2) there only succeeds for what the mount's mask leaves of 0755.
@@ -120,17 +121,6 @@ fn fail(action: &'static str, path: &str) -> impl FnOnce(io::Error) -> MachineEr
     move |source| MachineError::File { action, path, source }
 }
 
-/// `Ok(None)` for what is not there.
-fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
-}
-
 /// What `path` is, when it is a regular file.
 fn regular(path: &str) -> io::Result<Option<fs::Metadata>> {
     Ok(present(fs::symlink_metadata(path))?.filter(fs::Metadata::is_file))
@@ -166,14 +156,7 @@ impl Machine for RealMachine {
     }
 
     fn list(&self, path: &str) -> Result<Vec<String>, MachineError> {
-        let read = || -> io::Result<Vec<String>> {
-            let Some(entries) = present(fs::read_dir(path))? else { return Ok(Vec::new()) };
-            let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-            let mut names: Vec<String> = names.collect::<io::Result<_>>()?;
-            names.sort();
-            Ok(names)
-        };
-        read().map_err(fail("list", path))
+        names_in(path).map_err(fail("list", path))
     }
 
     fn write(&self, path: &str, bytes: &[u8]) -> Result<(), MachineError> {

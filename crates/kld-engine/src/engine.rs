@@ -217,14 +217,15 @@ impl<'a> Engine<'a> {
         }
         let store = self.begin(&history, plan).map_err(ApplyError::Journal)?;
         let root = kinds::root_dataset(self.host).map_err(ApplyError::Journal)?;
-        let started =
-            Event::Started { at: self.host.now(), by: by.to_owned(), steps: plan.all().count(), root };
+        let (at, steps) = (self.host.now(), plan.all().count());
+        let started = Event::Started { at, by: by.to_owned(), steps, root: root.clone() };
         store.write(&started).map_err(ApplyError::Journal)?;
         let number = store.number;
         if let Some(seconds) = confirm_within {
             store.write(&Event::Unconfirmed { seconds }).map_err(ApplyError::Journal)?;
         }
-        let Err((step, what, error)) = self.carry_out(&store, plan, confirm_within, prove, progress) else {
+        let Err((step, what, error)) = self.carry_out(&store, plan, root, confirm_within, prove, progress)
+        else {
             history.remember(number, plan).map_err(ApplyError::Journal)?;
             self.forget_snapshots(number);
             return Ok(Outcome::Committed { number });
@@ -374,12 +375,13 @@ impl<'a> Engine<'a> {
         &self,
         store: &Store<'_>,
         plan: &Plan,
+        root: Option<String>,
         confirm_within: Option<u64>,
         prove: &dyn Fn() -> Result<(), String>,
         progress: &mut dyn Progress,
     ) -> Result<(), (Option<usize>, String, String)> {
         let total = plan.all().count();
-        self.snapshot(store, plan).map_err(|error| (None, "the snapshot".to_owned(), chain(&error)))?;
+        self.snapshot(store, plan, root).map_err(|error| (None, "the snapshot".to_owned(), chain(&error)))?;
         for (number, step) in plan.all().enumerate() {
             progress.step(number + 1, total, step);
             // Before anything can cut off who must confirm it.
@@ -418,17 +420,15 @@ impl<'a> Engine<'a> {
     }
 
     /// One moment to go back to, for all datasets that a plan changes: made in one transaction group.
-    fn snapshot(&self, store: &Store<'_>, plan: &Plan) -> Result<(), HostError> {
+    fn snapshot(&self, store: &Store<'_>, plan: &Plan, root: Option<String>) -> Result<(), HostError> {
         let mut datasets: Vec<String> = plan
             .steps
             .iter()
             .filter(|step| kinds::is_there_already(step))
             .map(|step| step.name.clone())
             .collect();
-        if plan.steps.iter().any(|step| step.kind != "dataset")
-            && let Some(root) = kinds::root_dataset(self.host)?
-        {
-            datasets.push(root);
+        if plan.steps.iter().any(|step| step.kind != "dataset") {
+            datasets.extend(root);
         }
         datasets.sort();
         datasets.dedup();

@@ -32,11 +32,6 @@ impl Exposure {
     }
 }
 
-/// Tenths as `systemd-analyze` prints them: `1.2`.
-pub(crate) fn shown(tenths: u8) -> String {
-    format!("{}.{}", tenths / 10, tenths % 10)
-}
-
 /// Rates the services whose unit files `steps` change, in order. The new files lie in a directory of their own, in memory,
 /// while they are rated.
 pub(crate) fn rate(host: &dyn Host, wanted: &Wanted, steps: &[Step]) -> Result<Vec<Exposure>, HostError> {

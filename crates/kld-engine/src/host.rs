@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown, lchown, s
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use kld_host::folder::{make_public_folders, names_in, present, sync_folder_of};
 use kld_host::{AtomicFile, Cmd, ExecError, Output, WriteError};
 use serde::{Deserialize, Serialize};
 
@@ -153,33 +154,6 @@ fn fail<'a>(action: &'static str, path: &'a str) -> impl FnOnce(io::Error) -> Ho
     move |source| HostError::File { action, path: path.into(), source }
 }
 
-/// `Ok(None)` for what is not there.
-fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn sync_directory(of: &Path) -> io::Result<()> {
-    fs::File::open(of.parent().unwrap_or(Path::new("/")))?.sync_all()
-}
-
-/// Makes missing directories for everybody to enter, whatever the umask.
-fn make_parents(path: &Path) -> io::Result<()> {
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    let missing: Vec<&Path> = parent.ancestors().take_while(|folder| !folder.exists()).collect();
-    for folder in missing.into_iter().rev() {
-        fs::create_dir(folder)?;
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
-        sync_directory(folder)?;
-    }
-    Ok(())
-}
-
 impl Host for RealHost {
     fn entry(&self, path: &str) -> Result<Option<Entry>, HostError> {
         let read = || -> io::Result<Option<Entry>> {
@@ -196,19 +170,13 @@ impl Host for RealHost {
     }
 
     fn list(&self, path: &str) -> Result<Vec<String>, HostError> {
-        let read = || -> io::Result<Vec<String>> {
-            let Some(entries) = present(fs::read_dir(path))? else { return Ok(Vec::new()) };
-            let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-            let mut names: Vec<String> = names.collect::<io::Result<_>>()?;
-            names.sort();
-            Ok(names)
-        };
-        read().map_err(fail("list", path))
+        names_in(path).map_err(fail("list", path))
     }
 
     fn put(&self, path: &str, entry: &Entry) -> Result<(), HostError> {
         let at = Path::new(path);
-        make_parents(at).map_err(fail("make the directories above", path))?;
+        make_public_folders(at.parent().unwrap_or(Path::new("/")))
+            .map_err(fail("make the directories above", path))?;
         match &entry.node {
             Node::File(bytes) => {
                 let mut file = AtomicFile::create(at, entry.mode)?;
@@ -228,7 +196,7 @@ impl Host for RealHost {
                     symlink(target, &new)?;
                     lchown(&new, Some(entry.uid), Some(entry.gid))?;
                     fs::rename(&new, at)?;
-                    sync_directory(at)
+                    sync_folder_of(at)
                 };
                 make().map_err(fail("link", path))
             }
@@ -239,7 +207,7 @@ impl Host for RealHost {
                     }
                     lchown(at, Some(entry.uid), Some(entry.gid))?;
                     fs::set_permissions(at, fs::Permissions::from_mode(entry.mode))?;
-                    sync_directory(at)
+                    sync_folder_of(at)
                 };
                 make().map_err(fail("make", path))
             }
@@ -255,7 +223,7 @@ impl Host for RealHost {
             } else {
                 fs::remove_file(path)?
             }
-            sync_directory(Path::new(path))
+            sync_folder_of(Path::new(path))
         };
         remove().map_err(fail("remove", path))
     }
@@ -269,7 +237,7 @@ impl Host for RealHost {
             }
             file.write_all(bytes)?;
             file.sync_all()?;
-            if is_new { sync_directory(Path::new(path)) } else { Ok(()) }
+            if is_new { sync_folder_of(Path::new(path)) } else { Ok(()) }
         };
         append().map_err(fail("write to", path))
     }

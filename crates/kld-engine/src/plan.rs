@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use kld_host::systemd::shown_exposure;
 use kld_system::{NODE_CONFIG_PATH, NodeConfig};
 
-use crate::exposure::{self, Exposure, shown};
+use crate::exposure::{self, Exposure};
 use crate::history::MEMORY;
 use crate::host::{Host, HostError};
 use crate::kinds::{self, Refusal};
@@ -174,7 +175,7 @@ pub enum PlanError {
     /// A service would be more exposed than the manifest accepts.
     #[error(
         "`{}` would be exposed by {}, and the manifest accepts {}",
-        _0.unit, shown(_0.then.unwrap_or_default()), shown(_0.limit.unwrap_or_default())
+        _0.unit, shown_exposure(_0.then.unwrap_or_default()), shown_exposure(_0.limit.unwrap_or_default())
     )]
     Exposed(Exposure),
     /// The pool of the manifest is not here.

@@ -6,6 +6,7 @@
 
 mod atomic;
 mod cmd;
+pub mod folder;
 mod lock;
 pub mod nft;
 pub mod systemd;

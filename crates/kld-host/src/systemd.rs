@@ -90,6 +90,11 @@ pub fn parse_exposure(text: &str) -> Result<u8, ParseError> {
     }
 }
 
+/// Tenths as systemd prints them: `1.2`.
+pub fn shown_exposure(tenths: u8) -> String {
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@
 
 use super::{DEADLINE, Probe, Status, View};
 use crate::machine::MachineError;
-use kld_host::systemd;
+use kld_host::systemd::{self, shown_exposure};
 
 pub(super) fn probe(view: &View) -> Vec<Probe> {
     let services = view.config.iter().flat_map(|config| &config.services);
@@ -20,7 +20,7 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
             Ok(measured) => measured,
             Err(error) => return vec![Probe::unanswered("sandboxes", &error)],
         };
-        let said = format!("{unit} {} of at most {}", tenths(measured), tenths(limit));
+        let said = format!("{unit} {} of at most {}", shown_exposure(measured), shown_exposure(limit));
         if measured > limit {
             loose.push((unit, said));
         } else {
@@ -36,8 +36,4 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
         None if all.is_empty() => vec![Probe::new("sandboxes", Status::Info, "no `max_exposure` is set")],
         None => vec![Probe::new("sandboxes", Status::Ok, all.join(", "))],
     }
-}
-
-fn tenths(value: u8) -> String {
-    format!("{}.{}", value / 10, value % 10)
 }

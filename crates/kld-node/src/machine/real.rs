@@ -1,6 +1,7 @@
 //! The machine this process runs on.
 
 use super::{Access, Machine, MachineError};
+use kld_host::folder::{make_public_folders, names_in, present};
 use kld_host::{AtomicFile, Cmd};
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Write as _};
@@ -14,28 +15,6 @@ pub struct RealMachine;
 
 fn file_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> MachineError + 'a {
     move |source| MachineError::File { action, path: path.to_owned(), source }
-}
-
-/// `Ok(None)` for what is not there.
-fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Makes the folders that are missing for everybody to enter, whatever the umask: systemd-networkd, which is not root,
-/// must find its files. A folder that is there keeps its mode: it is the image's.
-fn make_public_folders(folder: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
-    for folder in missing.into_iter().rev().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir(folder)?;
-        fs::set_permissions(folder, Permissions::from_mode(0o755))?;
-    }
-    Ok(())
 }
 
 /// The number of a group, from `/etc/group`: nothing but system groups is asked for, and those are there.
@@ -59,15 +38,7 @@ impl Machine for RealMachine {
     }
 
     fn list(&self, path: &Path) -> Result<Vec<String>, MachineError> {
-        let read = || -> io::Result<Vec<String>> {
-            let Some(entries) = present(fs::read_dir(path))? else { return Ok(Vec::new()) };
-            let name =
-                |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
-            let mut names: Vec<String> = entries.map(name).collect::<io::Result<_>>()?;
-            names.sort();
-            Ok(names)
-        };
-        read().map_err(file_error("list", path))
+        names_in(path).map_err(file_error("list", path))
     }
 
     fn resolve(&self, path: &Path) -> Option<PathBuf> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use kld_engine::{Action, Cause, History, Plan, RealHost, Step, Wanted};
+use kld_host::systemd::shown_exposure;
 use kld_system::PROGRAM_PATH;
 use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
 use sha2::{Digest as _, Sha256};
@@ -83,8 +84,7 @@ pub(crate) fn render(plan: &Plan) -> String {
     // Of a unit that its package has yet to bring nothing is known.
     let known: Vec<_> = plan.exposures.iter().filter(|of| of.now.or(of.then).is_some()).collect();
     if !known.is_empty() {
-        let tenths =
-            |tenths: Option<u8>| tenths.map_or_else(|| "–".to_owned(), |t| format!("{}.{}", t / 10, t % 10));
+        let tenths = |tenths: Option<u8>| tenths.map_or_else(|| "–".to_owned(), shown_exposure);
         let _ = writeln!(text, "\nexposed to the rest of the machine, from 0.0 (not at all) to 10.0");
         let width = known.iter().map(|of| of.unit.chars().count()).max().unwrap_or_default();
         for of in known {

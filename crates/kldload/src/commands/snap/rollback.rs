@@ -107,6 +107,12 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     Ok(ExitStatus::Done)
 }
 
+/// One property of the dataset, in exact numbers.
+fn property(dataset: &str, name: &str) -> anyhow::Result<String> {
+    let get = Cmd::new("zfs").args(["get", "-Hp", "-o", "value", name, dataset]);
+    Ok(get.timeout(Duration::from_secs(60)).stdout_string()?.trim().to_owned())
+}
+
 /// What stands in the way, before anybody is asked.
 fn refuse(args: &Args, dataset: &str, loss: &Loss) -> anyhow::Result<()> {
     let full = loss.plan.to.full();
@@ -130,9 +136,8 @@ fn refuse(args: &Args, dataset: &str, loss: &Loss) -> anyhow::Result<()> {
 }
 
 fn look(plan: Rollback, dataset: &str, services: &[Service]) -> anyhow::Result<Loss> {
-    let (full, property) = (plan.to.full(), format!("written@{}", plan.to.name));
-    let written = Cmd::new("zfs").args(["get", "-Hp", "-o", "value", &property, dataset]);
-    let written = written.timeout(Duration::from_secs(60)).stdout_string()?.trim().parse().unwrap_or(0);
+    let full = plan.to.full();
+    let written = property(dataset, &format!("written@{}", plan.to.name))?.parse().unwrap_or(0);
     let mut in_newer = 0;
     if plan.blockers.is_empty() {
         let names: Vec<String> = plan.newer.iter().map(|snapshot| snapshot.name.clone()).collect();
@@ -140,11 +145,9 @@ fn look(plan: Rollback, dataset: &str, services: &[Service]) -> anyhow::Result<L
             in_newer += parse_reclaim(&cmd.stdout_string()?)?;
         }
     }
-    let mounted = Cmd::new("zfs").args(["get", "-Hp", "-o", "value", "mounted", dataset]);
-    let mounted = mounted.timeout(Duration::from_secs(60)).stdout_string()?.trim() == "yes";
-    let files = match mounted {
-        true => Some(parse_diff(&diff_cmd(&full, dataset).stdout_string()?)?),
-        false => None,
+    let files = match property(dataset, "mounted")?.as_str() {
+        "yes" => Some(parse_diff(&diff_cmd(&full, dataset).stdout_string()?)?),
+        _ => None,
     };
     let running =
         services.iter().filter(|service| service.active).map(|service| service.unit.clone()).collect();
@@ -196,13 +199,12 @@ struct Service {
 /// Which services of this machine's manifest need the dataset to be mounted; none where no manifest is known.
 fn services_on(node: Option<&NodeConfig>, dataset: &str) -> anyhow::Result<Vec<Service>> {
     let Some(node) = node.filter(|node| !node.services.is_empty()) else { return Ok(Vec::new()) };
-    let mountpoint = Cmd::new("zfs").args(["get", "-Hp", "-o", "value", "mountpoint", dataset]);
-    let mountpoint = mountpoint.timeout(Duration::from_secs(60)).stdout_string()?;
+    let mountpoint = property(dataset, "mountpoint")?;
     let show = ["show", "--property", "Id,ActiveState,RequiresMountsFor", "--"];
     let units = node.services.iter().map(|service| &service.unit);
     let text =
         Cmd::new("systemctl").args(show).args(units).timeout(Duration::from_secs(30)).stdout_string()?;
-    Ok(parse_services(&text, mountpoint.trim()))
+    Ok(parse_services(&text, &mountpoint))
 }
 
 fn parse_services(text: &str, mountpoint: &str) -> Vec<Service> {
