@@ -25,11 +25,12 @@ const NEEDED: &[(&str, &str)] = &[
     ("zstd", "zstd"),
 ];
 
+/// The keys of Debian's archive, which a host of another distribution does not trust by itself.
+pub(crate) const DEBIAN_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
 /// Files that are needed without being programs.
-const NEEDED_FILES: &[(&str, &str)] = &[
-    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
-    ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
-];
+const NEEDED_FILES: &[(&str, &str)] =
+    &[("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"), (DEBIAN_KEYRING, "debian-archive-keyring")];
 
 /// QEMU's parts come from one source: mixed versions refuse each other.
 const QEMU: [&str; 4] = ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios"];
@@ -130,8 +131,7 @@ fn add_backports(suite: &str) -> anyhow::Result<()> {
         })
         .next()
         .with_context(|| format!("cannot tell which mirror of `{base}` this machine uses"))?;
-    let line =
-        format!("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {mirror} {suite} main\n");
+    let line = format!("deb [signed-by={DEBIAN_KEYRING}] {mirror} {suite} main\n");
     as_root("tee")
         .arg("/etc/apt/sources.list.d/kldload-backports.list")
         .stdin_bytes(line)

@@ -10,6 +10,8 @@ use kld_build::cache::{Cache, Key, KeyBuilder};
 use kld_host::{Cmd, Line, atomic_write};
 use kld_ui::{Phase, Phases};
 
+use crate::setup::DEBIAN_KEYRING;
+
 const PACKAGES: &[&str] = &[
     "zfsutils-linux",
     "zfs-zed",
@@ -81,6 +83,7 @@ pub(crate) fn debian(
 ) -> anyhow::Result<PathBuf> {
     let made = cache.ensure("tools", key, |out| {
         let cmd = Cmd::new("mmdebstrap")
+            .arg(format!("--keyring={DEBIAN_KEYRING}"))
             .arg("--components=main,contrib")
             .arg("--aptopt=APT::Install-Recommends \"false\"")
             .args(["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"]);

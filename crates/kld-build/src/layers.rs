@@ -10,7 +10,7 @@ use kld_ui::Phases;
 
 use crate::bootstrap::{
     BootstrapError, ModuleLayer, RootTree, Source, module_layer_cmd, module_layer_files, root_tree_cmd,
-    root_tree_files, with_package_cache,
+    root_tree_files, with_keyring, with_package_cache,
 };
 use crate::cache::{Cache, CacheError, EnsureError, Key, KeyBuilder};
 use crate::lock::Lock;
@@ -197,7 +197,8 @@ impl Recipe<'_> {
                 move |source| BootstrapError::File { doing, path, source }
             };
             packages.lend(&debs).map_err(on_debs("put kept packages into"))?;
-            with_package_cache((self.command)(out), &debs)
+            let cmd = with_keyring((self.command)(out), inputs.source.keyring(inputs.distro));
+            with_package_cache(cmd, &debs)
                 .stream(|line| {
                     if let Line::Stderr(text) | Line::Stdout(text) = line
                         && let Some(message) = progress_of(text)

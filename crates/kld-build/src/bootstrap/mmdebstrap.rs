@@ -34,7 +34,7 @@ pub fn module_layer_cmd(layer: &ModuleLayer<'_>, out: &Path) -> Cmd {
         vec![locked_kernel.map_or(headers.clone(), |release| format!("linux-headers-{release}"))];
     packages.extend(layer.distro.module_build.packages.iter().filter(|p| **p != headers).cloned());
     packages.extend(["build-essential", "xz-utils"].map(str::to_owned));
-    let cmd = base_cmd(layer.distro, layer.source, layer.epoch)
+    let cmd = base_cmd(layer.distro, layer.epoch)
         // Headers bring their image, whose initramfs nobody will boot: kernel-img.conf(5), run-parts of postinst.d.
         .env("INITRD", "No")
         .arg("--variant=minbase")
@@ -63,7 +63,7 @@ pub fn root_tree_cmd(tree: &RootTree<'_>, out: &Path) -> Cmd {
     names.extend(tree.packages.iter().cloned());
     names.sort();
     names.dedup();
-    let mut cmd = base_cmd(tree.distro, tree.source, tree.epoch).arg("--variant=minbase").arg("--format=tar");
+    let mut cmd = base_cmd(tree.distro, tree.epoch).arg("--variant=minbase").arg("--format=tar");
     for (option, patterns) in
         [("path-exclude", &tree.distro.dpkg.exclude), ("path-include", &tree.distro.dpkg.include)]
     {
@@ -112,6 +112,12 @@ pub fn root_tree_cmd(tree: &RootTree<'_>, out: &Path) -> Cmd {
     with_suite(cmd, tree.distro, tree.source, Some(&out.join("tree.tar")))
 }
 
+/// Lets apt believe the keys of `keyring` and no others. What a host's own apt believes is another distribution's on some hosts,
+/// and it decides whether a layer is made, not what is in it.
+pub fn with_keyring(cmd: Cmd, keyring: &Path) -> Cmd {
+    cmd.arg(format!("--keyring={}", keyring.display()))
+}
+
 /// Lets apt take packages that lie in `debs`, and leaves there what it has downloaded.
 pub fn with_package_cache(cmd: Cmd, debs: &Path) -> Cmd {
     const ARCHIVES: &str = "/var/cache/apt/archives";
@@ -122,8 +128,8 @@ pub fn with_package_cache(cmd: Cmd, debs: &Path) -> Cmd {
         .arg(special("customize", "sync-out", &[Path::new(ARCHIVES), debs]))
 }
 
-fn base_cmd(distro: &DistroSpec, source: &Source, epoch: u64) -> Cmd {
-    let cmd = Cmd::new("mmdebstrap")
+fn base_cmd(distro: &DistroSpec, epoch: u64) -> Cmd {
+    Cmd::new("mmdebstrap")
         // Without it there is no /proc in the tree, and modules fail to compile in ways that do not say so.
         .needs("mount")
         .env("SOURCE_DATE_EPOCH", epoch.to_string())
@@ -133,11 +139,7 @@ fn base_cmd(distro: &DistroSpec, source: &Source, epoch: u64) -> Cmd {
         .arg(format!("--components={}", distro.components.join(",")))
         .arg("--aptopt=APT::Install-Recommends \"false\"")
         .arg("--aptopt=Acquire::Retries \"3\"")
-        .arg("--aptopt=Acquire::Languages \"none\"");
-    match &source.keyring {
-        Some(keyring) => cmd.arg(format!("--keyring={}", keyring.display())),
-        None => cmd,
-    }
+        .arg("--aptopt=Acquire::Languages \"none\"")
 }
 
 fn with_suite(cmd: Cmd, distro: &DistroSpec, source: &Source, target: Option<&Path>) -> Cmd {
@@ -184,6 +186,20 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
+
+    /// On Ubuntu apt by itself believes Ubuntu's keys only.
+    #[test]
+    fn the_archive_is_signed_by_the_distribution_whatever_the_host_trusts() {
+        let distro = &kld_system::known_distros()[0];
+        let keyring_of = |source: &Source| {
+            let cmd = with_keyring(Cmd::new("mmdebstrap"), source.keyring(distro));
+            cmd.argv().last().map(|word| word.to_string_lossy().into_owned())
+        };
+        let own = "--keyring=/usr/share/keyrings/debian-archive-keyring.gpg";
+        assert_eq!(keyring_of(&Source::default()).as_deref(), Some(own));
+        let given = Source { keyring: Some("/keys/mine.gpg".into()), ..Source::default() };
+        assert_eq!(keyring_of(&given).as_deref(), Some("--keyring=/keys/mine.gpg"));
+    }
 
     #[test]
     fn a_root_tree_is_one_command() {

@@ -12,7 +12,7 @@ use kld_host::ExecError;
 use kld_system::DistroSpec;
 
 pub use mmdebstrap::{
-    module_layer_cmd, module_layer_files, root_tree_cmd, root_tree_files, with_package_cache,
+    module_layer_cmd, module_layer_files, root_tree_cmd, root_tree_files, with_keyring, with_package_cache,
 };
 
 use crate::lock::Lock;
@@ -24,6 +24,13 @@ pub struct Source {
     pub mirrors: Vec<String>,
     /// A keyring that replaces the distribution's.
     pub keyring: Option<PathBuf>,
+}
+
+impl Source {
+    /// The keyring that the archive must be signed with.
+    pub fn keyring<'a>(&'a self, distro: &'a DistroSpec) -> &'a Path {
+        self.keyring.as_deref().unwrap_or(Path::new(&distro.keyring))
+    }
 }
 
 /// The throw-away layer that compiles the ZFS modules.
