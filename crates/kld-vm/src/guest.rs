@@ -71,10 +71,10 @@ impl Vm {
                 fs::canonicalize(&disk.image).map_err(file_error("open the disk image", &disk.image))?;
             overlay_cmd(&base, disk.format, &disk.written(&folder, index).0).run()?;
         }
-        for (index, credential) in self.credentials.iter().enumerate() {
-            let path = work.smbios(index);
+        for (number, credential) in (0..).zip(&self.credentials) {
+            let path = work.smbios(number.into());
             // The mode matters: credentials may be keys.
-            atomic_write(&path, credential.to_smbios().as_bytes(), 0o600)
+            atomic_write(&path, &credential.to_smbios(number), 0o600)
                 .map_err(|error| file_error("write", &path)(io::Error::new(error.kind(), error)))?;
         }
 

@@ -185,7 +185,7 @@ impl Vm {
             cmd = cmd.args(["-netdev", &netdev, "-device", &device]);
         }
         for index in 0..self.credentials.len() {
-            cmd = cmd.args(["-smbios", &format!("type=11,path={}", escape(&work.smbios(index)))]);
+            cmd = cmd.args(["-smbios", &format!("file={}", escape(&work.smbios(index)))]);
         }
         cmd.log_file(work.log())
     }
@@ -270,10 +270,10 @@ mod tests {
             -device virtio-net-pci,netdev=net1,mac=52:54:00:6b:00:02
             -netdev dgram,id=net2,local.type=unix,local.path=/c/a,remote.type=unix,remote.path=/c/b
             -device virtio-net-pci,netdev=net2,mac=52:54:00:6b:00:03
-            -smbios type=11,path=/w,,1/smbios-0
-            -smbios type=11,path=/w,,1/smbios-1
-            -smbios type=11,path=/w,,1/smbios-2
-            -smbios type=11,path=/w,,1/smbios-3
+            -smbios file=/w,,1/smbios-0
+            -smbios file=/w,,1/smbios-1
+            -smbios file=/w,,1/smbios-2
+            -smbios file=/w,,1/smbios-3
         "#]],
         );
     }
