@@ -51,8 +51,20 @@ pub struct Record {
     pub steps: usize,
     /// The boot environment that it has changed, when `/` is one.
     pub root: Option<String>,
+    /// The boot environment that was made of the machine as it was before; a person may have destroyed it since.
+    pub environment: Option<String>,
+    /// Why none could be made.
+    pub no_environment: Option<String>,
     /// Why it was undone.
     pub failure: Option<String>,
+}
+
+impl Record {
+    /// The dataset of [`Self::environment`]: beside the root that was changed.
+    pub fn environment_dataset(&self) -> Option<String> {
+        let (above, _) = self.root.as_deref()?.rsplit_once('/')?;
+        Some(format!("{above}/{}", self.environment.as_deref()?))
+    }
 }
 
 /// Everything that was done.
@@ -153,6 +165,7 @@ impl<'a> History<'a> {
             _ => None,
         });
         let state = journal.state();
+        let environment = journal.environment();
         Ok(Some(Record {
             number,
             at: *at,
@@ -160,6 +173,8 @@ impl<'a> History<'a> {
             state,
             steps: *steps,
             root: root.clone(),
+            environment: environment.and_then(Result::ok).map(str::to_owned),
+            no_environment: environment.and_then(Result::err).map(str::to_owned),
             failure,
         }))
     }

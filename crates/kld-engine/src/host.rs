@@ -133,6 +133,17 @@ pub enum HostError {
     },
 }
 
+impl From<kld_boot::MachineError> for HostError {
+    fn from(error: kld_boot::MachineError) -> Self {
+        match error {
+            kld_boot::MachineError::File { action, path, source } => Self::File { action, path, source },
+            kld_boot::MachineError::Write(error) => Self::Write(error),
+            kld_boot::MachineError::Exec(error) => Self::Exec(error),
+            kld_boot::MachineError::Parse(error) => Self::Parse(error),
+        }
+    }
+}
+
 impl HostError {
     /// What the user can do.
     pub fn hint(&self) -> Option<String> {

@@ -59,6 +59,8 @@ pub(crate) trait Kind: Sync {
     type Memory: Serialize + DeserializeOwned;
     /// The word for it in plans.
     const NAME: &'static str;
+    /// Whether changes of it are changes of files on the root's dataset.
+    const ON_ROOT: bool = true;
 
     /// Looks and compares. `before` holds the digests of what was wanted last, by [`crate::plan::key`]; `earlier` the
     /// steps that come before those of this kind.
@@ -100,6 +102,7 @@ pub(crate) trait Kind: Sync {
 /// A [`Kind`] whose data is JSON.
 pub(crate) trait AnyKind: Sync {
     fn name(&self) -> &'static str;
+    fn is_on_root(&self) -> bool;
     fn compare(
         &self,
         host: &dyn Host,
@@ -123,6 +126,10 @@ pub(crate) trait AnyKind: Sync {
 impl<K: Kind> AnyKind for K {
     fn name(&self) -> &'static str {
         K::NAME
+    }
+
+    fn is_on_root(&self) -> bool {
+        K::ON_ROOT
     }
 
     fn compare(

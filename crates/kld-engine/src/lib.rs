@@ -15,6 +15,7 @@
 
 mod adopt;
 mod engine;
+mod environment;
 mod exposure;
 mod history;
 mod host;

@@ -90,6 +90,7 @@ impl Kind for Dataset {
     type Change = Change;
     type Memory = Memory;
     const NAME: &'static str = "dataset";
+    const ON_ROOT: bool = false;
 
     fn compare(
         &self,

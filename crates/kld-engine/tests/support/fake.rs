@@ -2,6 +2,7 @@
 //!
 //! `fuel` is how many changes it still takes before it dies; `refuse` is the number of the change that fails.
 
+pub(crate) mod boot;
 mod packages;
 mod units;
 mod zfs;
@@ -47,6 +48,8 @@ struct State {
     refuse: Option<usize>,
     /// What `/` is on, when it is not [`ROOT`], as `findmnt` says it.
     root: Option<&'static str>,
+    /// Boot partitions and environments; `None` where nothing is known of a loader.
+    boot: Option<boot::disks::Fake>,
     /// Bytes that are left on `/`; none is plenty.
     room: Option<u64>,
     changes: usize,
@@ -102,6 +105,7 @@ impl Fake {
         {
             let mut state = fake.state();
             state.archive = archive;
+            state.boot = Some(boot::disks::Fake::new());
             for (path, text) in [
                 ("/etc/passwd", "root:x:0:0:root:/root:/bin/bash\n"),
                 ("/etc/group", "root:x:0:\nsudo:x:27:\n"),
@@ -161,6 +165,11 @@ impl Fake {
     /// Bytes left on `/`.
     pub(crate) fn room(&self, room: Option<u64>) {
         self.state().room = room;
+    }
+
+    /// The text of a file, kldload's own too.
+    pub(crate) fn text(&self, path: &str) -> String {
+        self.state().text(path)
     }
 
     pub(crate) fn snapshots(&self) -> Vec<String> {
