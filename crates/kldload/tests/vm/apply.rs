@@ -152,7 +152,8 @@ fn a_machine_is_planned_applied_and_taken_back() {
     assert_eq!(status, 1, "{said}\n{error}");
     assert!(error.contains("failed at verify, and everything is as it was before"), "{error}");
     assert_same(&before, &guest.run_ok(STATE).expect("readable"));
-    let environments = "kbe list --json | tr ',' '\\n' | grep -o 'apply-[0-9]*\"' | sort -u; ls /efi/loader/entries";
+    let environments =
+        "kldload be list --json | tr ',' '\\n' | grep -o 'apply-[0-9]*\"' | sort -u; ls /efi/loader/entries";
     assert_eq!(guest.run_ok(environments).expect("listed"), "debian.conf", "it went with its apply");
 
     let (status, said, error) = kldload(&guest, &format!("apply --yes {RICH}/appliance.manifest"));
@@ -196,9 +197,9 @@ fn an_environment_holds_the_machine_as_it_was(guest: &Guest, said: &str) {
     assert!(status == 0 && said.contains("`kbe activate --once apply-000002` starts it next"), "{said}");
     let there = guest
         .run_ok(
-            "set -e; kbe mount apply-000002; cd /run/kbe/apply-000002; \
-             test ! -e usr/share/kld-probe; grep -c 'workers 2' etc/systemd/system/webapp.service; cd /; kbe umount apply-000002; \
-             kbe activate --once apply-000002; bootctl list --json=short | grep -o '\"isDefault\":true' | wc -l; \
+            "set -e; kldload be mount apply-000002; cd /run/kbe/apply-000002; \
+             test ! -e usr/share/kld-probe; grep -c 'workers 2' etc/systemd/system/webapp.service; cd /; kldload be umount apply-000002; \
+             kldload be activate --once apply-000002; bootctl list --json=short | grep -o '\"isDefault\":true' | wc -l; \
              bootctl set-oneshot ''; sha256sum /efi$(sed -n 's/^linux *//p' /efi/loader/entries/apply-000002.conf) | cut -c -64; \
              sha256sum /boot/vmlinuz-$(uname -r) | cut -c -64; zfs get -H -o value org.kldload:kbe-by rpool/ROOT/apply-000002",
         )
