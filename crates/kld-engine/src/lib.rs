@@ -17,6 +17,7 @@ mod adopt;
 mod engine;
 mod environment;
 mod exposure;
+mod firewall;
 mod history;
 mod host;
 mod journal;

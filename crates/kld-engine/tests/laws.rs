@@ -314,6 +314,40 @@ fn what_was_changed_by_hand_is_told_apart() {
 }
 
 #[test]
+fn rules_that_somebody_has_flushed_or_changed_in_the_kernel_are_loaded_again() {
+    let (fake, old, _) = applied();
+    let loaded = fake.machine().rules;
+    assert!(loaded.contains("policy drop"), "{loaded}");
+    let flush = |rules: &mut String| rules.clear();
+    let add = |rules: &mut String| {
+        let (chain, rest) = rules.split_once("policy drop;\n").expect("a chain");
+        *rules = format!("{chain}policy drop;\n\t\taccept\n{rest}");
+    };
+    let open = |rules: &mut String| *rules = rules.replacen("policy drop", "policy accept", 1);
+    let changes: [&dyn Fn(&mut String); 3] = [&flush, &add, &open];
+    for (number, change) in changes.into_iter().enumerate() {
+        fake.change(|machine| change(&mut machine.rules));
+        let plan = plan_for(&fake, &old);
+        let told: Vec<_> = plan.restarts.iter().map(|step| (step.name.as_str(), step.cause)).collect();
+        assert_eq!(told, [("nftables.service", Cause::Drift)], "{number}");
+        assert!(plan.steps.is_empty() && plan.restarts[0].because.reason.contains("in the kernel"));
+        apply(&fake, &plan);
+        assert_eq!(fake.machine().rules, loaded, "{number}");
+        assert!(plan_for(&fake, &old).is_empty(), "{number}");
+    }
+    // With the unit stopped, which flushes them, too.
+    fake.change(|machine| {
+        machine.active.remove("nftables.service");
+        machine.rules.clear();
+    });
+    apply(&fake, &plan_for(&fake, &old));
+    assert_eq!(fake.machine().rules, loaded);
+    // What others have loaded is theirs.
+    fake.change(|machine| machine.rules += "table inet podman {\n\tchain x {\n\t\taccept\n\t}\n}\n");
+    assert!(plan_for(&fake, &old).is_empty());
+}
+
+#[test]
 fn a_plan_is_refused_before_anything_is_touched() {
     let (fake, old, _) = applied();
     let check = |manifest: &str, want: &str| {
@@ -415,7 +449,8 @@ fn assert_same(got: &Machine, want: &Machine, at: usize) {
             .filter(|(name, own)| b.datasets.get(*name) != Some(own))
             .map(|(name, own)| format!("{name} {own:?}"));
         let active = a.active.difference(&b.active).map(|unit| format!("{unit} active"));
-        files.chain(datasets).chain(active).collect()
+        let rules = (a.rules != b.rules).then(|| format!("rules {}", a.rules));
+        files.chain(datasets).chain(active).chain(rules).collect()
     };
     assert!(got == want, "{at}: has {:#?}, lacks {:#?}", differ(got, want), differ(want, got));
 }

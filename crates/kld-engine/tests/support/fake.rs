@@ -3,6 +3,7 @@
 //! `fuel` is how many changes it still takes before it dies; `refuse` is the number of the change that fails.
 
 pub(crate) mod boot;
+mod nft;
 mod packages;
 mod units;
 mod zfs;
@@ -35,6 +36,8 @@ pub(crate) struct Machine {
     /// Datasets that are not mounted though they could be, and the files on them.
     pub(crate) unmounted: BTreeMap<String, Files>,
     pub(crate) active: BTreeSet<String>,
+    /// The text of the rules that the kernel has.
+    pub(crate) rules: String,
 }
 
 #[derive(Default)]
@@ -228,6 +231,7 @@ impl State {
     fn run(&mut self, program: &str, args: &[&str]) -> Result<String, HostError> {
         match program {
             "zfs" => self.zfs(args),
+            "nft" => Ok(nft::list(&self.machine.rules)),
             "zpool" => self.burn("zpool sync").map(|()| String::new()),
             "findmnt" => Ok(self.root.map_or_else(|| format!("{ROOT} zfs\n"), |root| format!("{root}\n"))),
             "dpkg" => Ok(String::new()),

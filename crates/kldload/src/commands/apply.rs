@@ -98,8 +98,9 @@ fn may_cut_off(plan: &Plan) -> bool {
         ["/etc/nftables.conf", "/etc/systemd/network/", "/etc/ssh/", "/etc/kldload/node.json"]
             .iter()
             .any(|path| step.name.starts_with(path))
+            || step.name == "nftables.service"
     };
-    std::env::var_os("SSH_CONNECTION").is_some() && plan.steps.iter().any(touches)
+    std::env::var_os("SSH_CONNECTION").is_some() && plan.all().any(touches)
 }
 
 /// The engine for this machine.

@@ -42,12 +42,22 @@ impl State {
                 "enable" => self.put(&format!("{UNITS}/{unit}"), file("enabled")),
                 "mask" => self.put(&format!("{UNITS}/{unit}"), file("masked")),
                 "disable" | "unmask" => drop(self.machine.files.remove(&format!("{UNITS}/{unit}"))),
-                "restart" => drop(self.machine.active.insert(unit.to_owned())),
+                "restart" => {
+                    self.machine.active.insert(unit.to_owned());
+                    self.load_rules(unit);
+                }
+                "try-reload-or-restart" if self.machine.active.contains(unit) => self.load_rules(unit),
                 "stop" => drop(self.machine.active.remove(unit)),
                 _ => {}
             }
         }
         Ok(String::new())
+    }
+
+    fn load_rules(&mut self, unit: &str) {
+        if unit == "nftables.service" {
+            self.machine.rules = self.text("/etc/nftables.conf");
+        }
     }
 
     /// The fewer lines of a sandbox a unit's files have, the more exposed it is; the files of a directory in memory win.
