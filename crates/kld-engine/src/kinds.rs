@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 use crate::history::Store;
 use crate::host::{Host, HostError};
 use crate::plan::{Left, Step, key};
+use crate::secrets::Secrets;
 use crate::wanted::Wanted;
 
 /// Every kind, in the order in which changes are made: data has a place before programs come, accounts come with
@@ -38,6 +39,8 @@ pub(crate) struct Found {
     pub(crate) takes: u64,
     /// Digest of each wanted thing by name.
     pub(crate) items: BTreeMap<String, String>,
+    /// What the changes need and nobody may read, by [`crate::plan::key`].
+    pub(crate) secrets: Secrets,
 }
 
 /// Why a kind has no plan.

@@ -25,6 +25,7 @@ mod kinds;
 mod looking;
 mod plan;
 mod procedure;
+mod secrets;
 mod services;
 mod wanted;
 

@@ -99,7 +99,7 @@ fn answer(fake: &Fake, step: &Do) -> Answer {
             fake.remove(path).expect("writable");
             Answer::default()
         }
-        Do::Run(words) => match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        Do::Run(words, stdin) => match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["cat", path] => found(text(path)),
             ["test", "-d", path] => found(fake.entry(path).expect("readable").map(|_| String::new())),
             ["grep", begin, path] => {
@@ -107,7 +107,7 @@ fn answer(fake: &Fake, step: &Do) -> Answer {
                 let text = text(path).unwrap_or_default();
                 found(text.lines().find(|line| line.starts_with(begin)).map(|line| format!("{line}\n")))
             }
-            _ => match fake.run(&Cmd::new(&words[0]).args(&words[1..])) {
+            _ => match fake.run(&Cmd::new(&words[0]).args(&words[1..]).stdin_bytes(stdin.clone())) {
                 Ok(output) => found(Some(String::from_utf8_lossy(&output.stdout).into_owned())),
                 Err(HostError::Exec(ExecError::Failed { status, stderr, .. })) => {
                     let code = status.code().expect("it has ended by itself");

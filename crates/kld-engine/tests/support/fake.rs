@@ -175,6 +175,12 @@ impl Fake {
         self.state().text(path)
     }
 
+    /// All files with their texts, kldload's own too.
+    pub(crate) fn texts(&self) -> Vec<(String, String)> {
+        let state = self.state();
+        state.machine.files.keys().map(|path| (path.clone(), state.text(path))).collect()
+    }
+
     pub(crate) fn snapshots(&self) -> Vec<String> {
         self.state().snapshots.keys().cloned().collect()
     }
@@ -228,7 +234,7 @@ impl State {
         self.machine.files.insert(path.to_owned(), entry);
     }
 
-    fn run(&mut self, program: &str, args: &[&str]) -> Result<String, HostError> {
+    fn run(&mut self, program: &str, args: &[&str], stdin: &str) -> Result<String, HostError> {
         match program {
             "zfs" => self.zfs(args),
             "nft" => Ok(nft::list(&self.machine.rules)),
@@ -276,6 +282,10 @@ impl State {
                     return Err(refused(6, format!("usermod: user '{name}' does not exist")));
                 }
                 self.burn("usermod")?;
+                if args[0] == "--password" {
+                    self.set_password(name, args[1]);
+                    return Ok(String::new());
+                }
                 let lines: Vec<String> = self
                     .text("/etc/passwd")
                     .lines()
@@ -292,6 +302,17 @@ impl State {
                 self.join(name, args);
                 Ok(String::new())
             }
+            "chpasswd" => {
+                let line = stdin.strip_suffix('\n').filter(|line| !line.contains('\n'));
+                let pair = line.and_then(|line| line.split_once(':')).filter(|_| args == ["--encrypted"]);
+                let (name, hash) = pair.ok_or_else(|| error("chpasswd: line 1: missing new password"))?;
+                if self.account(name).is_none() {
+                    return Err(error(format!("chpasswd: (user {name}) password not changed")));
+                }
+                self.burn("chpasswd")?;
+                self.set_password(name, hash);
+                Ok(String::new())
+            }
             "systemd-run" => {
                 self.burn("systemd-run")?;
                 self.machine.active.insert(CONFIRM_TIMER.to_owned());
@@ -306,6 +327,20 @@ impl State {
     fn account(&self, name: &str) -> Option<String> {
         let text = self.text("/etc/passwd");
         text.lines().find(|line| line.split(':').next() == Some(name)).map(str::to_owned)
+    }
+
+    /// The day of the change is set, too.
+    fn set_password(&mut self, name: &str, hash: &str) {
+        let lines = self.text("/etc/shadow").lines().fold(String::new(), |text, line| {
+            let mut fields: Vec<&str> = line.split(':').collect();
+            if fields[0] == name {
+                (fields[1], fields[2]) = (hash, "20000");
+            }
+            text + &fields.join(":") + "\n"
+        });
+        let entry =
+            Entry { node: Node::File(lines.into_bytes()), ..self.machine.files["/etc/shadow"].clone() };
+        self.machine.files.insert("/etc/shadow".to_owned(), entry);
     }
 
     fn join(&mut self, name: &str, args: &[&str]) {
@@ -356,7 +391,13 @@ fn after<'a>(args: &[&'a str], word: &str) -> &'a str {
 
 impl Host for Fake {
     fn entry(&self, path: &str) -> Result<Option<Entry>, HostError> {
-        Ok(self.state().machine.files.get(path).cloned())
+        let state = self.state();
+        if let Some((name, path)) = path.strip_prefix("/.zfs/snapshot/").and_then(|rest| rest.split_once('/'))
+        {
+            let snapshot = state.snapshots.get(&format!("{ROOT}@{name}"));
+            return Ok(snapshot.and_then(|machine| machine.files.get(&format!("/{path}"))).cloned());
+        }
+        Ok(state.machine.files.get(path).cloned())
     }
 
     fn list(&self, path: &str) -> Result<Vec<String>, HostError> {
@@ -416,7 +457,8 @@ impl Host for Fake {
             return Err(ExecError::Start { command: program, source }.into());
         }
         state.log.push(command.to_string());
-        let said = state.run(&program, &args);
+        let stdin = String::from_utf8_lossy(command.stdin_content()).into_owned();
+        let said = state.run(&program, &args, &stdin);
         match said {
             Ok(text) => Ok(Output { code: 0, stdout: text.into_bytes(), stderr: String::new() }),
             Err(HostError::Exec(ExecError::Failed { status, stderr, .. }))

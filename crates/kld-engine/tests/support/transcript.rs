@@ -6,8 +6,8 @@ const TEXT: &str = include_str!("tools.txt");
 /// What is done in a transcript.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Do {
-    /// Run this.
-    Run(Vec<String>),
+    /// Run this, with these lines on its stdin.
+    Run(Vec<String>, String),
     /// Put a file there.
     Put(String, String),
     /// Remove a file.
@@ -56,7 +56,14 @@ pub(crate) fn differences(mut machine: impl FnMut(&Do) -> Answer) -> Vec<String>
                 done(title, now.take());
                 title = line;
             }
-            ("$", _) => done(title, now.replace((Do::Run(words(rest)), Expected::default()))),
+            ("$", _) => {
+                let run = Do::Run(words(rest), String::new());
+                done(title, now.replace((run, Expected::default())));
+            }
+            ("<", _) => match &mut now {
+                Some((Do::Run(_, stdin), _)) => *stdin += &format!("{rest}\n"),
+                _ => panic!("`{line}` comes after no command"),
+            },
             ("+", _) => {
                 let (path, text) = rest.split_once(' ').expect("a path and a text");
                 let put = Do::Put(path.to_owned(), text.to_owned());

@@ -13,7 +13,10 @@ use transcript::{Answer, Do, differences};
 fn answer(guest: &Guest, step: &Do) -> Answer {
     let script = match step {
         // As it is printed, which is also how people will repeat it.
-        Do::Run(words) => Cmd::new(&words[0]).args(&words[1..]).to_string(),
+        Do::Run(words, stdin) => {
+            let command = Cmd::new(&words[0]).args(&words[1..]).to_string();
+            if stdin.is_empty() { command } else { format!("{command} <<'END'\n{stdin}END") }
+        }
         Do::Put(path, text) => {
             guest.write_file(path, format!("{text}\n").as_bytes(), 0o644).expect("written");
             return Answer::default();
