@@ -3,6 +3,7 @@
 mod account;
 mod dataset;
 mod file;
+mod image;
 mod package;
 mod unit;
 
@@ -24,9 +25,9 @@ use crate::secrets::Secrets;
 use crate::wanted::Wanted;
 
 /// Every kind, in the order in which changes are made: data has a place before programs come, accounts come with
-/// packages before files belong to them, files are there before units start.
-pub(crate) const ALL: [&dyn AnyKind; 5] =
-    [&dataset::Dataset, &package::Package, &account::Account, &file::File, &unit::Unit];
+/// packages before files belong to them, files are there before images are pulled, and those before units start.
+pub(crate) const ALL: [&dyn AnyKind; 6] =
+    [&dataset::Dataset, &package::Package, &account::Account, &file::File, &image::Image, &unit::Unit];
 
 /// What a kind has found.
 #[derive(Debug, Default)]
