@@ -65,7 +65,7 @@ pub enum Cause {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// The type of the thing: `dataset`, `package`, `account`, `file`, `unit`, `service`, `firewall`.
+    /// The type of the thing: `dataset`, `package`, `account`, `file`, `image`, `unit`, `service`.
     pub kind: String,
     /// The thing: `rpool/srv/webapp`, `/etc/nftables.conf`, `webapp.service`.
     pub name: String,

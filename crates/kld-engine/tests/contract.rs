@@ -7,7 +7,7 @@ use kld_engine::{Entry, Ground, Host, HostError, Node, RealHost};
 use kld_host::{Cmd, ExecError};
 use support::fake::{Deb, Fake};
 use support::land::Land;
-use support::transcript::{Answer, Do, differences};
+use support::transcript::{Answer, Do, PODMAN, TOOLS, differences};
 
 fn entry(node: Node, mode: u32) -> Entry {
     // Whoever runs the tests may be anybody.
@@ -127,7 +127,21 @@ fn tools_in_memory_say_what_real_ones_do() {
     fake.put(policy, &file("exit 101\n", 0o755)).expect("writable");
     fake.run(&Cmd::new("apt-get").args(["install", "dpkg"])).expect("it is in the archive");
     fake.remove(policy).expect("it was made");
-    let wrong = differences(|step| answer(&fake, step));
+    let wrong = differences(TOOLS, |step| answer(&fake, step));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn podman_in_memory_says_what_the_real_one_does() {
+    let fake = Fake::new([("podman".to_owned(), Deb::default())].into());
+    let policy = "/usr/sbin/policy-rc.d";
+    fake.put(policy, &file("exit 101\n", 0o755)).expect("writable");
+    fake.run(&Cmd::new("apt-get").args(["install", "podman"])).expect("it is in the archive");
+    fake.change(|machine| {
+        machine.images.insert("localhost/greeter:1".to_owned());
+        machine.containers.insert("greeter.service".to_owned(), "localhost/greeter:1".to_owned());
+    });
+    let wrong = differences(PODMAN, |step| answer(&fake, step));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

@@ -5,6 +5,7 @@
 pub(crate) mod boot;
 mod nft;
 mod packages;
+mod podman;
 mod units;
 mod zfs;
 
@@ -36,6 +37,9 @@ pub(crate) struct Machine {
     /// Datasets that are not mounted though they could be, and the files on them.
     pub(crate) unmounted: BTreeMap<String, Files>,
     pub(crate) active: BTreeSet<String>,
+    /// Images of containers, and which of them runs, by unit or whoever has started it.
+    pub(crate) images: BTreeSet<String>,
+    pub(crate) containers: BTreeMap<String, String>,
     /// The text of the rules that the kernel has.
     pub(crate) rules: String,
 }
@@ -44,6 +48,8 @@ pub(crate) struct Machine {
 struct State {
     machine: Machine,
     archive: BTreeMap<String, Deb>,
+    /// Images that a registry has.
+    registry: BTreeSet<String>,
     /// Files of the root dataset at a moment.
     snapshots: BTreeMap<String, Machine>,
     archives: BTreeMap<String, Vec<(String, Option<Entry>)>>,
@@ -170,6 +176,11 @@ impl Fake {
         self.state().room = room;
     }
 
+    /// Lets a registry have an image.
+    pub(crate) fn publish(&self, image: &str) {
+        self.state().registry.insert(image.to_owned());
+    }
+
     /// The text of a file, kldload's own too.
     pub(crate) fn text(&self, path: &str) -> String {
         self.state().text(path)
@@ -237,6 +248,7 @@ impl State {
     fn run(&mut self, program: &str, args: &[&str], stdin: &str) -> Result<String, HostError> {
         match program {
             "zfs" => self.zfs(args),
+            "podman" => self.podman(args),
             "nft" => Ok(nft::list(&self.machine.rules)),
             "zpool" => self.burn("zpool sync").map(|()| String::new()),
             "findmnt" => Ok(self.root.map_or_else(|| format!("{ROOT} zfs\n"), |root| format!("{root}\n"))),

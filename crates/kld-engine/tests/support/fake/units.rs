@@ -42,12 +42,23 @@ impl State {
                 "enable" => self.put(&format!("{UNITS}/{unit}"), file("enabled")),
                 "mask" => self.put(&format!("{UNITS}/{unit}"), file("masked")),
                 "disable" | "unmask" => drop(self.machine.files.remove(&format!("{UNITS}/{unit}"))),
+                // A unit without its image would pull it: nobody waits for that here.
+                "restart"
+                    if self.image_of(unit).is_some_and(|image| !self.machine.images.contains(&image)) =>
+                {
+                    return Err(error(format!("Job for {unit} failed: image not known")));
+                }
                 "restart" => {
                     self.machine.active.insert(unit.to_owned());
                     self.load_rules(unit);
+                    let image = self.image_of(unit);
+                    self.machine.containers.extend(image.map(|image| (unit.to_owned(), image)));
                 }
                 "try-reload-or-restart" if self.machine.active.contains(unit) => self.load_rules(unit),
-                "stop" => drop(self.machine.active.remove(unit)),
+                "stop" => {
+                    self.machine.active.remove(unit);
+                    self.machine.containers.remove(unit);
+                }
                 _ => {}
             }
         }
