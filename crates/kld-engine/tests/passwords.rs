@@ -70,7 +70,7 @@ fn nobody_has_seen_it(fake: &Fake, said: &str, at: &str) {
     let mut seen = fake.take_log().join("\n") + said;
     for (path, text) in fake.texts() {
         if path != "/etc/shadow" {
-            let _ = write!(seen, "{path}: {text}\n");
+            let _ = writeln!(seen, "{path}: {text}");
         }
     }
     for hash in [OLD, NEW] {
