@@ -319,7 +319,7 @@ impl State {
                 let pair = line.and_then(|line| line.split_once(':')).filter(|_| args == ["--encrypted"]);
                 let (name, hash) = pair.ok_or_else(|| error("chpasswd: line 1: missing new password"))?;
                 if self.account(name).is_none() {
-                    return Err(error(format!("chpasswd: (user {name}) password not changed")));
+                    return Err(error(format!("chpasswd: line 1: user '{name}' does not exist")));
                 }
                 self.burn("chpasswd")?;
                 self.set_password(name, hash);
