@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kld-boot", &["kld-disk", "kld-host", "kld-ui"]),
     ("kld-build", &["kld-disk", "kld-host", "kld-pool", "kld-system", "kld-ui"]),
     ("kld-disk", &[]),
-    ("kld-engine", &["kld-host", "kld-manifest", "kld-system"]),
+    ("kld-engine", &["kld-boot", "kld-host", "kld-manifest", "kld-system", "kld-ui"]),
     ("kld-host", &[]),
     ("kld-manifest", &[]),
     ("kld-node", &["kld-disk", "kld-host", "kld-system", "kld-ui"]),

@@ -7,7 +7,7 @@ use kld_host::Cmd;
 use kld_ui::ByteSize;
 
 use crate::loader;
-use crate::look::{GOOD, Good, MADE_FOR, STATE, Unfinished};
+use crate::look::{GOOD, Good, MADE_BY, MADE_FOR, STATE, Unfinished};
 use crate::machine::{Machine, MachineError};
 
 /// Longer than any of these takes on a busy pool.
@@ -67,6 +67,11 @@ pub enum Action {
         /// What is remembered.
         good: Good,
     },
+    /// Remembers that an environment is a person's, whoever has made it.
+    Claim {
+        /// Its dataset.
+        dataset: String,
+    },
     /// Makes a clone the owner of what it shares with its origin.
     Promote {
         /// The clone.
@@ -122,6 +127,7 @@ impl fmt::Display for Action {
                 write!(f, "mark {dataset} as being destroyed")
             }
             Self::Good { dataset, .. } => write!(f, "remember that {dataset} is well"),
+            Self::Claim { dataset } => write!(f, "remember that {dataset} stays until somebody destroys it"),
             Self::Promote { dataset } => write!(f, "promote {dataset}: it takes over what it shares"),
             Self::Destroy { dataset } => write!(f, "destroy {dataset} with its snapshots"),
             Self::DestroySnapshot { snapshot } => write!(f, "destroy {snapshot}"),
@@ -168,6 +174,7 @@ impl Action {
                 Some(Unfinished::Leaving) => zfs(&["set", &format!("{STATE}=leaving"), dataset]),
             },
             Self::Good { dataset, good } => zfs(&["set", &format!("{GOOD}={good}"), dataset]),
+            Self::Claim { dataset } => zfs(&["inherit", MADE_BY, dataset]),
             Self::Promote { dataset } => zfs(&["promote", dataset]),
             Self::Destroy { dataset } => zfs(&["destroy", "-r", dataset]),
             Self::DestroySnapshot { snapshot } => zfs(&["destroy", snapshot]),

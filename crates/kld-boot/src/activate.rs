@@ -6,7 +6,7 @@ use crate::entries::{complete, entry_after};
 use crate::error::BootError;
 use crate::kernel;
 use crate::loader;
-use crate::look::{Looked, Unfinished};
+use crate::look::{Looked, Maker, Unfinished};
 use crate::machine::Machine;
 use crate::mount::{SOURCE, mount_for_a_look, unmount};
 use crate::name::BootEnvironmentName;
@@ -44,6 +44,9 @@ pub fn plan_activate(looked: &Looked, name: &str, starts: Starts) -> Result<Plan
             plan.actions.push(Action::Once { entry: Some(id) });
         }
         return Ok(plan);
+    }
+    if environment.maker == Maker::Apply {
+        plan.actions.push(Action::Claim { dataset: environment.dataset.clone() });
     }
     if looked.bootfs.as_ref().is_some_and(|bootfs| *bootfs != environment.dataset) {
         plan.actions.push(Action::Bootfs { dataset: environment.dataset.clone() });

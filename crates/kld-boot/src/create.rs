@@ -12,7 +12,7 @@ use crate::clean::{Leftovers, leftovers};
 use crate::entries::{complete, entry_after};
 use crate::error::BootError;
 use crate::kernel::{self, Kernel};
-use crate::look::{Environment, Looked, Unfinished};
+use crate::look::{Environment, Looked, MADE_BY, Maker, Unfinished};
 use crate::machine::{Machine, MachineError};
 use crate::mount::{SOURCE, mount_for_a_look, unmount};
 use crate::name::BootEnvironmentName;
@@ -137,7 +137,11 @@ fn stamp(seconds: u64) -> String {
 }
 
 /// The properties of a clone.
-fn properties(machine: &dyn Machine, origin: &Environment) -> Result<Vec<(String, String)>, MachineError> {
+fn properties(
+    machine: &dyn Machine,
+    origin: &Environment,
+    maker: Maker,
+) -> Result<Vec<(String, String)>, MachineError> {
     let text = machine.run(&zfs::get_cmd(&origin.dataset, &["all"], false))?;
     let own = zfs::parse_get(&text)?.into_iter().filter(|property| {
         ["local", "received"].contains(&property.source.as_str())
@@ -147,6 +151,7 @@ fn properties(machine: &dyn Machine, origin: &Environment) -> Result<Vec<(String
     let mut all: Vec<(String, String)> = own.map(|property| (property.name, property.value)).collect();
     all.push(("canmount".to_owned(), "noauto".to_owned()));
     all.push(("mountpoint".to_owned(), "/".to_owned()));
+    all.extend(maker.mark().map(|mark| (MADE_BY.to_owned(), mark.to_owned())));
     Ok(all)
 }
 
@@ -227,7 +232,7 @@ pub fn plan_create(
     };
     let planned = (|| {
         let kernel = kernel_at(machine, &looked, &at, request.origin)?;
-        plan(&looked, &request, properties(machine, request.origin)?, &kernel)
+        plan(&looked, &request, properties(machine, request.origin, Maker::Person)?, &kernel)
     })();
     if at == SOURCE {
         unmount(machine, SOURCE)?;
@@ -253,6 +258,7 @@ pub fn create(
     machine: &dyn Machine,
     name: &BootEnvironmentName,
     from: &Origin,
+    maker: Maker,
     progress: &mut dyn FnMut(&Action),
 ) -> Result<(), BootError> {
     let looked = Looked::before_change(machine)?;
@@ -264,7 +270,7 @@ pub fn create(
     let made = (|| -> Result<(), BootError> {
         mount_for_a_look(machine, &request.snapshot)?;
         let kernel = kernel_at(machine, &looked, SOURCE, request.origin)?;
-        let plan = plan(&looked, &request, properties(machine, request.origin)?, &kernel)?;
+        let plan = plan(&looked, &request, properties(machine, request.origin, maker)?, &kernel)?;
         Ok(carry_out(machine, &plan, progress)?)
     })();
     let unmounted = unmount(machine, SOURCE);

@@ -1,9 +1,9 @@
-//! Saying that what runs is well.
+//! Saying that what runs is well, or somebody's.
 
 use crate::action::{Action, Plan, carry_out};
 use crate::error::BootError;
 use crate::look::{Good, Looked};
-use crate::machine::Machine;
+use crate::machine::{Machine, MachineError};
 
 /// The kernel's name for this start of the machine.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -24,4 +24,13 @@ pub fn mark_good(machine: &dyn Machine) -> Result<String, BootError> {
     let actions = vec![Action::Good { dataset: running.dataset.clone(), good }];
     carry_out(machine, &Plan { actions, ..Plan::default() }, &mut |_| ())?;
     Ok(running.name().to_owned())
+}
+
+/// Remembers that an environment is a person's from now on: one that an apply has made and somebody has started.
+///
+/// # Errors
+/// What the machine refuses.
+pub fn claim(machine: &dyn Machine, dataset: &str) -> Result<(), MachineError> {
+    let actions = vec![Action::Claim { dataset: dataset.to_owned() }];
+    carry_out(machine, &Plan { actions, ..Plan::default() }, &mut |_| ())
 }

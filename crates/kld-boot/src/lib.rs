@@ -12,8 +12,8 @@
 //!
 //! The caller holds the machine's lock; two of these at a time are not safe.
 //!
-//! [`Machine`] is a seam of its own and not the engine's `Host`: the engine may come to make an environment for each apply
-//! with this crate, so this crate cannot use the engine; it also needs what `Host` has not, writes that FAT survives and the room on
+//! [`Machine`] is a seam of its own and not the engine's `Host`: the engine makes an environment for each apply with this
+//! crate, so this crate cannot use the engine; it also needs what `Host` has not, writes that FAT survives and the room on
 //! a file system, and none of what makes `Host` large (owners, modes, links, append).
 
 mod action;
@@ -41,11 +41,11 @@ pub use create::{Origin, create, plan_create};
 pub use destroy::{frees, plan_destroy};
 pub use error::{BootError, Protection};
 pub use esp::{Entry, Esp};
-pub use good::mark_good;
+pub use good::{claim, mark_good};
 pub use loader::Loader;
-pub use look::{Environment, Good, Looked, Snapshot, Unfinished};
+pub use look::{Environment, Good, Looked, Maker, Snapshot, Unfinished};
 pub use machine::{Machine, MachineError, RealMachine};
 pub use mount::{mount, umount};
 pub use name::{BootEnvironmentName, NameError};
-pub use prune::{Keep, Pruned, choose};
+pub use prune::{Keep, Pruned, choose, outdated};
 pub use rename::plan_rename;

@@ -17,11 +17,13 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) const MADE_FOR: &str = "org.kldload:kbe-for";
 /// On an environment that is being made or destroyed.
 pub(crate) const STATE: &str = "org.kldload:kbe-state";
+/// On an environment that no person has made: who has.
+pub(crate) const MADE_BY: &str = "org.kldload:kbe-by";
 /// On an environment: when it was last known to be well, in seconds since 1970; how often it was started and well; which
 /// start was the last of those.
 pub(crate) const GOOD: &str = "org.kldload:kbe-good";
 
-const COLUMNS: [&str; 15] = [
+const COLUMNS: [&str; 16] = [
     "name",
     "type",
     "origin",
@@ -37,7 +39,27 @@ const COLUMNS: [&str; 15] = [
     MADE_FOR,
     STATE,
     GOOD,
+    MADE_BY,
 ];
+
+/// Who has made an environment, and decides when it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Maker {
+    /// Somebody.
+    Person,
+    /// An apply. It is a person's as soon as somebody starts, activates or renames it.
+    Apply,
+}
+
+impl Maker {
+    /// What is written on its dataset.
+    pub(crate) fn mark(self) -> Option<&'static str> {
+        match self {
+            Self::Person => None,
+            Self::Apply => Some("apply"),
+        }
+    }
+}
 
 /// Something that was begun and not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +119,8 @@ pub struct Environment {
     pub unfinished: Option<Unfinished>,
     /// When it was last known to be well.
     pub good: Option<Good>,
+    /// Who has made it.
+    pub maker: Maker,
 }
 
 /// What is remembered of an environment that was well.
@@ -388,6 +412,7 @@ fn read_list(root: &str, text: &str) -> Result<Looked, MachineError> {
                 _ => None,
             },
             good: said(14).and_then(Good::parse),
+            maker: if columns[15] == "apply" { Maker::Apply } else { Maker::Person },
         });
     }
     for snapshot in snapshots {
@@ -427,12 +452,12 @@ mod tests {
 
     #[test]
     fn a_list_is_read() {
-        let text = "rpool/ROOT\tfilesystem\t-\t1\t1\t900\t96\t96\t5000\tnone\t-\t-\t-\t-\t-\n\
-                    rpool/ROOT/debian\tfilesystem\t-\t10\t2\t700\t400\t600\t5000\t/\t-\t-\t-\t-\t99 3 id\n\
-                    rpool/ROOT/debian@a\tsnapshot\t-\t11\t5\t7\t-\t600\t-\t-\trpool/ROOT/new,rpool/x\t1\tnew\t-\t99 3 id\n\
-                    rpool/ROOT/new\tfilesystem\trpool/ROOT/debian@a\t12\t6\t8\t8\t600\t5000\t/\t-\t-\t-\tmaking\t-\n\
-                    rpool/ROOT/new/var\tfilesystem\t-\t13\t7\t8\t8\t600\t5000\t/var\t-\t-\t-\tmaking\t-\n\
-                    rpool/ROOT/data\tfilesystem\t-\t14\t8\t8\t8\t600\t5000\t/data\t-\t-\t-\t-\t-\n";
+        let text = "rpool/ROOT\tfilesystem\t-\t1\t1\t900\t96\t96\t5000\tnone\t-\t-\t-\t-\t-\t-\n\
+                    rpool/ROOT/debian\tfilesystem\t-\t10\t2\t700\t400\t600\t5000\t/\t-\t-\t-\t-\t99 3 id\t-\n\
+                    rpool/ROOT/debian@a\tsnapshot\t-\t11\t5\t7\t-\t600\t-\t-\trpool/ROOT/new,rpool/x\t1\tnew\t-\t99 3 id\t-\n\
+                    rpool/ROOT/new\tfilesystem\trpool/ROOT/debian@a\t12\t6\t8\t8\t600\t5000\t/\t-\t-\t-\tmaking\t-\tapply\n\
+                    rpool/ROOT/new/var\tfilesystem\t-\t13\t7\t8\t8\t600\t5000\t/var\t-\t-\t-\tmaking\t-\t-\n\
+                    rpool/ROOT/data\tfilesystem\t-\t14\t8\t8\t8\t600\t5000\t/data\t-\t-\t-\t-\t-\t-\n";
         let looked = read_list("rpool/ROOT", text).expect("readable");
         let names: Vec<&str> = looked.environments.iter().map(Environment::name).collect();
         assert_eq!((names, looked.available), (vec!["debian", "new"], 5000));
@@ -445,6 +470,7 @@ mod tests {
         assert_eq!(snapshot.clones, ["rpool/ROOT/new", "rpool/x"]);
         assert_eq!(snapshot.made_for.as_deref(), Some("new"));
         assert_eq!(new.unfinished, Some(Unfinished::Making));
+        assert_eq!((debian.maker, new.maker), (Maker::Person, Maker::Apply));
         assert_eq!(new.children, ["rpool/ROOT/new/var"]);
         assert!(read_list("rpool/ROOT", "cannot open 'rpool'").is_err());
     }

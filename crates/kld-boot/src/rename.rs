@@ -4,7 +4,7 @@
 use crate::action::{Action, Plan};
 use crate::entries::set_dataset;
 use crate::error::BootError;
-use crate::look::Looked;
+use crate::look::{Looked, Maker};
 use crate::name::BootEnvironmentName;
 
 /// What renames an environment: a new entry, the dataset, and the old entry away.
@@ -51,7 +51,9 @@ pub fn plan_rename(looked: &Looked, name: &str, new: &BootEnvironmentName) -> Re
             }
         }
     }
-    let rename = Action::Rename { from: environment.dataset.clone(), to };
-    let actions = writes.into_iter().chain([rename]).chain(removes).collect();
+    let dataset = environment.dataset.clone();
+    let claim = (environment.maker == Maker::Apply).then(|| Action::Claim { dataset: dataset.clone() });
+    let rename = Action::Rename { from: dataset, to };
+    let actions = claim.into_iter().chain(writes).chain([rename]).chain(removes).collect();
     Ok(Plan { actions, ..Plan::default() })
 }

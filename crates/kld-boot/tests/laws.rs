@@ -6,8 +6,8 @@ mod support;
 use std::collections::BTreeSet;
 
 use kld_boot::{
-    BootError, Keep, Looked, Origin, Plan, Starts, activate, carry_out, choose, create, leftovers, mark_good,
-    plan_destroy, plan_rename,
+    BootError, Keep, Looked, Maker, Origin, Plan, Starts, activate, carry_out, choose, claim, create,
+    leftovers, mark_good, outdated, plan_destroy, plan_rename,
 };
 use support::{Cut, ESPS, Fake};
 
@@ -18,7 +18,7 @@ fn name(text: &str) -> kld_boot::BootEnvironmentName {
 }
 
 fn make(fake: &Fake, what: &str, from: &Origin) -> Result<(), BootError> {
-    create(fake, &name(what), from, &mut |_| ())
+    create(fake, &name(what), from, Maker::Person, &mut |_| ())
 }
 
 fn run(fake: &Fake, plan: &Plan) -> Result<(), BootError> {
@@ -339,6 +339,38 @@ fn pruning_takes_the_oldest_and_leaves_what_must_stay() {
         starts(&fake);
     }
     assert_eq!(Looked::at(&fake).expect("readable").environments.len(), 2);
+}
+
+#[test]
+fn of_those_that_applies_made_the_oldest_go_and_none_of_a_persons() {
+    let fake = Fake::new();
+    make(&fake, "mine", &Origin::Running).expect("made");
+    let names = ["a1", "a2", "a3", "a4", "a5", "a6"];
+    for of in names {
+        create(&fake, &name(of), &Origin::Running, Maker::Apply, &mut |_| ()).expect("made");
+    }
+    let old = |keep| {
+        let looked = Looked::at(&fake).expect("readable");
+        outdated(&looked, keep).into_iter().map(|of| of.name).collect::<Vec<_>>()
+    };
+    assert_eq!(old(2), ["a1", "a2", "a3", "a4"]);
+    assert_eq!(old(9), [] as [&str; 0]);
+    // A clone of one that a person makes is the person's.
+    make(&fake, "copy", &Origin::parse("a1")).expect("made");
+    // Whoever activates or renames one, or starts it from the menu, wants it.
+    activate(&fake, "a2", Starts::Always, &mut |_| ()).expect("activated");
+    activate(&fake, "debian", Starts::Always, &mut |_| ()).expect("activated");
+    let rename = plan_rename(&Looked::at(&fake).expect("readable"), "a3", &name("kept")).expect("possible");
+    run(&fake, &rename).expect("renamed");
+    claim(&fake, "rpool/ROOT/a4").expect("remembered");
+    // One is merely to be tried; until then it starts next.
+    activate(&fake, "a5", Starts::Once, &mut |_| ()).expect("activated");
+    assert_eq!(old(0), ["a1", "a6"]);
+    for of in old(0) {
+        destroy(&fake, &of).expect("destroyed");
+    }
+    assert_eq!(old(0), [] as [&str; 0]);
+    starts(&fake);
 }
 
 #[test]

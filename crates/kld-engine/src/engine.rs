@@ -5,6 +5,7 @@ use serde_json::Value;
 use kld_host::Cmd;
 use serde::{Deserialize, Serialize};
 
+use crate::environment::{self, Environments};
 use crate::history::{History, Record, State, Store};
 use crate::host::{Host, HostError};
 use crate::journal::Event;
@@ -14,6 +15,10 @@ use crate::services::{self, Tell};
 
 /// Where an engine says what it does.
 pub trait Progress {
+    /// A boot environment of the machine as it is was made.
+    fn environment(&mut self, name: &str);
+    /// None could be made.
+    fn no_environment(&mut self, why: &str);
     /// A step begins.
     fn step(&mut self, number: usize, of: usize, step: &Step);
     /// Something failed, and going back begins.
@@ -169,6 +174,7 @@ struct WasActive {
 #[derive(Clone, Copy)]
 pub struct Engine<'a> {
     host: &'a dyn Host,
+    environments: Option<Environments<'a>>,
     starting: bool,
 }
 
@@ -181,7 +187,14 @@ impl std::fmt::Debug for Engine<'_> {
 impl<'a> Engine<'a> {
     /// An engine for a machine.
     pub fn new(host: &'a dyn Host) -> Self {
-        Self { host, starting: false }
+        Self { host, environments: None, starting: false }
+    }
+
+    /// The same that makes a boot environment before an apply changes what a machine starts from.
+    #[must_use]
+    pub fn with_environments(mut self, machine: &'a dyn kld_boot::Machine) -> Self {
+        self.environments = Some(Environments(machine));
+        self
     }
 
     /// The same for a machine that is starting: services have not been started yet, so none is started again, and
@@ -227,6 +240,7 @@ impl<'a> Engine<'a> {
         let Err((step, what, error)) = self.carry_out(&store, plan, root, confirm_within, prove, progress)
         else {
             history.remember(number, plan).map_err(ApplyError::Journal)?;
+            self.forget_environments();
             self.forget_snapshots(number);
             return Ok(Outcome::Committed { number });
         };
@@ -315,6 +329,9 @@ impl<'a> Engine<'a> {
     /// When going back fails again.
     pub fn recover(&self, progress: &mut dyn Progress) -> Result<Option<Recovered>, ApplyError> {
         let history = History::new(self.host);
+        if self.starting {
+            self.claim();
+        }
         let records = history.records().map_err(ApplyError::Journal)?;
         if self.starting
             && let Some(record) = records.iter().find(|record| record.state == State::Unconfirmed)
@@ -371,6 +388,44 @@ impl<'a> Engine<'a> {
         }
     }
 
+    /// Destroys the boot environments of applies but the newest. Those that must stay do, and a failure is none of the apply:
+    /// the next one tries again.
+    fn forget_environments(&self) {
+        let _ = self.environments.map(Environments::remove_old);
+    }
+
+    /// When this start is from the environment of an apply, somebody has picked it: it is no longer ours. A start does not fail
+    /// for it.
+    fn claim(&self) {
+        let Some(environments) = self.environments else { return };
+        if let Ok(Some(root)) = kinds::root_dataset(self.host) {
+            let _ = environments.claim(&root);
+        }
+    }
+
+    /// Keeps the machine as it is for the boot menu. What keeps it from that is told, and no reason to stop.
+    fn keep(
+        &self,
+        store: &Store<'_>,
+        root: Option<&str>,
+        progress: &mut dyn Progress,
+    ) -> Result<(), HostError> {
+        let (Some(environments), Some(root)) = (self.environments, root) else { return Ok(()) };
+        let name = environment::name_of(store.number);
+        store.write(&Event::Environment { name: name.clone() })?;
+        let snapshot = format!("{root}@{}", store.snapshot());
+        match environments.make(&History::new(self.host), store.number, &snapshot) {
+            Ok(()) => progress.environment(&name),
+            Err(error) => {
+                let hint = error.hint().map_or_else(String::new, |hint| format!(" ({hint})"));
+                let why = chain(&error) + &hint;
+                store.write(&Event::NoEnvironment { why: why.clone() })?;
+                progress.no_environment(&why);
+            }
+        }
+        Ok(())
+    }
+
     fn carry_out(
         &self,
         store: &Store<'_>,
@@ -381,7 +436,11 @@ impl<'a> Engine<'a> {
         progress: &mut dyn Progress,
     ) -> Result<(), (Option<usize>, String, String)> {
         let total = plan.all().count();
-        self.snapshot(store, plan, root).map_err(|error| (None, "the snapshot".to_owned(), chain(&error)))?;
+        let root = root.filter(|_| changes_root(plan));
+        self.snapshot(store, plan, root.as_deref())
+            .map_err(|error| (None, "the snapshot".to_owned(), chain(&error)))?;
+        self.keep(store, root.as_deref(), progress)
+            .map_err(|error| (None, "the boot environment".to_owned(), chain(&error)))?;
         for (number, step) in plan.all().enumerate() {
             progress.step(number + 1, total, step);
             // Before anything can cut off who must confirm it.
@@ -420,16 +479,14 @@ impl<'a> Engine<'a> {
     }
 
     /// One moment to go back to, for all datasets that a plan changes: made in one transaction group.
-    fn snapshot(&self, store: &Store<'_>, plan: &Plan, root: Option<String>) -> Result<(), HostError> {
+    fn snapshot(&self, store: &Store<'_>, plan: &Plan, root: Option<&str>) -> Result<(), HostError> {
         let mut datasets: Vec<String> = plan
             .steps
             .iter()
             .filter(|step| kinds::is_there_already(step))
             .map(|step| step.name.clone())
             .collect();
-        if plan.steps.iter().any(|step| step.kind != "dataset") {
-            datasets.extend(root);
-        }
+        datasets.extend(root.map(str::to_owned));
         datasets.sort();
         datasets.dedup();
         if datasets.is_empty() {
@@ -481,6 +538,13 @@ impl<'a> Engine<'a> {
         if self.starting && !begun.is_empty() {
             self.tell_while_starting(&steps).map_err(ApplyError::Journal)?;
         }
+        // It holds what is there again. After packages that stay it does not, and goes when there are newer ones.
+        if let Some(environments) = self.environments.filter(|_| packages == Packages::Go)
+            && journal.environment().is_some()
+        {
+            // One that cannot go now is gone before the next one is made.
+            let _ = environments.remove(number);
+        }
         self.sync().map_err(ApplyError::Journal)?;
         store.write(&Event::RolledBack).map_err(ApplyError::Journal)?;
         Ok(begun.len())
@@ -513,6 +577,11 @@ fn confirm_timer_cmd(seconds: u64, number: u32) -> Cmd {
         .args(["--quiet", "--collect", &format!("--unit={unit}"), &format!("--on-active={seconds}s")])
         .args(["--timer-property=AccuracySec=1s", "/usr/bin/kldload", "undo", "--yes", "--unconfirmed"])
         .arg(number.to_string())
+}
+
+/// Whether a plan changes what the machine starts from.
+fn changes_root(plan: &Plan) -> bool {
+    plan.steps.iter().any(|step| kind_of(step).is_ok_and(|kind| kind.is_on_root()))
 }
 
 fn kind_of(step: &Step) -> Result<&'static dyn kinds::AnyKind, HostError> {

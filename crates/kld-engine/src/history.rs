@@ -17,6 +17,7 @@ use crate::host::{Entry, Host, HostError, KeptEntry, KeptNode, Node};
 use crate::journal::{Event, Journal, to_line};
 use crate::kinds::{self, hex};
 use crate::plan::{self, Plan};
+use crate::secrets::Secrets;
 use sha2::{Digest as _, Sha256};
 
 /// Where kldload remembers.
@@ -51,8 +52,20 @@ pub struct Record {
     pub steps: usize,
     /// The boot environment that it has changed, when `/` is one.
     pub root: Option<String>,
+    /// The boot environment that was made of the machine as it was before; a person may have destroyed it since.
+    pub environment: Option<String>,
+    /// Why none could be made.
+    pub no_environment: Option<String>,
     /// Why it was undone.
     pub failure: Option<String>,
+}
+
+impl Record {
+    /// The dataset of [`Self::environment`]: beside the root that was changed.
+    pub fn environment_dataset(&self) -> Option<String> {
+        let (above, _) = self.root.as_deref()?.rsplit_once('/')?;
+        Some(format!("{above}/{}", self.environment.as_deref()?))
+    }
 }
 
 /// Everything that was done.
@@ -72,6 +85,8 @@ impl std::fmt::Debug for History<'_> {
 pub(crate) struct Store<'a> {
     pub(crate) host: &'a dyn Host,
     pub(crate) number: u32,
+    /// What its steps need and nobody may read; only while they are made.
+    pub(crate) secrets: Secrets,
 }
 
 /// `applied.json`.
@@ -153,6 +168,7 @@ impl<'a> History<'a> {
             _ => None,
         });
         let state = journal.state();
+        let environment = journal.environment();
         Ok(Some(Record {
             number,
             at: *at,
@@ -160,6 +176,8 @@ impl<'a> History<'a> {
             state,
             steps: *steps,
             root: root.clone(),
+            environment: environment.and_then(Result::ok).map(str::to_owned),
+            no_environment: environment.and_then(Result::err).map(str::to_owned),
             failure,
         }))
     }
@@ -187,13 +205,13 @@ impl<'a> History<'a> {
     }
 
     pub(crate) fn store(&self, number: u32) -> Store<'a> {
-        Store { host: self.host, number }
+        Store { host: self.host, number, secrets: Secrets::default() }
     }
 
     /// Makes the directory of the next apply, with its plan.
     pub(crate) fn begin(&self, plan: &Plan) -> Result<Store<'a>, HostError> {
         let number = self.next_number()?;
-        let store = self.store(number);
+        let store = Store { secrets: plan.secrets.clone(), ..self.store(number) };
         self.host.put(&format!("{MEMORY}/applies"), &own(Node::Directory, SECRET_DIRECTORY))?;
         self.host.put(&store.path(""), &own(Node::Directory, SECRET_DIRECTORY))?;
         self.host.put(&store.path("kept"), &own(Node::Directory, SECRET_DIRECTORY))?;
@@ -271,10 +289,16 @@ impl Store<'_> {
         Ok(Some(KeptEntry { node, mode, uid, gid }))
     }
 
-    /// Puts back what was kept, or removes what was not there.
-    pub(crate) fn put_back(&self, path: &str, kept: Option<&KeptEntry>) -> Result<(), HostError> {
-        let Some(kept) = kept else { return self.host.remove(path) };
-        let node = match &kept.node {
+    /// The text of a file that was kept.
+    pub(crate) fn text_of(&self, path: &str, kept: &KeptEntry) -> Result<String, HostError> {
+        match self.node_of(path, &kept.node)? {
+            Node::File(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            _ => Ok(String::new()),
+        }
+    }
+
+    fn node_of(&self, path: &str, kept: &KeptNode) -> Result<Node, HostError> {
+        Ok(match kept {
             KeptNode::File(sum) => match self.host.entry(&self.path(&format!("kept/{sum}")))? {
                 Some(Entry { node, .. }) => node,
                 None => {
@@ -284,7 +308,13 @@ impl Store<'_> {
             },
             KeptNode::Link(target) => Node::Link(target.clone()),
             KeptNode::Directory => Node::Directory,
-        };
+        })
+    }
+
+    /// Puts back what was kept, or removes what was not there.
+    pub(crate) fn put_back(&self, path: &str, kept: Option<&KeptEntry>) -> Result<(), HostError> {
+        let Some(kept) = kept else { return self.host.remove(path) };
+        let node = self.node_of(path, &kept.node)?;
         let entry = Entry { node, mode: kept.mode, uid: kept.uid, gid: kept.gid };
         if self.host.entry(path)?.as_ref() == Some(&entry) {
             return Ok(());

@@ -123,6 +123,9 @@ pub enum HostError {
     /// An account that must exist and does not.
     #[error("there is no account or group `{0}`")]
     NoAccount(String),
+    /// A plan that is carried out in another process than the one that made it.
+    #[error("the secret of `{0}` is not at hand")]
+    NoSecret(String),
     /// Something is in the way.
     #[error("`{path}` is {what}")]
     InTheWay {
@@ -133,6 +136,17 @@ pub enum HostError {
     },
 }
 
+impl From<kld_boot::MachineError> for HostError {
+    fn from(error: kld_boot::MachineError) -> Self {
+        match error {
+            kld_boot::MachineError::File { action, path, source } => Self::File { action, path, source },
+            kld_boot::MachineError::Write(error) => Self::Write(error),
+            kld_boot::MachineError::Exec(error) => Self::Exec(error),
+            kld_boot::MachineError::Parse(error) => Self::Parse(error),
+        }
+    }
+}
+
 impl HostError {
     /// What the user can do.
     pub fn hint(&self) -> Option<String> {
@@ -140,6 +154,7 @@ impl HostError {
             Self::Write(error) => error.hint(),
             Self::Exec(error) => error.hint(),
             Self::NoAccount(name) => Some(format!("add `{name}` to `users:`, or the package that makes it")),
+            Self::NoSecret(_) => Some("it is in the manifest alone: plan again".to_owned()),
             Self::InTheWay { path, .. } => Some(format!("move `{path}` away, or give the file another path")),
             Self::File { .. } | Self::Parse(_) => None,
         }

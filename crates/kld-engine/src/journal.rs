@@ -27,6 +27,16 @@ pub enum Event {
         /// Full names.
         names: Vec<String>,
     },
+    /// A boot environment of the machine as it is will be made.
+    Environment {
+        /// Its name.
+        name: String,
+    },
+    /// It could not be made.
+    NoEnvironment {
+        /// Why not, in words.
+        why: String,
+    },
     /// A step begins; `memory` is what it takes to go back.
     Begun {
         /// Its number in the plan, from 0; restarts count on.
@@ -104,6 +114,15 @@ impl Journal {
     fn waits(&self) -> bool {
         let told = |event: &&Event| matches!(event, Event::Unconfirmed { .. } | Event::Confirmed);
         matches!(self.events.iter().rev().find(told), Some(Event::Unconfirmed { .. }))
+    }
+
+    /// The boot environment of the machine as it was before, or why there is none; `None` when none was to be made.
+    pub fn environment(&self) -> Option<Result<&str, &str>> {
+        self.events.iter().rev().find_map(|event| match event {
+            Event::Environment { name } => Some(Ok(name.as_str())),
+            Event::NoEnvironment { why } => Some(Err(why.as_str())),
+            _ => None,
+        })
     }
 
     /// Steps that were begun, in order, with what it takes to go back.

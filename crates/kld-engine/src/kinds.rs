@@ -3,6 +3,7 @@
 mod account;
 mod dataset;
 mod file;
+mod image;
 mod package;
 mod unit;
 
@@ -20,12 +21,13 @@ use sha2::{Digest as _, Sha256};
 use crate::history::Store;
 use crate::host::{Host, HostError};
 use crate::plan::{Left, Step, key};
+use crate::secrets::Secrets;
 use crate::wanted::Wanted;
 
 /// Every kind, in the order in which changes are made: data has a place before programs come, accounts come with
-/// packages before files belong to them, files are there before units start.
-pub(crate) const ALL: [&dyn AnyKind; 5] =
-    [&dataset::Dataset, &package::Package, &account::Account, &file::File, &unit::Unit];
+/// packages before files belong to them, files are there before images are pulled, and those before units start.
+pub(crate) const ALL: [&dyn AnyKind; 6] =
+    [&dataset::Dataset, &package::Package, &account::Account, &file::File, &image::Image, &unit::Unit];
 
 /// What a kind has found.
 #[derive(Debug, Default)]
@@ -38,6 +40,8 @@ pub(crate) struct Found {
     pub(crate) takes: u64,
     /// Digest of each wanted thing by name.
     pub(crate) items: BTreeMap<String, String>,
+    /// What the changes need and nobody may read, by [`crate::plan::key`].
+    pub(crate) secrets: Secrets,
 }
 
 /// Why a kind has no plan.
@@ -59,6 +63,8 @@ pub(crate) trait Kind: Sync {
     type Memory: Serialize + DeserializeOwned;
     /// The word for it in plans.
     const NAME: &'static str;
+    /// Whether changes of it are changes of files on the root's dataset.
+    const ON_ROOT: bool = true;
 
     /// Looks and compares. `before` holds the digests of what was wanted last, by [`crate::plan::key`]; `earlier` the
     /// steps that come before those of this kind.
@@ -100,6 +106,7 @@ pub(crate) trait Kind: Sync {
 /// A [`Kind`] whose data is JSON.
 pub(crate) trait AnyKind: Sync {
     fn name(&self) -> &'static str;
+    fn is_on_root(&self) -> bool;
     fn compare(
         &self,
         host: &dyn Host,
@@ -123,6 +130,10 @@ pub(crate) trait AnyKind: Sync {
 impl<K: Kind> AnyKind for K {
     fn name(&self) -> &'static str {
         K::NAME
+    }
+
+    fn is_on_root(&self) -> bool {
+        K::ON_ROOT
     }
 
     fn compare(

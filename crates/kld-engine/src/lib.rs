@@ -10,12 +10,14 @@
 //! * [`Adopter`] makes datasets of directories that are there.
 //! * [`Procedures`] carries out what is not a difference: the steps of an upgrade or of a recovery, and measures them.
 //!
-//! Each type of thing (`kinds/`: dataset, package, account, file, unit) is one file that knows how to look, compare,
+//! Each type of thing (`kinds/`: dataset, package, account, file, image, unit) is one file that knows how to look, compare,
 //! change and go back; everything else is the same for all of them.
 
 mod adopt;
 mod engine;
+mod environment;
 mod exposure;
+mod firewall;
 mod history;
 mod host;
 mod journal;
@@ -23,6 +25,7 @@ mod kinds;
 mod looking;
 mod plan;
 mod procedure;
+mod secrets;
 mod services;
 mod wanted;
 

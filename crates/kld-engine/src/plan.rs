@@ -14,6 +14,7 @@ use crate::history::MEMORY;
 use crate::host::{Host, HostError};
 use crate::kinds::{self, Refusal};
 use crate::looking::Looking;
+use crate::secrets::Secrets;
 use crate::services;
 use crate::wanted::Wanted;
 
@@ -64,7 +65,7 @@ pub enum Cause {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// The type of the thing: `dataset`, `package`, `account`, `file`, `unit`, `service`, `firewall`.
+    /// The type of the thing: `dataset`, `package`, `account`, `file`, `image`, `unit`, `service`.
     pub kind: String,
     /// The thing: `rpool/srv/webapp`, `/etc/nftables.conf`, `webapp.service`.
     pub name: String,
@@ -120,6 +121,9 @@ pub struct Plan {
     pub takes: u64,
     /// Digest of each wanted thing by `kind name`: what is remembered once the plan is carried out.
     pub items: BTreeMap<String, String>,
+    /// What steps need and nobody may read: only in the process that has read the manifest.
+    #[serde(skip)]
+    pub(crate) secrets: Secrets,
 }
 
 impl Plan {
@@ -242,6 +246,7 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
         exposures: Vec::new(),
         takes: 0,
         items: BTreeMap::new(),
+        secrets: Secrets::default(),
     };
     for kind in kinds::ALL {
         let mut found = kind.compare(host, wanted, before, &plan.steps).map_err(|refusal| match refusal {
@@ -257,6 +262,7 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
         plan.steps.append(&mut found.steps);
         plan.left.append(&mut found.left);
         plan.takes += found.takes;
+        plan.secrets.extend(found.secrets);
         plan.items.extend(found.items.into_iter().map(|(name, digest)| (key(kind.name(), &name), digest)));
     }
     if let Some(memory) = plan.steps.iter().find(|step| kinds::makes_a_dataset_at(step, MEMORY)) {

@@ -9,6 +9,7 @@ use kld_host::Cmd;
 use kld_system::{NODE_CONFIG_PATH, RECOVERY_UNIT};
 use serde::{Deserialize, Serialize};
 
+use crate::firewall;
 use crate::host::{Host, HostError, Node};
 use crate::kinds::{look_at_units, to_value, unit_properties, unit_property};
 use crate::plan::{Action, Because, Cause, Step};
@@ -32,7 +33,7 @@ pub(crate) enum Tell {
 
 /// What a file belongs to: a path or the beginning of one, and what is told when it changes. The first that fits counts.
 const READERS: [(&str, Reader); 12] = [
-    ("/etc/nftables.conf", Reader::Reload("nftables.service")),
+    (firewall::RULES, Reader::Reload(firewall::UNIT)),
     (NODE_CONFIG_PATH, Reader::Restart("kldload-identity.service")),
     ("/etc/ssh/", Reader::Reload("ssh.service")),
     ("/etc/systemd/network/", Reader::Reload("systemd-networkd.service")),
@@ -58,6 +59,9 @@ enum Reader {
 pub(crate) const UNIT_FILES: &str = "/etc/systemd/system/";
 /// Directories of units and of what systemd makes units of.
 const UNITS: [&str; 2] = [UNIT_FILES, "/etc/containers/systemd/"];
+
+/// Why rules are loaded again.
+const NOT_LOADED: &str = "the rules in the kernel are not those of /etc/nftables.conf";
 
 /// Works out what must be told.
 pub(crate) fn restarts(host: &dyn Host, wanted: &Wanted, steps: &[Step]) -> Result<Vec<Step>, HostError> {
@@ -110,6 +114,18 @@ pub(crate) fn restarts(host: &dyn Host, wanted: &Wanted, steps: &[Step]) -> Resu
             );
         }
     }
+    // Rules that are loaded anyway are not looked at.
+    let is_of_rules = |tell: &Tell| match tell {
+        Tell::DaemonReload => false,
+        Tell::Stop { unit } | Tell::Restart { unit } | Tell::Reload { unit } => unit == firewall::UNIT,
+    };
+    if !why.keys().any(is_of_rules) && !firewall::is_loaded(host, wanted)? {
+        let unit = firewall::UNIT.to_owned();
+        let is_active =
+            seen.get(firewall::UNIT).is_some_and(|unit| unit_property(unit, "ActiveState") == "active");
+        let tell = if is_active { Tell::Reload { unit } } else { Tell::Restart { unit } };
+        why.insert(tell, NOT_LOADED.to_owned());
+    }
     Ok(why.into_iter().map(|(tell, reason)| step(&tell, reason)).collect())
 }
 
@@ -124,7 +140,7 @@ fn step(tell: &Tell, reason: String) -> Step {
         kind: KIND.to_owned(),
         name: name.to_owned(),
         action: Action::Change,
-        cause: Cause::Wish,
+        cause: if reason == NOT_LOADED { Cause::Drift } else { Cause::Wish },
         summary: summary.to_owned(),
         notes: Vec::new(),
         because: Because { layer: "services".to_owned(), line: None, reason },

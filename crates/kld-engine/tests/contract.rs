@@ -7,7 +7,7 @@ use kld_engine::{Entry, Ground, Host, HostError, Node, RealHost};
 use kld_host::{Cmd, ExecError};
 use support::fake::{Deb, Fake};
 use support::land::Land;
-use support::transcript::{Answer, Do, differences};
+use support::transcript::{Answer, Do, PODMAN, TOOLS, differences};
 
 fn entry(node: Node, mode: u32) -> Entry {
     // Whoever runs the tests may be anybody.
@@ -99,7 +99,7 @@ fn answer(fake: &Fake, step: &Do) -> Answer {
             fake.remove(path).expect("writable");
             Answer::default()
         }
-        Do::Run(words) => match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        Do::Run(words, stdin) => match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["cat", path] => found(text(path)),
             ["test", "-d", path] => found(fake.entry(path).expect("readable").map(|_| String::new())),
             ["grep", begin, path] => {
@@ -107,7 +107,7 @@ fn answer(fake: &Fake, step: &Do) -> Answer {
                 let text = text(path).unwrap_or_default();
                 found(text.lines().find(|line| line.starts_with(begin)).map(|line| format!("{line}\n")))
             }
-            _ => match fake.run(&Cmd::new(&words[0]).args(&words[1..])) {
+            _ => match fake.run(&Cmd::new(&words[0]).args(&words[1..]).stdin_bytes(stdin.clone())) {
                 Ok(output) => found(Some(String::from_utf8_lossy(&output.stdout).into_owned())),
                 Err(HostError::Exec(ExecError::Failed { status, stderr, .. })) => {
                     let code = status.code().expect("it has ended by itself");
@@ -127,7 +127,21 @@ fn tools_in_memory_say_what_real_ones_do() {
     fake.put(policy, &file("exit 101\n", 0o755)).expect("writable");
     fake.run(&Cmd::new("apt-get").args(["install", "dpkg"])).expect("it is in the archive");
     fake.remove(policy).expect("it was made");
-    let wrong = differences(|step| answer(&fake, step));
+    let wrong = differences(TOOLS, |step| answer(&fake, step));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn podman_in_memory_says_what_the_real_one_does() {
+    let fake = Fake::new([("podman".to_owned(), Deb::default())].into());
+    let policy = "/usr/sbin/policy-rc.d";
+    fake.put(policy, &file("exit 101\n", 0o755)).expect("writable");
+    fake.run(&Cmd::new("apt-get").args(["install", "podman"])).expect("it is in the archive");
+    fake.change(|machine| {
+        machine.images.insert("localhost/greeter:1".to_owned());
+        machine.containers.insert("greeter.service".to_owned(), "localhost/greeter:1".to_owned());
+    });
+    let wrong = differences(PODMAN, |step| answer(&fake, step));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

@@ -2,35 +2,11 @@
 
 mod support;
 
-use kld_engine::{ApplyError, CONFIRM_TIMER, Cause, Engine, History, Outcome, State, Wanted};
-use support::fake::{Fake, Machine};
-use support::{RECIPE, Silent, apply, machine_for, plan_for, wanted};
-
-/// The recipe after somebody has thought about it again.
-fn changed() -> String {
-    RECIPE
-        .replace("recordsize=128k  compression=lz4", "recordsize=1M  compression=zstd-3")
-        .replace(
-            "  rpool/srv/webapp-db:",
-            "  rpool/srv/webapp-cache:  recordsize=16k\n  rpool/srv/webapp-db:",
-        )
-        .replace("TCP 8000 guest book,", "TCP 8000 guest book, TCP 8001 spare,")
-        .replace("packages:  curl,", "packages:  curl, git,")
-        .replace(
-            "  webapp:  system  home=/srv/webapp",
-            "  webapp:  system  home=/srv/webapp\n  helper:  system  home=/srv",
-        )
-        .replace("--workers 2", "--workers 1")
-}
-
-/// A machine that the recipe was applied to, and the plan to change it.
-fn applied() -> (Fake, Wanted, Wanted) {
-    let (old, new) = (wanted(RECIPE), wanted(&changed()));
-    let fake = machine_for(&[&old, &new]);
-    let plan = plan_for(&fake, &old);
-    assert_eq!(apply(&fake, &plan), Outcome::Committed { number: 1 });
-    (fake, old, new)
-}
+use kld_engine::{ApplyError, CONFIRM_TIMER, Cause, History, Outcome, State};
+use support::fake::Machine;
+use support::{
+    RECIPE, Silent, applied, apply, changed, cleared, engine, environments, machine_for, plan_for, wanted,
+};
 
 #[test]
 fn a_second_plan_is_empty() {
@@ -110,32 +86,34 @@ fn any_manifest_after_any_other_leaves_nothing_to_do() {
 #[test]
 fn a_machine_that_dies_anywhere_is_as_before_or_as_planned() {
     let (fake, _, new) = applied();
-    let before = fake.machine();
+    let (before, before_it) = (fake.machine(), cleared(&fake));
     let start = fake.changes();
     let plan = plan_for(&fake, &new);
     apply(&fake, &plan);
-    let after = fake.machine();
-    let length = fake.changes() - start;
+    let (after, length) = (fake.machine(), fake.changes() - start);
+    let after_it = cleared(&fake);
     let (mut as_before, mut as_planned) = (0, 0);
     for fuel in 0..=length {
         let (fake, _, new) = applied();
         let plan = plan_for(&fake, &new);
         fake.fuel(Some(fuel));
-        let outcome = Engine::new(&fake).apply(&plan, "tester", None, &|| Ok(()), &mut Silent);
+        let outcome = engine(&fake).apply(&plan, "tester", None, &|| Ok(()), &mut Silent);
         assert!(outcome.is_ok() || fuel < length, "{fuel} of {length}: {outcome:?}");
         // It dies once more on the way back, anywhere, and then it stays alive.
         for again in [fuel % 7, fuel % 3] {
             fake.fuel(Some(again));
-            let _ = Engine::new(&fake).recover(&mut Silent);
+            let _ = engine(&fake).recover(&mut Silent);
         }
         fake.fuel(None);
-        Engine::new(&fake).recover(&mut Silent).unwrap_or_else(|error| panic!("{fuel}: {error:?}"));
+        engine(&fake).recover(&mut Silent).unwrap_or_else(|error| panic!("{fuel}: {error:?}"));
         let now = fake.machine();
         if now == after {
             as_planned += 1;
+            assert_eq!(cleared(&fake), after_it, "{fuel}");
         } else {
             assert_same(&now, &before, fuel);
             as_before += 1;
+            assert_eq!(cleared(&fake), before_it, "{fuel}");
         }
         let records = History::new(&fake).records().expect("readable");
         assert!(records.iter().all(|record| record.state != State::Interrupted), "{fuel}: {records:?}");
@@ -143,6 +121,7 @@ fn a_machine_that_dies_anywhere_is_as_before_or_as_planned() {
         let plan = plan_for(&fake, &new);
         apply(&fake, &plan);
         assert_same(&fake.machine(), &after, fuel);
+        assert_eq!(environments(&fake).len(), after_it.0.len(), "{fuel}");
     }
     assert!(
         as_planned >= 1 && as_before + as_planned == length + 1,
@@ -163,13 +142,13 @@ fn a_change_that_fails_is_undone_with_all_before_it() {
         let before = fake.machine();
         let plan = plan_for(&fake, &new);
         fake.refuse(Some(number));
-        match Engine::new(&fake).apply(&plan, "tester", None, &|| Ok(()), &mut Silent) {
+        match engine(&fake).apply(&plan, "tester", None, &|| Ok(()), &mut Silent) {
             Ok(Outcome::RolledBack { error, .. }) => assert!(error.contains("no space left"), "{error}"),
             // Old snapshots could not be destroyed: no reason to go back.
             Ok(Outcome::Committed { .. }) => assert_same(&fake.machine(), &after, number),
             // Before anything was done, or after all of it: the journal itself could not be written.
             Err(ApplyError::Journal(_)) => {
-                Engine::new(&fake).recover(&mut Silent).expect("it has room again");
+                engine(&fake).recover(&mut Silent).expect("it has room again");
             }
             other => panic!("{number} of {length}: {other:?}"),
         }
@@ -190,7 +169,7 @@ fn a_proof_that_fails_undoes_everything_and_says_why() {
     let (fake, _, new) = applied();
     let before = fake.machine();
     let plan = plan_for(&fake, &new);
-    let outcome = Engine::new(&fake)
+    let outcome = engine(&fake)
         .apply(&plan, "tester", None, &|| Err("the guest book does not answer".to_owned()), &mut Silent)
         .expect("it goes back");
     let error = "the guest book does not answer".to_owned();
@@ -207,17 +186,17 @@ fn what_was_applied_is_taken_back_and_what_nobody_confirmed_goes_back_at_the_nex
     let before = fake.machine();
     let plan = plan_for(&fake, &new);
     let confirmed = |seconds| {
-        let outcome = Engine::new(&fake).apply(&plan, "tester", seconds, &|| Ok(()), &mut Silent);
+        let outcome = engine(&fake).apply(&plan, "tester", seconds, &|| Ok(()), &mut Silent);
         assert!(matches!(outcome, Ok(Outcome::Committed { .. })), "{outcome:?}");
     };
     confirmed(Some(60));
-    let again = Engine::new(&fake).apply(&plan, "tester", None, &|| Ok(()), &mut Silent);
+    let again = engine(&fake).apply(&plan, "tester", None, &|| Ok(()), &mut Silent);
     assert!(matches!(again, Err(ApplyError::Waits { number: 2 })), "{again:?}");
     assert!(fake.machine().active.contains(CONFIRM_TIMER));
     assert_eq!(History::new(&fake).records().expect("readable")[1].state, State::Unconfirmed);
     // A start while it waits: the clock that would take it back is gone, so it goes back now.
     fake.change(|machine| machine.active.retain(|unit| unit != CONFIRM_TIMER));
-    Engine::new(&fake).while_starting().recover(&mut Silent).expect("it goes back");
+    engine(&fake).while_starting().recover(&mut Silent).expect("it goes back");
     let stayed = |machine: &Machine| -> Machine {
         // Packages stay.
         let mut machine = machine.clone();
@@ -229,22 +208,19 @@ fn what_was_applied_is_taken_back_and_what_nobody_confirmed_goes_back_at_the_nex
     assert!(plan_for(&fake, &old).is_empty(), "what was wanted before is wanted again");
 
     let plan = plan_for(&fake, &new);
-    let outcome = Engine::new(&fake).apply(&plan, "tester", Some(60), &|| Ok(()), &mut Silent);
+    let outcome = engine(&fake).apply(&plan, "tester", Some(60), &|| Ok(()), &mut Silent);
     assert_eq!(outcome.expect("applied"), Outcome::Committed { number: 3 });
-    assert!(Engine::new(&fake).confirm().expect("written"));
-    assert!(!Engine::new(&fake).confirm().expect("nothing waits"));
+    assert!(engine(&fake).confirm().expect("written"));
+    assert!(!engine(&fake).confirm().expect("nothing waits"));
     assert!(!fake.machine().active.contains(CONFIRM_TIMER));
-    Engine::new(&fake).while_starting().recover(&mut Silent).expect("nothing to do");
+    engine(&fake).while_starting().recover(&mut Silent).expect("nothing to do");
     assert!(plan_for(&fake, &new).is_empty());
 
-    let done = Engine::new(&fake).take_back("taken back", &mut Silent).expect("it goes back");
+    let done = engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
     assert_eq!((done.number, done.packages.len()), (3, 0));
     assert!(plan_for(&fake, &old).is_empty());
-    Engine::new(&fake).take_back("taken back", &mut Silent).expect("the first one, too");
-    assert!(matches!(
-        Engine::new(&fake).take_back("taken back", &mut Silent),
-        Err(ApplyError::NothingToTakeBack)
-    ));
+    engine(&fake).take_back("taken back", &mut Silent).expect("the first one, too");
+    assert!(matches!(engine(&fake).take_back("taken back", &mut Silent), Err(ApplyError::NothingToTakeBack)));
 }
 
 #[test]
@@ -281,7 +257,7 @@ fn data_that_came_while_it_ran_is_never_destroyed() {
         });
         Err("no".to_owned())
     };
-    Engine::new(&fake).apply(&plan, "tester", None, &write, &mut Silent).expect("it goes back");
+    engine(&fake).apply(&plan, "tester", None, &write, &mut Silent).expect("it goes back");
     let machine = fake.machine();
     assert!(
         machine.datasets.contains_key("rpool/srv/webapp-cache.undone-000002"),
@@ -305,9 +281,9 @@ fn data_that_came_while_it_ran_survives_a_machine_that_dies_on_the_way_back() {
             fake.fuel(Some(fuel));
             Err("no".to_owned())
         };
-        let ended = Engine::new(&fake).apply(&plan, "tester", None, &write, &mut Silent).is_ok();
+        let ended = engine(&fake).apply(&plan, "tester", None, &write, &mut Silent).is_ok();
         fake.fuel(None);
-        Engine::new(&fake).recover(&mut Silent).unwrap_or_else(|error| panic!("{fuel}: {error:?}"));
+        engine(&fake).recover(&mut Silent).unwrap_or_else(|error| panic!("{fuel}: {error:?}"));
         let machine = fake.machine();
         let kept = machine.unmounted.get("rpool/srv/webapp-cache.undone-000002");
         assert!(kept.is_some_and(|files| files.contains_key(DATA)), "{fuel}: {:?}", machine.unmounted);
@@ -335,6 +311,40 @@ fn what_was_changed_by_hand_is_told_apart() {
     let names: Vec<(&str, Cause)> = plan.steps.iter().map(|step| (step.name.as_str(), step.cause)).collect();
     assert_eq!(names, [("rpool/srv/webapp", Cause::Drift), ("/etc/nftables.conf", Cause::Drift)]);
     assert!(plan.restarts.iter().any(|step| step.name == "nftables.service"));
+}
+
+#[test]
+fn rules_that_somebody_has_flushed_or_changed_in_the_kernel_are_loaded_again() {
+    let (fake, old, _) = applied();
+    let loaded = fake.machine().rules;
+    assert!(loaded.contains("policy drop"), "{loaded}");
+    let flush = |rules: &mut String| rules.clear();
+    let add = |rules: &mut String| {
+        let (chain, rest) = rules.split_once("policy drop;\n").expect("a chain");
+        *rules = format!("{chain}policy drop;\n\t\taccept\n{rest}");
+    };
+    let open = |rules: &mut String| *rules = rules.replacen("policy drop", "policy accept", 1);
+    let changes: [&dyn Fn(&mut String); 3] = [&flush, &add, &open];
+    for (number, change) in changes.into_iter().enumerate() {
+        fake.change(|machine| change(&mut machine.rules));
+        let plan = plan_for(&fake, &old);
+        let told: Vec<_> = plan.restarts.iter().map(|step| (step.name.as_str(), step.cause)).collect();
+        assert_eq!(told, [("nftables.service", Cause::Drift)], "{number}");
+        assert!(plan.steps.is_empty() && plan.restarts[0].because.reason.contains("in the kernel"));
+        apply(&fake, &plan);
+        assert_eq!(fake.machine().rules, loaded, "{number}");
+        assert!(plan_for(&fake, &old).is_empty(), "{number}");
+    }
+    // With the unit stopped, which flushes them, too.
+    fake.change(|machine| {
+        machine.active.remove("nftables.service");
+        machine.rules.clear();
+    });
+    apply(&fake, &plan_for(&fake, &old));
+    assert_eq!(fake.machine().rules, loaded);
+    // What others have loaded is theirs.
+    fake.change(|machine| machine.rules += "table inet podman {\n\tchain x {\n\t\taccept\n\t}\n}\n");
+    assert!(plan_for(&fake, &old).is_empty());
 }
 
 #[test]
@@ -385,12 +395,12 @@ fn what_was_interrupted_is_undone_where_it_was_begun() {
     fake.change(|machine| drop(machine.datasets.insert("rpool/ROOT/other".to_owned(), Default::default())));
     fake.root(Some("rpool/ROOT/other zfs"));
     let interrupted = fake.machine();
-    let error = Engine::new(&fake).while_starting().recover(&mut Silent).expect_err("not here");
+    let error = engine(&fake).while_starting().recover(&mut Silent).expect_err("not here");
     assert!(matches!(error, ApplyError::Elsewhere { number: 2, .. }), "{error}");
     assert!(error.hint().expect("a way").contains("kbe activate --once debian"), "{:?}", error.hint());
     assert_same(&fake.machine(), &interrupted, 0);
     fake.root(None);
-    assert!(Engine::new(&fake).recover(&mut Silent).expect("here").is_some());
+    assert!(engine(&fake).recover(&mut Silent).expect("here").is_some());
     fake.change(|machine| drop(machine.datasets.remove("rpool/ROOT/other")));
     assert_same(&fake.machine(), &before, 0);
 }
@@ -404,7 +414,7 @@ fn packages_go_again_where_the_root_is_no_dataset() {
     let package = plan.steps.iter().find(|step| step.kind == "package").expect("it installs git");
     assert!(package.notes.iter().any(|note| note.starts_with("`/` is not on ZFS")), "{:?}", package.notes);
     let outcome =
-        Engine::new(&fake).apply(&plan, "tester", None, &|| Err("the page is empty".to_owned()), &mut Silent);
+        engine(&fake).apply(&plan, "tester", None, &|| Err("the page is empty".to_owned()), &mut Silent);
     assert!(matches!(outcome, Ok(Outcome::RolledBack { .. })), "{outcome:?}");
     assert_same(&fake.machine(), &before, 0);
 }
@@ -439,7 +449,8 @@ fn assert_same(got: &Machine, want: &Machine, at: usize) {
             .filter(|(name, own)| b.datasets.get(*name) != Some(own))
             .map(|(name, own)| format!("{name} {own:?}"));
         let active = a.active.difference(&b.active).map(|unit| format!("{unit} active"));
-        files.chain(datasets).chain(active).collect()
+        let rules = (a.rules != b.rules).then(|| format!("rules {}", a.rules));
+        files.chain(datasets).chain(active).chain(rules).collect()
     };
     assert!(got == want, "{at}: has {:#?}, lacks {:#?}", differ(got, want), differ(want, got));
 }

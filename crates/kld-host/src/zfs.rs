@@ -22,11 +22,17 @@ pub struct Property {
     pub source: String,
 }
 
-/// Properties (`["all"]` for every one) of a dataset, or of it and all below.
+/// Properties (`["all"]` for every one) of a dataset, or of it and all datasets below; not of their snapshots, which may
+/// be thousands.
 pub fn get_cmd(dataset: &str, properties: &[&str], recursive: bool) -> Cmd {
-    let depth = if recursive { "-Hpr" } else { "-Hp" };
-    let columns = ["get", depth, "-o", "name,property,value,source"];
-    Cmd::new("zfs").args(columns).arg(properties.join(",")).arg(dataset).timeout(DEADLINE)
+    let depth: &[&str] = if recursive { &["-Hpr", "-t", "filesystem,volume"] } else { &["-Hp"] };
+    Cmd::new("zfs")
+        .arg("get")
+        .args(depth)
+        .args(["-o", "name,property,value,source"])
+        .arg(properties.join(","))
+        .arg(dataset)
+        .timeout(DEADLINE)
 }
 
 /// Sets properties, all or none.
@@ -95,7 +101,7 @@ mod tests {
             mount_cmd("rpool/srv"),
         ];
         expect![[r#"
-            zfs get -Hpr -o name,property,value,source all rpool
+            zfs get -Hpr -t filesystem,volume -o name,property,value,source all rpool
             zfs get -Hp -o name,property,value,source used,quota rpool/srv
             zfs set quota=10G 'org.kldload:layer=storage data' rpool/srv
             zfs create -o recordsize=8k -o mountpoint=/srv/a rpool/srv/a

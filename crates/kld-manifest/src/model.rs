@@ -259,6 +259,9 @@ pub struct OutboundRule {
     pub span: Span,
 }
 
+/// More have no numbers of their own: those of people begin behind them.
+pub const MAX_SYSTEM_ACCOUNTS: usize = 200;
+
 /// An account.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct User {

@@ -122,3 +122,20 @@ fn a_secret_that_was_written_is_not_shown() {
         }
     }
 }
+
+#[test]
+fn system_accounts_that_would_have_the_numbers_of_people_are_refused() {
+    let manifest = |count: usize| {
+        let base = BASE.iter().map(|(_, section)| *section).collect::<String>();
+        // People have numbers of their own, however many they are.
+        let people = (0..count).map(|n| format!("  person{n:03}: admin\n")).collect::<String>();
+        let system = (0..count).map(|n| format!("  daemon{n:03}: system\n")).collect::<String>();
+        format!("{base}users:\n{people}{system}")
+    };
+    assert_eq!(refusals(&manifest(200)), []);
+    let manifest = manifest(202);
+    let [refused] = &refusals(&manifest)[..] else { panic!("{:?}", refusals(&manifest)) };
+    assert_eq!(refused.code, "too-many-accounts");
+    let shown = render("f", &manifest, refused);
+    assert!(shown.contains("daemon200") && shown.contains("200 system accounts"), "{shown}");
+}

@@ -1,7 +1,10 @@
 //! Accounts and their groups.
 //!
 //! An account that is there keeps its number: files belong to it. Accounts that leave the manifest stay, and the plan says
-//! how to remove them.
+//! how to remove them. A password that the manifest gives is set, one that leaves it is locked, and those that it never gave
+//! are people's own.
+
+mod shadow;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,10 +12,11 @@ use kld_host::Cmd;
 use kld_system::SystemUser;
 use serde::{Deserialize, Serialize};
 
+use self::shadow::Password;
 use super::{Found, Kind, Refusal, digest, to_value};
 use crate::history::Store;
 use crate::host::{Host, HostError, KeptEntry};
-use crate::plan::{Action, Because, Cause, Left, Step};
+use crate::plan::{Action, Because, Cause, Left, Step, key};
 use crate::wanted::Wanted;
 
 pub(super) struct Account;
@@ -29,6 +33,9 @@ pub(super) struct Change {
     shell: String,
     /// Groups it is to be in besides its own; those it is in already stay.
     groups: Vec<String>,
+    /// The hash itself is among the plan's secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    password: Option<Password>,
 }
 
 /// The files of accounts as they were.
@@ -38,9 +45,8 @@ pub(super) struct Memory {
     files: Vec<(String, Option<KeptEntry>)>,
 }
 
-/// passwd(5), shadow(5), group(5), gshadow(5), and subordinate ids.
-const FILES: [&str; 6] =
-    ["/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow", "/etc/subuid", "/etc/subgid"];
+/// passwd(5), group(5), gshadow(5), and subordinate ids: what tools change besides shadow(5).
+const FILES: [&str; 5] = ["/etc/passwd", "/etc/group", "/etc/gshadow", "/etc/subuid", "/etc/subgid"];
 
 /// `/etc/passwd` and `/etc/group`, as far as they matter here.
 #[derive(Debug, Default)]
@@ -99,10 +105,32 @@ impl Kind for Account {
         let mut found = Found::default();
         let mut taken: BTreeSet<u32> = seen.accounts.values().map(|(uid, ..)| *uid).collect();
         taken.extend(seen.group_numbers.values());
-        for user in &wanted.system.users {
+        let was_given = |user: &SystemUser| before.contains_key(&key(Self::NAME, &given(user.name.as_str())));
+        let users = &wanted.system.users;
+        let hashes = match users.iter().any(|user| user.password_hash.is_some() || was_given(user)) {
+            true => shadow::look(host).map_err(|error| Refusal::Look("the passwords", error))?,
+            false => BTreeMap::new(),
+        };
+        for user in users {
             let name = user.name.to_string();
-            found.items.insert(name.clone(), digest(&(&user.home, &user.shell, &user.groups, user.admin)));
-            found.steps.extend(compare_one(user, &seen, &mut taken));
+            let now = hashes.get(&name).map_or("!", String::as_str);
+            let own = (&user.home, &user.shell, &user.groups, user.admin);
+            let (own, password) = match &user.password_hash {
+                Some(hash) => {
+                    found.items.insert(given(&name), "given".to_owned());
+                    (digest(&(own, hash)), (now != hash).then_some(Password::Set))
+                }
+                None => {
+                    let locks = was_given(user) && !shadow::is_locked(now);
+                    (digest(&own), locks.then_some(Password::Lock))
+                }
+            };
+            found.items.insert(name.clone(), own);
+            let Some(step) = compare_one(user, &seen, &mut taken, password) else { continue };
+            found.steps.push(step);
+            if let Some(hash) = user.password_hash.as_ref().filter(|_| password.is_some()) {
+                found.secrets.insert(key(Self::NAME, &name), hash.clone());
+            }
         }
         for gone in super::gone(Self::NAME, before, &found.items) {
             if seen.accounts.contains_key(gone) {
@@ -116,12 +144,16 @@ impl Kind for Account {
         Ok(found)
     }
 
-    fn remember(&self, _host: &dyn Host, store: &Store<'_>, _change: &Change) -> Result<Memory, HostError> {
+    fn remember(&self, host: &dyn Host, store: &Store<'_>, change: &Change) -> Result<Memory, HostError> {
         let files = FILES.iter().map(|path| Ok(((*path).to_owned(), store.keep(path)?)));
-        Ok(Memory { files: files.collect::<Result<_, HostError>>()? })
+        let mut files: Vec<_> = files.collect::<Result<_, HostError>>()?;
+        if change.password.is_some() && change.uid.is_none() {
+            files.extend(shadow::keep(host, store)?.map(|kept| (shadow::PATH.to_owned(), Some(kept))));
+        }
+        Ok(Memory { files })
     }
 
-    fn make(&self, host: &dyn Host, _store: &Store<'_>, change: &Change) -> Result<(), HostError> {
+    fn make(&self, host: &dyn Host, store: &Store<'_>, change: &Change) -> Result<(), HostError> {
         let there = look(host)?.accounts.contains_key(&change.name);
         let groups = change.groups.join(",");
         if there {
@@ -129,7 +161,8 @@ impl Kind for Account {
             if !groups.is_empty() {
                 cmd = cmd.args(["--append", "--groups", &groups]);
             }
-            return host.run(&cmd.arg(&change.name)).map(drop);
+            host.run(&cmd.arg(&change.name))?;
+            return set_password(host, store, change);
         }
         let number = change.uid.unwrap_or_default().to_string();
         let system = change.system.then_some("--system");
@@ -140,17 +173,22 @@ impl Kind for Account {
         if !groups.is_empty() {
             cmd = cmd.args(["--groups", &groups]);
         }
-        host.run(&cmd.arg(&change.name)).map(drop)
+        host.run(&cmd.arg(&change.name))?;
+        set_password(host, store, change)
     }
 
     fn undo(
         &self,
-        _host: &dyn Host,
+        host: &dyn Host,
         store: &Store<'_>,
-        _change: &Change,
+        change: &Change,
         memory: &Memory,
     ) -> Result<(), HostError> {
-        memory.files.iter().try_for_each(|(path, kept)| store.put_back(path, kept.as_ref()))
+        let is_shadow = |(path, _): &&(String, Option<KeptEntry>)| path == shadow::PATH;
+        let others = memory.files.iter().filter(|file| !is_shadow(file));
+        others.into_iter().try_for_each(|(path, kept)| store.put_back(path, kept.as_ref()))?;
+        let kept = memory.files.iter().find(is_shadow).and_then(|(_, kept)| kept.as_ref());
+        shadow::put_back(host, store, &change.name, kept)
     }
 
     fn way_back(&self, change: &Change, _memory: &Memory) -> String {
@@ -159,8 +197,24 @@ impl Kind for Account {
 
     fn drifted(&self, host: &dyn Host, items: &[(&str, &str)]) -> Result<Vec<String>, HostError> {
         let seen = look(host)?;
-        let gone = items.iter().filter(|(name, _)| !seen.accounts.contains_key(*name));
+        let names = items.iter().filter(|(name, _)| !name.contains('#'));
+        let gone = names.filter(|(name, _)| !seen.accounts.contains_key(*name));
         Ok(gone.map(|(name, _)| (*name).to_owned()).collect())
+    }
+}
+
+/// That the manifest gives an account's password, among what is remembered; `#` is in no name of an account.
+fn given(account: &str) -> String {
+    format!("{account}#password")
+}
+
+fn set_password(host: &dyn Host, store: &Store<'_>, change: &Change) -> Result<(), HostError> {
+    match change.password {
+        Some(Password::Set) => {
+            shadow::set(host, &change.name, store.secrets.get(&key(Account::NAME, &change.name))?)
+        }
+        Some(Password::Lock) => shadow::lock(host, &change.name),
+        None => Ok(()),
     }
 }
 
@@ -171,7 +225,12 @@ fn free_number(wanted: u32, taken: &mut BTreeSet<u32>) -> u32 {
     number
 }
 
-fn compare_one(user: &SystemUser, seen: &Seen, taken: &mut BTreeSet<u32>) -> Option<Step> {
+fn compare_one(
+    user: &SystemUser,
+    seen: &Seen,
+    taken: &mut BTreeSet<u32>,
+    password: Option<Password>,
+) -> Option<Step> {
     let name = user.name.to_string();
     let is_in = |group: &str| seen.groups.contains(&(name.clone(), group.to_owned()));
     let mut groups: Vec<String> = user.groups.iter().map(ToString::to_string).collect();
@@ -184,7 +243,8 @@ fn compare_one(user: &SystemUser, seen: &Seen, taken: &mut BTreeSet<u32>) -> Opt
         None => {
             let uid = free_number(user.uid, taken);
             let kind = if user.system { "system account" } else { "person" };
-            (Action::Add, Some(uid), format!("{kind} {uid}"))
+            let with = if password.is_some() { ", with a password" } else { "" };
+            (Action::Add, Some(uid), format!("{kind} {uid}{with}"))
         }
         Some((_, home, shell)) => {
             let mut changes = Vec::new();
@@ -195,6 +255,10 @@ fn compare_one(user: &SystemUser, seen: &Seen, taken: &mut BTreeSet<u32>) -> Opt
                 changes.push(format!("shell {shell} → {}", user.shell));
             }
             changes.extend(missing.iter().map(|group| format!("joins {group}")));
+            changes.extend(password.map(|password| match password {
+                Password::Set => "password changes".to_owned(),
+                Password::Lock => "password is locked".to_owned(),
+            }));
             if changes.is_empty() {
                 return None;
             }
@@ -216,6 +280,7 @@ fn compare_one(user: &SystemUser, seen: &Seen, taken: &mut BTreeSet<u32>) -> Opt
             home: user.home.clone(),
             shell: user.shell.clone(),
             groups,
+            password,
         }),
     })
 }

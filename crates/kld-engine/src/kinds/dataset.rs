@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kld_host::Cmd;
 use kld_host::zfs::{self, Property};
-use kld_host::{Cmd, ParseError};
 use kld_system::{Created, Layer, SystemDataset};
+use kld_ui::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use super::{Found, Kind, Refusal, digest, file, to_value};
@@ -90,6 +91,7 @@ impl Kind for Dataset {
     type Change = Change;
     type Memory = Memory;
     const NAME: &'static str = "dataset";
+    const ON_ROOT: bool = false;
 
     fn compare(
         &self,
@@ -137,11 +139,14 @@ impl Kind for Dataset {
                 continue;
             }
             if seen.contains_key(gone) {
-                let used = seen[gone].get("used").map_or("", |p| p.value.as_str());
+                let used = seen[gone].get("used").and_then(|used| used.value.parse().ok());
                 found.left.push(Left {
                     kind: Self::NAME.to_owned(),
                     name: gone.to_owned(),
-                    remove_with: format!("zfs destroy -r {gone}   # frees {}", bytes(used)),
+                    remove_with: format!(
+                        "zfs destroy -r {gone}   # frees {}",
+                        ByteSize(used.unwrap_or_default())
+                    ),
                 });
             }
         }
@@ -226,13 +231,9 @@ impl Kind for Dataset {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let names: Vec<&str> = names.into_iter().collect();
         let mut seen = Seen::new();
         for pool in pools {
-            for property in zfs::parse_get(&host.text(&zfs::get_cmd(pool, &names, true))?)? {
-                let of = seen.entry(property.dataset.clone()).or_default();
-                of.insert(property.name.clone(), property);
-            }
+            seen.extend(ask(host, pool, &names)?);
         }
         let is_as_wanted = |dataset: &str, property: &str, value: &str| {
             // Of a volume, what only file systems have is not there.
@@ -332,20 +333,19 @@ fn look(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>) -> 
         .chain(["mountpoint", "mounted", "used"])
         .chain(stated)
         .collect();
-    let names: Vec<&str> = names.into_iter().collect();
-    let cmd = Cmd::new("zfs")
-        .args(["get", "-Hpr", "-t", "filesystem,volume", "-o", "name,property,value,source"])
-        .args([&names.join(","), pool]);
-    let text = host.text(&cmd).map_err(|error| match &error {
+    ask(host, pool, &names).map_err(|error| match &error {
         HostError::Exec(exec) if exec.stderr().is_some_and(|said| said.contains("does not exist")) => {
             Refusal::NoPool(pool.to_owned(), error)
         }
         _ => Refusal::Look("the datasets", error),
-    })?;
-    let parsed =
-        zfs::parse_get(&text).map_err(|error: ParseError| Refusal::Look("the datasets", error.into()))?;
+    })
+}
+
+/// Asks for properties of every dataset of a pool.
+fn ask(host: &dyn Host, pool: &str, properties: &BTreeSet<&str>) -> Result<Seen, HostError> {
+    let names: Vec<&str> = properties.iter().copied().collect();
     let mut seen = Seen::new();
-    for property in parsed {
+    for property in zfs::parse_get(&host.text(&zfs::get_cmd(pool, &names, true))?)? {
         seen.entry(property.dataset.clone()).or_default().insert(property.name.clone(), property);
     }
     Ok(seen)
@@ -539,25 +539,12 @@ fn number(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
+/// A value as `zfs` shows it to people.
 fn shown(property: &str, value: &str) -> String {
-    if SIZES.contains(&property) { bytes(value) } else { value.to_owned() }
-}
-
-/// Bytes as `zfs` shows them.
-pub(super) fn bytes(text: &str) -> String {
-    let Ok(bytes) = text.parse::<u64>() else { return text.to_owned() };
-    if bytes == 0 {
-        return "none".to_owned();
-    }
-    let units = ["B", "K", "M", "G", "T", "P"];
-    let step =
-        (0..units.len() - 1).rev().find(|step| bytes >> (10 * (step + 1)) > 0).map_or(0, |step| step + 1);
-    let unit = 1u64 << (10 * step);
-    if bytes % unit == 0 {
-        format!("{}{}", bytes / unit, units[step])
-    } else {
-        let tenths = u128::from(bytes) * 10 / u128::from(unit);
-        format!("{}.{}{}", tenths / 10, tenths % 10, units[step])
+    match value.parse() {
+        Ok(0) if SIZES.contains(&property) => "none".to_owned(),
+        Ok(bytes) if SIZES.contains(&property) => ByteSize(bytes).to_string(),
+        _ => value.to_owned(),
     }
 }
 
@@ -596,11 +583,15 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_shown_as_zfs_does() {
-        for (text, want) in
-            [("0", "none"), ("512", "512B"), ("131072", "128K"), ("1288490188", "1.1G"), ("-", "-")]
-        {
-            assert_eq!(bytes(text), want);
+    fn limits_are_shown_as_zfs_does() {
+        for (property, value, want) in [
+            ("quota", "0", "none"),
+            ("quota", "-", "-"),
+            ("recordsize", "131072", "128K"),
+            ("refquota", "1288490188", "1.20G"),
+            ("copies", "1024", "1024"),
+        ] {
+            assert_eq!(shown(property, value), want);
         }
     }
 }

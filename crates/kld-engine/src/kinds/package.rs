@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use kld_host::Cmd;
 use kld_system::Layer;
+use kld_ui::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::dataset::bytes;
 use super::{Found, Kind, Refusal, to_value};
 use crate::history::Store;
 use crate::host::{Entry, Host, HostError, Node};
@@ -116,11 +116,7 @@ impl Kind for Package {
             notes.push(format!("{along} more come along"));
         }
         let cost = cost::of(host, &simulated.installed).map_err(look)?;
-        notes.push(format!(
-            "downloads {}, takes {}",
-            bytes(&cost.download.to_string()),
-            bytes(&cost.on_disk.to_string())
-        ));
+        notes.push(format!("downloads {}, takes {}", ByteSize(cost.download), ByteSize(cost.on_disk)));
         if root_dataset(host).map_err(look)?.is_none() {
             notes.push(
                 "`/` is not on ZFS: going back purges them, and keeps what their scripts have done elsewhere"
@@ -233,11 +229,7 @@ fn has_room(host: &dyn Host, names: &[String], needed: u64) -> Result<(), Refusa
     let Some(available) = available else { return Ok(()) };
     Err(Refusal::Refused {
         name: names.join(", "),
-        reason: format!(
-            "its packages take {}, and `/` has {} left",
-            bytes(&needed.to_string()),
-            bytes(&available.to_string())
-        ),
+        reason: format!("its packages take {}, and `/` has {} left", ByteSize(needed), ByteSize(available)),
         hint: "make room: `zfs list -o space` says what takes it, `apt-get clean` removes downloads"
             .to_owned(),
     })

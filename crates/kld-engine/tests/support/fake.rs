@@ -2,7 +2,10 @@
 //!
 //! `fuel` is how many changes it still takes before it dies; `refuse` is the number of the change that fails.
 
+pub(crate) mod boot;
+mod nft;
 mod packages;
+mod podman;
 mod units;
 mod zfs;
 
@@ -34,12 +37,19 @@ pub(crate) struct Machine {
     /// Datasets that are not mounted though they could be, and the files on them.
     pub(crate) unmounted: BTreeMap<String, Files>,
     pub(crate) active: BTreeSet<String>,
+    /// Images of containers, and which of them runs, by unit or whoever has started it.
+    pub(crate) images: BTreeSet<String>,
+    pub(crate) containers: BTreeMap<String, String>,
+    /// The text of the rules that the kernel has.
+    pub(crate) rules: String,
 }
 
 #[derive(Default)]
 struct State {
     machine: Machine,
     archive: BTreeMap<String, Deb>,
+    /// Images that a registry has.
+    registry: BTreeSet<String>,
     /// Files of the root dataset at a moment.
     snapshots: BTreeMap<String, Machine>,
     archives: BTreeMap<String, Vec<(String, Option<Entry>)>>,
@@ -47,6 +57,8 @@ struct State {
     refuse: Option<usize>,
     /// What `/` is on, when it is not [`ROOT`], as `findmnt` says it.
     root: Option<&'static str>,
+    /// Boot partitions and environments; `None` where nothing is known of a loader.
+    boot: Option<boot::disks::Fake>,
     /// Bytes that are left on `/`; none is plenty.
     room: Option<u64>,
     changes: usize,
@@ -102,6 +114,7 @@ impl Fake {
         {
             let mut state = fake.state();
             state.archive = archive;
+            state.boot = Some(boot::disks::Fake::new());
             for (path, text) in [
                 ("/etc/passwd", "root:x:0:0:root:/root:/bin/bash\n"),
                 ("/etc/group", "root:x:0:\nsudo:x:27:\n"),
@@ -163,6 +176,22 @@ impl Fake {
         self.state().room = room;
     }
 
+    /// Lets a registry have an image.
+    pub(crate) fn publish(&self, image: &str) {
+        self.state().registry.insert(image.to_owned());
+    }
+
+    /// The text of a file, kldload's own too.
+    pub(crate) fn text(&self, path: &str) -> String {
+        self.state().text(path)
+    }
+
+    /// All files with their texts, kldload's own too.
+    pub(crate) fn texts(&self) -> Vec<(String, String)> {
+        let state = self.state();
+        state.machine.files.keys().map(|path| (path.clone(), state.text(path))).collect()
+    }
+
     pub(crate) fn snapshots(&self) -> Vec<String> {
         self.state().snapshots.keys().cloned().collect()
     }
@@ -216,9 +245,11 @@ impl State {
         self.machine.files.insert(path.to_owned(), entry);
     }
 
-    fn run(&mut self, program: &str, args: &[&str]) -> Result<String, HostError> {
+    fn run(&mut self, program: &str, args: &[&str], stdin: &str) -> Result<String, HostError> {
         match program {
             "zfs" => self.zfs(args),
+            "podman" => self.podman(args),
+            "nft" => Ok(nft::list(&self.machine.rules)),
             "zpool" => self.burn("zpool sync").map(|()| String::new()),
             "findmnt" => Ok(self.root.map_or_else(|| format!("{ROOT} zfs\n"), |root| format!("{root}\n"))),
             "dpkg" => Ok(String::new()),
@@ -263,6 +294,10 @@ impl State {
                     return Err(refused(6, format!("usermod: user '{name}' does not exist")));
                 }
                 self.burn("usermod")?;
+                if args[0] == "--password" {
+                    self.set_password(name, args[1]);
+                    return Ok(String::new());
+                }
                 let lines: Vec<String> = self
                     .text("/etc/passwd")
                     .lines()
@@ -279,6 +314,17 @@ impl State {
                 self.join(name, args);
                 Ok(String::new())
             }
+            "chpasswd" => {
+                let line = stdin.strip_suffix('\n').filter(|line| !line.contains('\n'));
+                let pair = line.and_then(|line| line.split_once(':')).filter(|_| args == ["--encrypted"]);
+                let (name, hash) = pair.ok_or_else(|| error("chpasswd: line 1: missing new password"))?;
+                if self.account(name).is_none() {
+                    return Err(error(format!("chpasswd: line 1: user '{name}' does not exist")));
+                }
+                self.burn("chpasswd")?;
+                self.set_password(name, hash);
+                Ok(String::new())
+            }
             "systemd-run" => {
                 self.burn("systemd-run")?;
                 self.machine.active.insert(CONFIRM_TIMER.to_owned());
@@ -293,6 +339,20 @@ impl State {
     fn account(&self, name: &str) -> Option<String> {
         let text = self.text("/etc/passwd");
         text.lines().find(|line| line.split(':').next() == Some(name)).map(str::to_owned)
+    }
+
+    /// The day of the change is set, too.
+    fn set_password(&mut self, name: &str, hash: &str) {
+        let lines = self.text("/etc/shadow").lines().fold(String::new(), |text, line| {
+            let mut fields: Vec<&str> = line.split(':').collect();
+            if fields[0] == name {
+                (fields[1], fields[2]) = (hash, "20000");
+            }
+            text + &fields.join(":") + "\n"
+        });
+        let entry =
+            Entry { node: Node::File(lines.into_bytes()), ..self.machine.files["/etc/shadow"].clone() };
+        self.machine.files.insert("/etc/shadow".to_owned(), entry);
     }
 
     fn join(&mut self, name: &str, args: &[&str]) {
@@ -343,7 +403,13 @@ fn after<'a>(args: &[&'a str], word: &str) -> &'a str {
 
 impl Host for Fake {
     fn entry(&self, path: &str) -> Result<Option<Entry>, HostError> {
-        Ok(self.state().machine.files.get(path).cloned())
+        let state = self.state();
+        if let Some((name, path)) = path.strip_prefix("/.zfs/snapshot/").and_then(|rest| rest.split_once('/'))
+        {
+            let snapshot = state.snapshots.get(&format!("{ROOT}@{name}"));
+            return Ok(snapshot.and_then(|machine| machine.files.get(&format!("/{path}"))).cloned());
+        }
+        Ok(state.machine.files.get(path).cloned())
     }
 
     fn list(&self, path: &str) -> Result<Vec<String>, HostError> {
@@ -403,7 +469,8 @@ impl Host for Fake {
             return Err(ExecError::Start { command: program, source }.into());
         }
         state.log.push(command.to_string());
-        let said = state.run(&program, &args);
+        let stdin = String::from_utf8_lossy(command.stdin_content()).into_owned();
+        let said = state.run(&program, &args, &stdin);
         match said {
             Ok(text) => Ok(Output { code: 0, stdout: text.into_bytes(), stderr: String::new() }),
             Err(HostError::Exec(ExecError::Failed { status, stderr, .. }))

@@ -192,7 +192,7 @@ pub(crate) fn as_wanted(wanted: &Wanted) -> Fake {
         };
         run(Cmd::new("systemctl").args([verb, "--quiet", unit.unit.as_str()]));
     }
-    for service in wanted.services() {
+    for service in wanted.services().chain(["nftables.service"]) {
         run(Cmd::new("systemctl").args(["restart", service]));
     }
     let Plan { items, .. } = plan(&fake, wanted, &BTreeMap::new()).expect("it can be looked at");

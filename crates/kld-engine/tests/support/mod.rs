@@ -12,6 +12,7 @@ use std::path::Path;
 use kld_engine::{Engine, History, Host, Outcome, Plan, Progress, Step, Wanted, plan};
 use kld_system::{Layer, render};
 
+use fake::boot::disks::ESPS;
 use fake::{Deb, Fake};
 
 pub(crate) const RECIPE: &str = include_str!("../../../../recipes/webapp/appliance.manifest");
@@ -97,14 +98,71 @@ pub(crate) fn plan_for(host: &dyn Host, wanted: &Wanted) -> Plan {
 pub(crate) struct Silent;
 
 impl Progress for Silent {
+    fn environment(&mut self, _: &str) {}
+    fn no_environment(&mut self, _: &str) {}
     fn step(&mut self, _: usize, _: usize, _: &Step) {}
     fn back(&mut self, _: &str) {}
     fn undo(&mut self, _: &Step) {}
     fn proving(&mut self) {}
 }
 
-pub(crate) fn apply(host: &dyn Host, plan: &Plan) -> Outcome {
-    Engine::new(host)
+/// An engine as the program uses it.
+pub(crate) fn engine(fake: &Fake) -> Engine<'_> {
+    Engine::new(fake).with_environments(fake)
+}
+
+pub(crate) fn apply(fake: &Fake, plan: &Plan) -> Outcome {
+    engine(fake)
         .apply(plan, "tester", None, &|| Ok(()), &mut Silent)
         .unwrap_or_else(|error| panic!("{error:?}"))
+}
+
+/// The recipe after somebody has thought about it again.
+pub(crate) fn changed() -> String {
+    RECIPE
+        .replace("recordsize=128k  compression=lz4", "recordsize=1M  compression=zstd-3")
+        .replace(
+            "  rpool/srv/webapp-db:",
+            "  rpool/srv/webapp-cache:  recordsize=16k\n  rpool/srv/webapp-db:",
+        )
+        .replace("TCP 8000 guest book,", "TCP 8000 guest book, TCP 8001 spare,")
+        .replace("packages:  curl,", "packages:  curl, git,")
+        .replace(
+            "  webapp:  system  home=/srv/webapp",
+            "  webapp:  system  home=/srv/webapp\n  helper:  system  home=/srv",
+        )
+        .replace("--workers 2", "--workers 1")
+}
+
+/// A machine that the recipe was applied to, and the plan to change it.
+pub(crate) fn applied() -> (Fake, Wanted, Wanted) {
+    let (old, new) = (wanted(RECIPE), wanted(&changed()));
+    let fake = machine_for(&[&old, &new]);
+    let plan = plan_for(&fake, &old);
+    assert_eq!(apply(&fake, &plan), Outcome::Committed { number: 1 });
+    (fake, old, new)
+}
+
+/// The boot environments, by name.
+pub(crate) fn environments(fake: &Fake) -> Vec<String> {
+    let looked = kld_boot::Looked::at(fake).expect("readable");
+    let mut names: Vec<String> = looked.environments.iter().map(|of| of.name().to_owned()).collect();
+    names.sort();
+    names
+}
+
+/// The boot environments and what lies on the boot partitions, once what an interruption has left is cleared; what starts by
+/// itself is what it was all the time.
+pub(crate) fn cleared(fake: &Fake) -> (Vec<String>, Vec<String>) {
+    let start = |esp| fake.disk().would_start(esp).unwrap_or_else(|error| panic!("{esp}: {error}")).1;
+    let starts = || assert_eq!(ESPS.map(start), ["rpool/ROOT/debian"; 2]);
+    starts();
+    let looked = kld_boot::Looked::before_change(fake).expect("readable");
+    let actions = kld_boot::leftovers(&looked).actions;
+    kld_boot::carry_out(fake, &kld_boot::Plan { actions, ..Default::default() }, &mut |_| ())
+        .expect("cleared");
+    let again = kld_boot::leftovers(&kld_boot::Looked::at(fake).expect("readable"));
+    assert_eq!(again.actions, [], "clearing clears all of it");
+    starts();
+    (environments(fake), fake.disk().fat.into_keys().collect())
 }

@@ -1,13 +1,15 @@
 //! What tools say, as transcripts that hold for a machine in memory and for a real one: see `tools.txt`.
 
-/// The transcripts.
-const TEXT: &str = include_str!("tools.txt");
+/// What every machine's tools say.
+pub(crate) const TOOLS: &str = include_str!("tools.txt");
+/// What podman says, on a machine that has it.
+pub(crate) const PODMAN: &str = include_str!("podman.txt");
 
 /// What is done in a transcript.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Do {
-    /// Run this.
-    Run(Vec<String>),
+    /// Run this, with these lines on its stdin.
+    Run(Vec<String>, String),
     /// Put a file there.
     Put(String, String),
     /// Remove a file.
@@ -31,8 +33,8 @@ struct Expected {
     stderr: Vec<String>,
 }
 
-/// Runs all transcripts in order on one machine, and gives back what was not as expected.
-pub(crate) fn differences(mut machine: impl FnMut(&Do) -> Answer) -> Vec<String> {
+/// Runs transcripts in order on one machine, and gives back what was not as expected.
+pub(crate) fn differences(text: &str, mut machine: impl FnMut(&Do) -> Answer) -> Vec<String> {
     let mut wrong = Vec::new();
     let (mut title, mut now): (&str, Option<(Do, Expected)>) = ("", None);
     let mut done = |title: &str, step: Option<(Do, Expected)>| {
@@ -47,7 +49,7 @@ pub(crate) fn differences(mut machine: impl FnMut(&Do) -> Answer) -> Vec<String>
             wrong.push(format!("{title}\n  {step:?}\n  expected {expected:?}\n  got {answer:?}"));
         }
     };
-    for line in TEXT.lines() {
+    for line in text.lines() {
         let (sign, rest) = line.split_at(line.len().min(2));
         let rest = &rest.replace("\\t", "\t").replace("\\n", "\n");
         let expected = now.as_mut().map(|(_, expected)| expected);
@@ -56,7 +58,14 @@ pub(crate) fn differences(mut machine: impl FnMut(&Do) -> Answer) -> Vec<String>
                 done(title, now.take());
                 title = line;
             }
-            ("$", _) => done(title, now.replace((Do::Run(words(rest)), Expected::default()))),
+            ("$", _) => {
+                let run = Do::Run(words(rest), String::new());
+                done(title, now.replace((run, Expected::default())));
+            }
+            ("<", _) => match &mut now {
+                Some((Do::Run(_, stdin), _)) => *stdin += &format!("{rest}\n"),
+                _ => panic!("`{line}` comes after no command"),
+            },
             ("+", _) => {
                 let (path, text) = rest.split_once(' ').expect("a path and a text");
                 let put = Do::Put(path.to_owned(), text.to_owned());

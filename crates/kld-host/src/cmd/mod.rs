@@ -425,7 +425,8 @@ impl Cmd {
         Ok(command)
     }
 
-    fn stdin_content(&self) -> &[u8] {
+    /// The bytes it gets on stdin; none when that is a file.
+    pub fn stdin_content(&self) -> &[u8] {
         if let Input::Bytes(bytes) = &self.stdin { bytes } else { &[] }
     }
 }

@@ -21,6 +21,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("mtools", &["mcopy", "mdir"]),
     ("nftables", &["nft"]),
     ("ovmf", &["OVMF_CODE_4M.fd"]),
+    ("podman", &["podman"]),
     ("prometheus", &["prometheus", "promtool"]),
     ("qemu-system-x86", &["qemu-system-x86_64"]),
     ("qemu-utils", &["qemu-img", "qemu-nbd"]),

@@ -4,7 +4,7 @@ use super::fields::{Fields, impossible, map_entries, parse_name};
 use super::paths;
 use crate::diagnostic::Reporter;
 use crate::keys::{FILE, SECRET, USER};
-use crate::model::{FileSource, FileSpec, Secret, SecretSource, User};
+use crate::model::{FileSource, FileSpec, MAX_SYSTEM_ACCOUNTS, Secret, SecretSource, User};
 use crate::names::{SecretName, UserName};
 use crate::span::{Span, Spanned};
 use crate::syntax::Node;
@@ -28,6 +28,15 @@ pub(super) fn lower_users(node: &Node<'_>, report: &mut Reporter) -> Vec<User> {
                 .hint("make an account with `admin`, which may use sudo");
         }
         users.push(user(name, entry, report));
+    }
+    if let Some(first) = users.iter().filter(|user| user.system).nth(MAX_SYSTEM_ACCOUNTS) {
+        report
+            .error(
+                "too-many-accounts",
+                first.name.span,
+                format!("a machine has room for {MAX_SYSTEM_ACCOUNTS} system accounts, and this is one more"),
+            )
+            .hint("further ones would have the numbers of people: let services share accounts, or split the machine");
     }
     users
 }

@@ -2,7 +2,7 @@
 //!
 //! Packages number their accounts from 100 up and 999 down, so those of a manifest have ranges of their own.
 
-use kld_manifest::model::Appliance;
+use kld_manifest::model::{Appliance, MAX_SYSTEM_ACCOUNTS};
 use kld_manifest::names::UserName;
 
 use crate::context::Context;
@@ -13,6 +13,8 @@ use crate::system::{Because, Layer, SystemFile, SystemUser};
 const FIRST_SYSTEM: u32 = 800;
 /// First number of people (`FIRST_UID` of adduser.conf(5)).
 const FIRST_PERSON: u32 = 1000;
+// A manifest with more is refused.
+const _: () = assert!(FIRST_SYSTEM as usize + MAX_SYSTEM_ACCOUNTS == FIRST_PERSON as usize);
 
 /// Adds every account of the manifest, and sudo when one of them is an administrator.
 pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {

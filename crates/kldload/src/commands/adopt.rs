@@ -72,7 +72,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     }
     let _lock = apply::lock("kldload adopt")?;
     if !args.dry_run {
-        apply::recover(printer, kld_engine::Engine::new(&RealHost), adopter)?;
+        apply::recover(printer, apply::engine(), adopter)?;
     }
     let path = absolute(args.path.as_deref().unwrap_or(Path::new("")))?;
     if args.confirm {

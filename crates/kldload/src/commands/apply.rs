@@ -57,7 +57,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         return Ok(if plan.is_empty() { ExitStatus::Done } else { ExitStatus::Pending });
     }
     let _lock = lock("kldload apply")?;
-    recover(printer, Engine::new(&RealHost), Adopter::new(&RealHost))?;
+    recover(printer, engine(), Adopter::new(&RealHost))?;
     let (plan, wanted) = plan::make(printer, &args.file)?;
     printer.data(&plan::render(&plan))?;
     if plan.is_empty() {
@@ -73,8 +73,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         // A session that the new rules cut off must not take the apply with it.
         let _ = ctrlc::set_handler(|| ());
     }
-    let outcome =
-        Engine::new(&RealHost).apply(&plan, &who(), confirm_within, &prove, &mut Said { printer })?;
+    let outcome = engine().apply(&plan, &who(), confirm_within, &prove, &mut Said { printer })?;
     match outcome {
         Outcome::Committed { number } => {
             printer.note(&format!("apply {number} is done: the machine is as the manifest says"));
@@ -99,8 +98,14 @@ fn may_cut_off(plan: &Plan) -> bool {
         ["/etc/nftables.conf", "/etc/systemd/network/", "/etc/ssh/", "/etc/kldload/node.json"]
             .iter()
             .any(|path| step.name.starts_with(path))
+            || step.name == "nftables.service"
     };
-    std::env::var_os("SSH_CONNECTION").is_some() && plan.steps.iter().any(touches)
+    std::env::var_os("SSH_CONNECTION").is_some() && plan.all().any(touches)
+}
+
+/// The engine for this machine.
+pub(crate) fn engine() -> Engine<'static> {
+    Engine::new(&RealHost).with_environments(&kld_boot::RealMachine)
 }
 
 /// The machine's lock, now or never.
@@ -177,6 +182,14 @@ pub(crate) struct Said<'a> {
 }
 
 impl Progress for Said<'_> {
+    fn environment(&mut self, name: &str) {
+        self.printer.note(&format!("boot environment `{name}` holds the machine as it is now"));
+    }
+
+    fn no_environment(&mut self, why: &str) {
+        self.printer.warning(&format!("no boot environment holds the machine as it is now: {why}"));
+    }
+
     fn step(&mut self, number: usize, of: usize, step: &Step) {
         self.printer.note(&format!("[{number}/{of}] {} {}: {}", step.kind, step.name, step.summary));
     }

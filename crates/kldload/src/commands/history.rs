@@ -1,6 +1,7 @@
 //! `kldload history`.
 
 use kld_engine::{History, RealHost, Record, State};
+use kld_host::Cmd;
 use kld_ui::{ExitStatus, Printer, Table};
 
 use super::plan;
@@ -32,6 +33,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
             printer.envelope("plan", &[plan])?;
         } else {
             printer.data(&plan::render(&plan))?;
+            records.iter().try_for_each(|record| environment(printer, record))?;
         }
         return Ok(ExitStatus::Done);
     }
@@ -50,6 +52,24 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     }
     printer.data(&table.to_string())?;
     Ok(ExitStatus::Done)
+}
+
+/// Says where the machine as it was before an apply can be started.
+fn environment(printer: &Printer, record: &Record) -> anyhow::Result<()> {
+    if let Some(why) = &record.no_environment {
+        printer.note(&format!("no boot environment holds the machine as it was before: {why}"));
+    }
+    let Some((name, dataset)) = record.environment.as_ref().zip(record.environment_dataset()) else {
+        return Ok(());
+    };
+    let is_there = Cmd::new("zfs").args(["list", "-H", "-o", "name", &dataset]).accept(1).output()?.code == 0;
+    printer.note(&match is_there {
+        true => format!(
+            "boot environment `{name}` holds the machine as it was before; `kbe activate --once {name}` starts it next"
+        ),
+        false => format!("its boot environment `{name}` is gone"),
+    });
+    Ok(())
 }
 
 fn cells(record: &Record) -> [String; 6] {

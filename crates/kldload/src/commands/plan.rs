@@ -77,10 +77,15 @@ pub(crate) fn render(plan: &Plan) -> String {
         );
     }
     let of = |cause| plan.steps.iter().filter(move |step| step.cause == cause);
+    let told = |cause| plan.restarts.iter().filter(move |step| step.cause == cause);
     section(&mut text, "first, for the journal, and to stay", plan.memory.iter());
     section(&mut text, "changes", of(Cause::Wish));
-    section(&mut text, "changed by hand since the last apply, and put back", of(Cause::Drift));
-    section(&mut text, "then", plan.restarts.iter());
+    section(
+        &mut text,
+        "changed by hand since the last apply, and put back",
+        of(Cause::Drift).chain(told(Cause::Drift)),
+    );
+    section(&mut text, "then", told(Cause::Wish));
     // Of a unit that its package has yet to bring nothing is known.
     let known: Vec<_> = plan.exposures.iter().filter(|of| of.now.or(of.then).is_some()).collect();
     if !known.is_empty() {

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kld_engine::{
-    Adopter, Answer, Engine, Hands, Objective, Procedure, ProcedureEnd, ProcedureError, ProcedureKind,
-    ProcedureStep, Procedures, RealHost, Report, Request, StepReport, StepState, Verdict,
+    Adopter, Answer, Hands, Objective, Procedure, ProcedureEnd, ProcedureError, ProcedureKind, ProcedureStep,
+    Procedures, RealHost, Report, Request, StepReport, StepState, Verdict,
 };
 use kld_host::{Cmd, ExecError};
 use kld_manifest::model::{StepAction, StepRole};
@@ -84,7 +84,7 @@ pub(crate) fn run(printer: &Printer, kind: ProcedureKind, args: &Common) -> anyh
         return Ok(ExitStatus::Pending);
     }
     let _lock = apply::lock(&format!("kldload {name}"))?;
-    apply::recover(printer, Engine::new(&RealHost), Adopter::new(&RealHost))?;
+    apply::recover(printer, apply::engine(), Adopter::new(&RealHost))?;
     printer.note(&steps(&procedure, args.from.unwrap_or(1)));
     if !printer.confirm("begin?", args.yes) {
         return Err(Hinted::new("nothing was done: not confirmed", "`--yes` begins without asking").into());

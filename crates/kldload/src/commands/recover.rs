@@ -1,6 +1,6 @@
 //! `kldload recover`.
 
-use kld_engine::{Adopter, Engine, RealHost};
+use kld_engine::{Adopter, RealHost};
 use kld_node::{RealMachine, keys};
 use kld_ui::{ExitStatus, Printer};
 
@@ -22,7 +22,7 @@ pub(crate) struct Args {
 /// Undoes it.
 pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
     let _lock = apply::lock("kldload recover")?;
-    let (engine, adopter) = (Engine::new(&RealHost), Adopter::new(&RealHost));
+    let (engine, adopter) = (apply::engine(), Adopter::new(&RealHost));
     let (engine, adopter) =
         if args.boot { (engine.while_starting(), adopter.while_starting()) } else { (engine, adopter) };
     let mut found = apply::recover(printer, engine, adopter)?;

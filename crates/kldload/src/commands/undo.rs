@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use kld_engine::{Adopter, Back, Engine, History, RealHost, Record, State};
+use kld_engine::{Adopter, Back, History, RealHost, Record, State};
 use kld_host::Lock;
 use kld_ui::{ExitStatus, Hinted, Printer};
 
@@ -39,7 +39,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     };
     let history = History::new(&RealHost);
     if !args.dry_run {
-        apply::recover(printer, Engine::new(&RealHost), Adopter::new(&RealHost))?;
+        apply::recover(printer, apply::engine(), Adopter::new(&RealHost))?;
     }
     let holds = |record: &Record| matches!(record.state, State::Committed | State::Unconfirmed);
     let records = history.records()?;
@@ -62,7 +62,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     let taken: Vec<u32> = held.iter().map(|record| record.number).filter(|n| *n >= down_to).collect();
     for number in &taken {
         printer.note(&format!("to be taken back: apply {number}"));
-        printer.data(&render(&Engine::new(&RealHost).way_back(*number)?))?;
+        printer.data(&render(&apply::engine().way_back(*number)?))?;
     }
     if args.dry_run {
         return Ok(ExitStatus::Pending);
@@ -72,7 +72,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     }
     let why = if args.unconfirmed { "nobody has confirmed it" } else { "taken back" };
     for _ in &taken {
-        let done = Engine::new(&RealHost).take_back(why, &mut apply::Said { printer })?;
+        let done = apply::engine().take_back(why, &mut apply::Said { printer })?;
         printer.note(&format!("apply {} is taken back: {} steps undone", done.number, done.steps));
         for packages in &done.packages {
             printer.note(&format!("left: apt-get purge {}", packages.replace(',', "")));

@@ -152,9 +152,13 @@ fn a_machine_is_planned_applied_and_taken_back() {
     assert_eq!(status, 1, "{said}\n{error}");
     assert!(error.contains("failed at verify, and everything is as it was before"), "{error}");
     assert_same(&before, &guest.run_ok(STATE).expect("readable"));
+    let environments =
+        "kldload be list --json | tr ',' '\\n' | grep -o 'apply-[0-9]*\"' | sort -u; ls /efi/loader/entries";
+    assert_eq!(guest.run_ok(environments).expect("listed"), "debian.conf", "it went with its apply");
 
     let (status, said, error) = kldload(&guest, &format!("apply --yes {RICH}/appliance.manifest"));
     assert_eq!(status, 0, "{said}\n{error}");
+    an_environment_holds_the_machine_as_it_was(&guest, &error);
     let after = guest.run_ok(STATE).expect("readable");
     for part in
         ["rpool/srv/webapp\trecordsize\t1048576", "8001", "/srv/webapp-cache", "kld-probe\t1.0", "helper"]
@@ -164,6 +168,7 @@ fn a_machine_is_planned_applied_and_taken_back() {
     let (status, said, _) = kldload(&guest, &plan);
     assert_eq!(status, 0, "{said}");
 
+    rules_that_are_flushed_are_loaded_again(&guest, &plan);
     // What somebody changes by hand is told apart.
     guest
         .run_ok("zfs set recordsize=64k rpool/srv/webapp; echo '# mine' >> /etc/nftables.conf")
@@ -184,6 +189,50 @@ fn a_machine_is_planned_applied_and_taken_back() {
     };
     assert_same(&without_package(&before), &without_package(&guest.run_ok(STATE).expect("readable")));
     the_documentation_says_what_works(&guest);
+}
+
+/// By hand, past the file.
+fn rules_that_are_flushed_are_loaded_again(guest: &Guest, plan: &str) {
+    let rules = "nft list ruleset | sed -E 's/packets [0-9]+ bytes [0-9]+//'";
+    let before = guest.run_ok(rules).expect("listed");
+    for by_hand in ["nft insert rule inet kldload input accept", "systemctl stop nftables"] {
+        guest.run_ok(by_hand).expect("done");
+        let (status, said, error) = kldload(guest, plan);
+        assert_eq!(status, 3, "{by_hand}: {said}\n{error}");
+        let reason = "because the rules in the kernel are not those of /etc/nftables.conf";
+        assert!(said.contains("changed by hand") && said.contains(reason), "{by_hand}: {said}");
+        let (status, said, error) =
+            kldload(guest, &format!("apply --yes --within 300 {RICH}/appliance.manifest"));
+        assert_eq!(status, 0, "{by_hand}: {said}\n{error}");
+        assert_same(&before, &guest.run_ok(rules).expect("listed"));
+    }
+    // One thing at a time.
+    let held = "flock /run/kldload-apply.lock kldload snap rollback --yes rpool/srv/webapp nothing";
+    let output = guest.run(held).expect("it answers");
+    assert!(
+        output.status == 1 && output.error_text().contains("kldload-apply.lock"),
+        "{}",
+        output.error_text()
+    );
+}
+
+/// The one of apply 2, complete and of the old machine.
+fn an_environment_holds_the_machine_as_it_was(guest: &Guest, said: &str) {
+    assert!(said.contains("boot environment `apply-000002` holds the machine as it is now"), "{said}");
+    let (status, _, said) = kldload(guest, "history 2");
+    assert!(status == 0 && said.contains("`kbe activate --once apply-000002` starts it next"), "{said}");
+    let there = guest
+        .run_ok(
+            "set -e; kldload be mount apply-000002 > /dev/null; cd /run/kbe/apply-000002; \
+             test ! -e usr/share/kld-probe; grep -c 'workers 2' etc/systemd/system/webapp.service; cd /; kldload be umount apply-000002; \
+             kldload be activate --once apply-000002; bootctl list --json=short | grep -o '\"isDefault\":true' | wc -l; \
+             bootctl set-oneshot ''; sha256sum /efi$(sed -n 's/^linux *//p' /efi/loader/entries/apply-000002.conf) | cut -c -64; \
+             sha256sum /boot/vmlinuz-$(uname -r) | cut -c -64; zfs get -H -o value org.kldload:kbe-by rpool/ROOT/apply-000002",
+        )
+        .expect("it is whole");
+    let lines: Vec<&str> = there.lines().collect();
+    let [old, _, kernel, running, by] = lines[..] else { panic!("{there}") };
+    assert_eq!((old, kernel, by), ("1", running, "apply"), "{there}");
 }
 
 /// Every command of docs/changes.md, in order.

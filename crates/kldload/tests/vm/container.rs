@@ -5,6 +5,7 @@
 use kld_vm::Guest;
 
 use crate::fixture::BOOT;
+use crate::{apply, contract};
 
 /// A web server that greets, says what it may do, and counts its visitors on its dataset.
 const GREETER: &str = r#"
@@ -68,4 +69,83 @@ pub(crate) fn a_container_answers_peers_and_nobody_else(guest: &Guest) {
     let elsewhere = guest.run("curl -sS --max-time 5 http://127.0.0.1:8080/").expect("asked");
     assert!(!elsewhere.is_ok(), "{}", elsewhere.text());
     guest.run_ok("ip netns delete peer").expect("removed");
+}
+
+/// A registry of one image, as `podman push` has laid it out in a directory. TLS is not for it.
+const REGISTRY: &str = r#"
+use IO::Socket::INET;
+my $server = IO::Socket::INET->new(Listen => 20, LocalAddr => '127.0.0.1', LocalPort => 5000, ReuseAddr => 1) or die $@;
+while (my $client = $server->accept) {
+    read($client, my $first, 1) && $first =~ /[GH]/ or next;
+    my (undef, $path) = split / /, scalar <$client>;
+    1 while defined($_ = <$client>) && /\S/;
+    my ($status, $type, $body) = ('404 Not Found', 'application/json', '{}');
+    my $file = $path =~ m{^/v2/greeter/manifests/} ? 'manifest.json' : $path =~ m{^/v2/greeter/blobs/sha256:([0-9a-f]{64})$} ? $1 : '';
+    if ($path eq '/v2/') {
+        $status = '200 OK';
+    } elsif ($file && open my $in, '<:raw', "/root/registry/$file") {
+        local $/;
+        ($status, $body) = ('200 OK', scalar <$in>);
+        $type = $file eq 'manifest.json' ? ($body =~ /"mediaType":\s*"([^"]+)"/)[0] : 'application/octet-stream';
+    }
+    print $client "HTTP/1.1 $status\r\nContent-Type: $type\r\nContent-Length: " . length($body) . "\r\nConnection: close\r\n\r\n";
+    print $client $body if $first eq 'G';
+    close $client;
+}
+"#;
+
+/// What the engine asks podman, and what it answers: the machine in memory says the same (`kld-engine/tests/contract.rs`).
+fn podman_says_what_the_one_in_memory_does(guest: &Guest) {
+    let wrong = contract::differences_in(guest, contract::PODMAN);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// An apply has the image before the unit starts, or is as if it had never been.
+pub(crate) fn images_are_pulled_or_the_apply_is_undone(guest: &Guest) {
+    podman_says_what_the_one_in_memory_does(guest);
+    guest.write_file("/root/registry.pl", REGISTRY.as_bytes(), 0o644).expect("written");
+    let digest = guest
+        .run_for(
+            "set -e
+             printf '[[registry]]\\nlocation = \"localhost:5000\"\\ninsecure = true\\n' > /etc/containers/registries.conf.d/here.conf
+             podman push --quiet --format v2s2 localhost/greeter:1 dir:/root/registry >&2
+             systemd-run --quiet --unit=registry perl /root/registry.pl
+             sha256sum /root/registry/manifest.json | cut -c -64",
+            BOOT,
+        )
+        .expect("it answers");
+    assert!(digest.is_ok(), "{}", digest.error_text());
+    let pinned = format!("localhost:5000/greeter@sha256:{}", digest.text().trim());
+    let give = |image: &str| {
+        let manifest = include_str!("vault/appliance.manifest").replace("localhost/greeter:1", image);
+        guest.write_file("/root/new.manifest", manifest.as_bytes(), 0o644).expect("written");
+    };
+    let images =
+        "podman image list --format '{{.Repository}}' | sort; podman ps --format '{{.Image}} {{.Names}}'";
+    let before = guest.run_ok(images).expect("listed");
+
+    give("localhost:5000/none:1");
+    let (_, plan, error) = apply::kldload(guest, "plan /root/new.manifest");
+    assert!(
+        plan.contains("+ image    localhost:5000/none:1") && plan.contains("not pinned"),
+        "{plan}\n{error}"
+    );
+    let (status, said, error) = apply::kldload(guest, "apply --yes /root/new.manifest");
+    assert_eq!(status, 1, "{said}\n{error}");
+    assert!(error.contains("failed at image localhost:5000/none:1, and everything is as it was"), "{error}");
+    assert_eq!(guest.run_ok(images).expect("listed"), before);
+
+    give(&pinned);
+    let (status, said, error) = apply::kldload(guest, "apply --yes /root/new.manifest");
+    assert_eq!(status, 0, "{said}\n{error}");
+    assert!(said.contains(&format!("+ image    {pinned}")) && !said.contains("not pinned"), "{said}");
+    let running = guest.run_ok(images).expect("listed");
+    assert!(
+        running.contains("localhost:5000/greeter\n") && running.contains(&format!("{pinned} greeter")),
+        "{running}"
+    );
+    let (status, said, error) = apply::kldload(guest, "undo --yes");
+    assert_eq!(status, 0, "{said}\n{error}");
+    assert_eq!(guest.run_ok(images).expect("listed"), before);
+    guest.run_ok("systemctl stop registry; rm -r /root/registry").expect("gone");
 }

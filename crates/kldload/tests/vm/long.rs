@@ -3,5 +3,6 @@
 mod adopt;
 mod bare;
 mod crashes;
+mod environments;
 mod kbe;
 mod kernels;

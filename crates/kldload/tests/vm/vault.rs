@@ -32,6 +32,8 @@ fn keys_and_secrets_are_born_on_the_machine_and_copies_leave_it_encrypted() {
     replication_sends_ciphertext(&guest);
     container::a_container_answers_peers_and_nobody_else(&guest);
     wait_until_well(&guest);
+    container::images_are_pulled_or_the_apply_is_undone(&guest);
+    wait_until_well(&guest);
     a_key_is_rotated(&guest);
     let (secret, plain) = (marker(&guest, "/srv/vault/secret"), marker(&guest, "/var/log/plain"));
     let seen = guest.run_ok("cat /srv/vault/seen").expect("readable");

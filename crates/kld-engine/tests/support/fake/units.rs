@@ -42,12 +42,33 @@ impl State {
                 "enable" => self.put(&format!("{UNITS}/{unit}"), file("enabled")),
                 "mask" => self.put(&format!("{UNITS}/{unit}"), file("masked")),
                 "disable" | "unmask" => drop(self.machine.files.remove(&format!("{UNITS}/{unit}"))),
-                "restart" => drop(self.machine.active.insert(unit.to_owned())),
-                "stop" => drop(self.machine.active.remove(unit)),
+                // A unit without its image would pull it: nobody waits for that here.
+                "restart"
+                    if self.image_of(unit).is_some_and(|image| !self.machine.images.contains(&image)) =>
+                {
+                    return Err(error(format!("Job for {unit} failed: image not known")));
+                }
+                "restart" => {
+                    self.machine.active.insert(unit.to_owned());
+                    self.load_rules(unit);
+                    let image = self.image_of(unit);
+                    self.machine.containers.extend(image.map(|image| (unit.to_owned(), image)));
+                }
+                "try-reload-or-restart" if self.machine.active.contains(unit) => self.load_rules(unit),
+                "stop" => {
+                    self.machine.active.remove(unit);
+                    self.machine.containers.remove(unit);
+                }
                 _ => {}
             }
         }
         Ok(String::new())
+    }
+
+    fn load_rules(&mut self, unit: &str) {
+        if unit == "nftables.service" {
+            self.machine.rules = self.text("/etc/nftables.conf");
+        }
     }
 
     /// The fewer lines of a sandbox a unit's files have, the more exposed it is; the files of a directory in memory win.

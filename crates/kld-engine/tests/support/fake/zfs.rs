@@ -105,6 +105,7 @@ impl State {
                     // A dataset of its own.
                     machine.files.retain(|path, _| !path.starts_with("/var/lib/kldload/"));
                     self.snapshots.insert((*name).to_owned(), machine);
+                    self.boot_snapshot(name);
                 }
                 Ok(String::new())
             }
@@ -120,6 +121,9 @@ impl State {
             "destroy" if last.contains('@') => {
                 self.burn(&args.join(" "))?;
                 let none = || error("could not find any snapshots to destroy; check snapshot names.");
+                if self.snapshots.contains_key(&last) {
+                    self.boot_forget(&last)?;
+                }
                 self.snapshots.remove(&last).map(|_| String::new()).ok_or_else(none)
             }
             "destroy" => {

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 use kld_manifest::model::{PortRange, Protocol, ZoneKind};
 
+use super::TABLE;
 use super::inbound::openings;
 use super::rule::{Action, Chain, Match, Names};
 use crate::context::{Context, protocol_name};
@@ -18,6 +19,19 @@ use crate::context::{Context, protocol_name};
 pub struct Ruleset {
     chains: Vec<Chain>,
     flows: Vec<Flow>,
+}
+
+/// What can be seen of a chain in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Outline<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// `input`, `forward`, `output`; `None` for a chain that others jump to.
+    pub hook: Option<&'a str>,
+    /// `accept` or `drop`, of a chain with a hook.
+    pub policy: Option<&'a str>,
+    /// How many rules it has.
+    pub rules: usize,
 }
 
 /// The first packet of a connection that somebody opens to the machine.
@@ -68,6 +82,24 @@ pub struct Flow {
 impl Ruleset {
     pub(super) fn new(chains: Vec<Chain>, context: &Context<'_>) -> Self {
         Self { chains, flows: flows(context) }
+    }
+
+    /// Family and name of the table that they are in.
+    pub const TABLE: (&'static str, &'static str) = ("inet", TABLE);
+
+    /// The chains as the kernel lists them.
+    pub fn outlines(&self) -> impl Iterator<Item = Outline<'_>> {
+        // `type filter hook input priority filter; policy drop;`
+        fn after<'a>(text: &'a str, word: &str) -> Option<&'a str> {
+            let mut words = text.split([' ', ';']);
+            words.find(|of| *of == word).and_then(|_| words.next())
+        }
+        self.chains.iter().map(|chain| Outline {
+            name: &chain.name,
+            hook: chain.hook.and_then(|text| after(text, "hook")),
+            policy: chain.hook.and_then(|text| after(text, "policy")),
+            rules: chain.rules.len(),
+        })
     }
 
     /// What the manifest promises and forbids.

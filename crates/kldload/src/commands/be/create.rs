@@ -1,6 +1,6 @@
 //! `kbe create`.
 
-use kld_boot::{BootEnvironmentName, Origin, RealMachine, create, plan_create};
+use kld_boot::{BootEnvironmentName, Maker, Origin, RealMachine, create, plan_create};
 use kld_ui::{ExitStatus, Printer};
 
 use super::{said, show};
@@ -31,7 +31,7 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     if args.dry_run {
         return show(printer, &plan_create(&RealMachine, &args.name, &from)?);
     }
-    create(&RealMachine, &args.name, &from, &mut said(printer))?;
+    create(&RealMachine, &args.name, &from, Maker::Person, &mut said(printer))?;
     printer.note(&format!("made `{}`; `kbe activate {0}` starts it next", args.name));
     Ok(ExitStatus::Done)
 }

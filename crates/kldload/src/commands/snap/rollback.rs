@@ -68,6 +68,8 @@ struct Loss {
 
 /// Shows, asks, goes back.
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
+    // Nothing of an apply, or of another rollback, comes between what is shown and what is done.
+    let _lock = (!args.dry_run).then(|| apply::lock("ksnap rollback")).transpose()?;
     let dataset = dataset(&args.dataset)?;
     let all = snapshots(std::slice::from_ref(&dataset), false)?;
     let plan = rollback(&all, find(&dataset, &all, &args.name)?);
