@@ -5,14 +5,16 @@
 
 mod files;
 mod find;
+mod freed;
 mod name;
 mod prune;
 mod rollback;
 mod snapshot;
 
 pub use files::{Change, ChangeKind, diff_cmd, parse_diff};
-pub use find::{Unclear, find};
+pub use find::{Unclear, choose, find};
+pub use freed::reclaim_cmds;
 pub use name::{NameError, ShortName, stamp};
-pub use prune::{Keep, KeepError, Pruned, Spared, prune};
+pub use prune::{Keep, KeepError, Pruned, Spared, prune, spared};
 pub use rollback::{Blocker, Rollback, rollback};
 pub use snapshot::{Snapshot, destroy_cmds, list_cmd, parse_list, parse_reclaim, rollback_cmd, snapshot_cmd};

@@ -47,13 +47,14 @@ enum Command {
     Snap(commands::snap::Args),
     Status(commands::status::Args),
     Be(commands::be::Args),
+    Df(commands::df::Args),
     Pool(commands::pool::Args),
     Node(commands::node::Args),
     Manifest(commands::manifest::Args),
 }
 
 /// Names that the binary answers to, and the command each stands for.
-const NAMES: &[(&str, &str)] = &[("kbe", "be"), ("ksnap", "snap"), ("kst", "status")];
+const NAMES: &[(&str, &str)] = &[("kbe", "be"), ("kdf", "df"), ("ksnap", "snap"), ("kst", "status")];
 
 fn main() -> ExitCode {
     let args = Args::parse_from(expand_name(std::env::args_os().collect()));
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         Command::Snap(args) => commands::snap::run(&printer, &args),
         Command::Status(args) => commands::status::run(&printer, &args),
         Command::Be(args) => commands::be::run(&printer, &args),
+        Command::Df(args) => commands::df::run(&printer, &args),
         Command::Pool(args) => commands::pool::run(&printer, &args),
         Command::Node(args) => commands::node::run(&printer, &args),
         Command::Manifest(args) => commands::manifest::run(&printer, &args),

@@ -4,15 +4,13 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use kld_host::Cmd;
-use kld_snap::{
-    Change, Rollback, destroy_cmds, diff_cmd, find, parse_diff, parse_reclaim, rollback, rollback_cmd,
-};
+use kld_snap::{Change, Rollback, Snapshot, diff_cmd, find, parse_diff, rollback, rollback_cmd};
 use kld_system::NodeConfig;
 use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
 use serde::Serialize;
 
 use super::diff::line;
-use super::{counted, dataset, snapshots};
+use super::{counted, dataset, reclaimed, snapshots};
 use crate::commands::history::utc;
 use crate::commands::{apply, status};
 
@@ -73,7 +71,7 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     let plan = rollback(&all, find(&dataset, &all, &args.name)?);
     let node = status::read_config()?;
     let services = services_on(node.as_ref(), &dataset)?;
-    let loss = look(plan, &dataset, &services)?;
+    let loss = look(plan, &dataset, &all, &services)?;
     if args.json {
         printer.envelope("rollback", std::slice::from_ref(&loss))?;
     } else {
@@ -135,15 +133,13 @@ fn refuse(args: &Args, dataset: &str, loss: &Loss) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn look(plan: Rollback, dataset: &str, services: &[Service]) -> anyhow::Result<Loss> {
+fn look(plan: Rollback, dataset: &str, all: &[Snapshot], services: &[Service]) -> anyhow::Result<Loss> {
     let full = plan.to.full();
     let written = property(dataset, &format!("written@{}", plan.to.name))?.parse().unwrap_or(0);
     let mut in_newer = 0;
     if plan.blockers.is_empty() {
-        let names: Vec<String> = plan.newer.iter().map(|snapshot| snapshot.name.clone()).collect();
-        for cmd in destroy_cmds(dataset, &names, true) {
-            in_newer += parse_reclaim(&cmd.stdout_string()?)?;
-        }
+        let newer: Vec<&Snapshot> = plan.newer.iter().collect();
+        in_newer = reclaimed(dataset, all, &newer)?;
     }
     let files = match property(dataset, "mounted")?.as_str() {
         "yes" => Some(parse_diff(&diff_cmd(&full, dataset).stdout_string()?)?),
