@@ -3,10 +3,12 @@
 mod create;
 mod diff;
 mod hold;
+mod hooks;
 mod list;
 mod prune;
 mod rollback;
 mod show;
+pub(super) mod swap;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,12 +20,14 @@ use super::place::{dataset, place};
 /// Make snapshots and go back to them, by short names
 ///
 /// `ksnap DATASET NAME` makes `DATASET@NAME-YYYYmmdd-HHMMSS` (UTC); several datasets, or those below with -r, at one
-/// instant. A path stands for the dataset that it lies on. Later, NAME means the newest of that name.
+/// instant. A path stands for the dataset that it lies on. Later, NAME means the newest of that name. A database needs nothing
+/// besides when its data and its log are named together; --before and --after are for file systems on volumes, and for
+/// programs that keep something in memory.
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    after_help = "Examples:\n  ksnap rpool/srv/webapp-db pre-upgrade\n  ksnap -r rpool/srv before-migration\n  ksnap /srv/webapp /var/lib/postgresql release-7\n  ksnap rollback rpool/srv/webapp-db pre-upgrade\n  ksnap show /etc/fstab"
+    after_help = "Examples:\n  ksnap rpool/srv/webapp-db pre-upgrade\n  ksnap -r rpool/srv before-migration\n  ksnap /srv/webapp /var/lib/postgresql release-7\n  ksnap --before 'fsfreeze -f /mnt' --after 'fsfreeze -u /mnt' rpool/vm/disk nightly\n  ksnap rollback rpool/srv/webapp-db pre-upgrade\n  ksnap show /etc/fstab"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
