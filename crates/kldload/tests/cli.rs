@@ -125,10 +125,9 @@ fn every_command_has_a_page_and_the_pages_do_not_change() {
         "kdir",
     ] {
         let text = page("one", &format!("{name}.1")).expect(name);
-        assert!(
-            text.contains(&format!(".TH {name} 1").to_uppercase()[..]) || text.contains(".TH"),
-            "{name}: {text}"
-        );
+        let title =
+            format!(".TH {} 1  \"kldload {}\" kldload\n", name.to_uppercase(), env!("CARGO_PKG_VERSION"));
+        assert!(text.contains(&title), "{name}: {text}");
         assert!(text.contains(".SH SYNOPSIS") && text.contains(".SH OPTIONS"), "{name}: {text}");
     }
     assert!(page("one", "ksnap-rollback.1").expect("there").contains("swap"));

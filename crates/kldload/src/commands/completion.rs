@@ -29,8 +29,11 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
 }
 
 fn text(shell: Shell) -> String {
-    let mut parts = vec![part(shell, crate::Args::command())];
-    parts.extend(short_names().map(|name| part(shell, command_of(name))));
+    let all = std::iter::once(crate::Args::command()).chain(short_names().map(command_of));
+    let parts: Vec<String> = match shell {
+        Shell::Zsh => all.map(verbs_first).map(|command| part(shell, command)).collect(),
+        _ => all.map(|command| part(shell, command)).collect(),
+    };
     match shell {
         // One file for all names: zsh runs the part of the name that is completed.
         Shell::Zsh => {
@@ -42,15 +45,32 @@ fn text(shell: Shell) -> String {
                 let end = part.find("\nif [ \"$funcstack[1]\"").unwrap_or(part.len());
                 text += part[..end].strip_prefix(&format!("#compdef {name}\n")).unwrap_or(&part[..end]);
                 text += "\n";
-                choose += &format!("    {name}) _{name} \"$@\" ;;\n");
+                let itself = if *name == "kldload" { "_itself" } else { "" };
+                choose += &format!("    {name}) _{name}{itself} \"$@\" ;;\n");
             }
+            // The file is `_kldload` for zsh, which calls the function of that name from the second time on.
             text + &format!(
-                "\n_kldload_names() {{\n  case \"$service\" in\n{choose}  esac\n}}\n\nif [ \"$funcstack[1]\" = \"_kldload\" ]; then\n    _kldload_names \"$@\"\nelse\n    compdef _kldload_names {}\nfi\n",
+                "\nfunctions[_kldload_itself]=$functions[_kldload]\n\n_kldload() {{\n  case \"$service\" in\n{choose}  esac\n}}\n\n\
+                 if [ \"$funcstack[1]\" = \"_kldload\" ]; then\n    _kldload \"$@\"\nelse\n    compdef _kldload {}\nfi\n",
                 names.join(" ")
             )
         }
         _ => parts.join("\n"),
     }
+}
+
+/// The same without arguments of its own beside verbs, below which zsh would never find the verb.
+fn verbs_first(command: clap::Command) -> clap::Command {
+    if !command.has_subcommands() {
+        return command;
+    }
+    let verbs: Vec<clap::Command> = command.get_subcommands().cloned().map(verbs_first).collect();
+    let options = command.get_arguments().filter(|arg| !arg.is_positional()).cloned();
+    let about = command.get_about().cloned().unwrap_or_default();
+    // Names of commands live as long as the program does.
+    let name: &str = command.get_name().to_owned().leak();
+    let bare = clap::Command::new(name).about(about);
+    bare.args(options.collect::<Vec<_>>()).subcommands(verbs)
 }
 
 fn part(shell: impl Generator, mut command: clap::Command) -> String {

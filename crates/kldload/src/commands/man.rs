@@ -57,7 +57,8 @@ fn add_built(command: &clap::Command, name: &str, pages: &mut Vec<(String, Vec<u
     let page = command.clone().display_name(name.to_owned()).disable_help_subcommand(true);
     let mut text = Vec::new();
     // The day on which it was made is no business of the page.
-    Man::new(page).title(name.to_uppercase()).date("").manual("kldload").render(&mut text)?;
+    let source = format!("kldload {}", env!("CARGO_PKG_VERSION"));
+    Man::new(page).title(name.to_uppercase()).date("").source(source).manual("kldload").render(&mut text)?;
     pages.push((format!("{name}.1"), text));
     Ok(())
 }
