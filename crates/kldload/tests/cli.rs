@@ -134,6 +134,24 @@ fn every_command_has_a_page_and_the_pages_do_not_change() {
 }
 
 #[test]
+fn the_page_about_shells_says_what_works() {
+    let dir = tempfile::tempdir().expect("writable");
+    std::os::unix::fs::symlink(KLDLOAD, dir.path().join("kldload")).expect("linked");
+    let page = include_str!("../../../docs/shell.md");
+    let lines: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
+    assert_eq!(lines.len(), 4);
+    for line in lines {
+        let path = format!("{}:/usr/bin:/bin", dir.path().display());
+        let cmd = Cmd::new("/bin/bash").cwd(dir.path()).env("PATH", path).args(["-c", line]);
+        cmd.run().unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+    for name in ["kldload.bash", "_kldload", "kldload.fish", "man1/kdf.1"] {
+        let bytes = std::fs::read(dir.path().join(name)).expect(name);
+        assert!(bytes.len() > 1000, "{name}");
+    }
+}
+
+#[test]
 fn what_kdf_kdir_and_ksnap_cannot_do_is_said() {
     let (status, text, _) = kldload(&["dir", "--list"], "");
     assert!(
