@@ -325,7 +325,7 @@ fn a_killed_swap_is_one_or_the_other(guest: &Guest) {
             ok(
                 guest,
                 "set -e; aside=$(zfs list -Ho name -r rpool/srv | grep 'sw.before-'); mkdir -p /run/kept
-                 mount -t zfs $aside /run/kept; grep -q now /run/kept/file; umount /run/kept
+                 mount -t zfs -o zfsutil $aside /run/kept; grep -q now /run/kept/file; umount /run/kept
                  zfs promote $aside; zfs destroy -r rpool/srv/sw; zfs rename $aside rpool/srv/sw
                  zfs set canmount=on mountpoint=/srv/sw rpool/srv/sw; zfs mount rpool/srv/sw 2>/dev/null || true
                  grep -q now /srv/sw/file",

@@ -1,12 +1,12 @@
 //! `ksnap rollback --swap`, and what an interruption of it leaves.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use kld_host::Cmd;
-use kld_host::folder::make_public_folders;
+use kld_host::folder::{make_public_folders, names_in};
 use kld_snap::{Seen, Swap, marks_cmd, parse_marks, parse_properties, properties_cmd, stamp};
 use kld_ui::Printer;
 
@@ -73,7 +73,10 @@ pub(crate) fn recover(printer: &Printer) -> anyhow::Result<bool> {
     };
     for swap in &swaps {
         end(printer, swap)?;
-        let _ = fs::remove_file(note(swap));
+    }
+    // Also of one that was killed when all was done but this.
+    for name in names_in(notes())? {
+        fs::remove_file(notes().join(name)).context("cannot remove the note of a swap")?;
     }
     Ok(!swaps.is_empty())
 }
@@ -107,17 +110,17 @@ fn is_mounted(dataset: &str) -> anyhow::Result<bool> {
 }
 
 /// Where it is noted that there is something to look at.
-fn note(swap: &Swap) -> PathBuf {
-    PathBuf::from(format!("{MEMORY}/swaps")).join(swap.aside.replace('/', ":"))
+fn notes() -> PathBuf {
+    Path::new(MEMORY).join("swaps")
 }
 
 /// Notes it, on machines that look there.
 fn remember(swap: &Swap) -> anyhow::Result<Option<PathBuf>> {
-    if !std::path::Path::new(MEMORY).is_dir() {
+    if !Path::new(MEMORY).is_dir() {
         return Ok(None);
     }
-    let note = note(swap);
-    make_public_folders(note.parent().unwrap_or(std::path::Path::new(MEMORY)))?;
+    let note = notes().join(swap.aside.replace('/', ":"));
+    make_public_folders(&notes())?;
     kld_host::atomic_write(&note, b"", 0o600)?;
     Ok(Some(note))
 }
