@@ -2,6 +2,7 @@
 
 mod apply;
 mod contender;
+mod daily;
 mod image;
 mod in_machine;
 mod peers;
@@ -40,6 +41,9 @@ pub(crate) struct Args {
     /// machines, beside the tools that a plan asks, and Ansible
     #[arg(long)]
     vm: bool,
+    /// With `daily`: how many datasets are snapshotted, and how many snapshots pruned
+    #[arg(long, default_value_t = 300)]
+    scale: usize,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -52,6 +56,8 @@ enum What {
     Rebuild,
     /// A plan with nothing to do, for a hundred to ten thousand things
     Apply,
+    /// ksnap, kdf and their peers in a machine; what starting costs
+    Daily,
 }
 
 /// Measures.
@@ -62,6 +68,7 @@ pub(crate) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
         What::Pool => pool::run(printer, root, args),
         What::Rebuild => rebuild::run(printer, root, args.runs),
         What::Apply => apply::run(printer, root, args),
+        What::Daily => daily::run(printer, root, args),
     }
 }
 

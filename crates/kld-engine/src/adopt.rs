@@ -16,13 +16,13 @@ mod compare;
 mod confirm;
 mod error;
 mod ground;
-mod mounts;
+pub(crate) mod mounts;
 mod settle;
 mod store;
 mod units;
 mod users;
 mod walk;
-mod wish;
+pub(crate) mod wish;
 
 pub use back::Return;
 pub use compare::{Comparison, Difference, Survey};
@@ -89,7 +89,7 @@ fn in_the_way(users: &[User], stop: bool) -> Vec<User> {
     users.iter().filter(|user| !stop || user.unit.is_none()).cloned().collect()
 }
 
-fn mounts_of(ground: &dyn Ground) -> Result<Vec<Mount>, HostError> {
+pub(crate) fn mounts_of(ground: &dyn Ground) -> Result<Vec<Mount>, HostError> {
     Ok(mounts::parse(&crate::host::read(ground, "/proc/self/mountinfo")?.unwrap_or_default()))
 }
 

@@ -14,6 +14,7 @@
 //! change and go back; everything else is the same for all of them.
 
 mod adopt;
+mod directory;
 mod engine;
 mod environment;
 mod exposure;
@@ -33,6 +34,7 @@ pub use adopt::{
     AdoptError, Adopter, Adoption, Comparison, Difference, Ground, Mended, Prospect, Return, Stage, Survey,
     User, Watch, Wish,
 };
+pub use directory::{Directory, DirectoryError, Made, Place};
 pub use engine::{ApplyError, Back, CONFIRM_TIMER, Engine, Outcome, Progress, Recovered, TakenBack};
 pub use exposure::Exposure;
 pub use history::{History, Record, State};

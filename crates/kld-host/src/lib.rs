@@ -11,12 +11,14 @@ mod lock;
 pub mod nft;
 pub mod systemd;
 pub mod wireguard;
+mod within;
 pub mod zfs;
 pub mod zpool;
 
 pub use atomic::{AtomicFile, WriteError, atomic_write};
 pub use cmd::{Child, Cmd, ExecError, Line, Output, batches, package_of};
 pub use lock::{Lock, LockError};
+pub use within::within;
 
 /// Output of a tool that is not what its documentation says.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -68,6 +68,40 @@ pub fn find<'a>(dataset: &str, snapshots: &'a [Snapshot], name: &str) -> Result<
     }
 }
 
+/// All that a specification of `zfs destroy` names, in the order in which they were made: names as [`find`] takes them, with
+/// commas between them, and ranges `FROM%TO`, in which both are meant, and a missing end is the oldest or the newest.
+///
+/// # Errors
+/// When a name is unclear, or a range has nothing in it.
+pub fn choose<'a>(
+    dataset: &str,
+    snapshots: &'a [Snapshot],
+    specification: &str,
+) -> Result<Vec<&'a Snapshot>, Unclear> {
+    let mut chosen: Vec<&Snapshot> = Vec::new();
+    for part in specification.split(',') {
+        let Some((from, to)) = part.split_once('%') else {
+            chosen.push(find(dataset, snapshots, part)?);
+            continue;
+        };
+        let end = |name: &str, open: u64| match name {
+            "" => Ok(open),
+            name => find(dataset, snapshots, name).map(|snapshot| snapshot.txg),
+        };
+        let range = end(from, 0)?..=end(to, u64::MAX)?;
+        let within = |snapshot: &&Snapshot| snapshot.dataset == dataset && range.contains(&snapshot.txg);
+        let before = chosen.len();
+        chosen.extend(snapshots.iter().filter(within));
+        if chosen.len() == before {
+            let (dataset, name) = (dataset.to_owned(), part.to_owned());
+            return Err(Unclear { dataset, name, several: false, candidates: Vec::new() });
+        }
+    }
+    chosen.sort_by_key(|snapshot| snapshot.txg);
+    chosen.dedup_by_key(|snapshot| snapshot.txg);
+    Ok(chosen)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,5 +138,21 @@ mod tests {
             find("t/x", &all, "pre").expect_err("none").hint().as_deref(),
             Some("`ksnap t/x NAME` makes one")
         );
+    }
+
+    #[test]
+    fn lists_and_ranges_are_those_of_zfs_destroy() {
+        let all = snapshots(&["a", "b-20260101-000000", "c", "b-20270101-000000", "d"]);
+        let txgs = |text: &str| {
+            choose("t/db", &all, text).map(|found| found.iter().map(|s| s.txg).collect::<Vec<_>>())
+        };
+        assert_eq!(txgs("d,a,a"), Ok(vec![0, 4]));
+        assert_eq!(txgs("b"), Ok(vec![3]));
+        assert_eq!(txgs("b-20260101-000000%b,a"), Ok(vec![0, 1, 2, 3]));
+        assert_eq!(
+            (txgs("%c"), txgs("c%"), txgs("%")),
+            (Ok(vec![0, 1, 2]), Ok(vec![2, 3, 4]), Ok(vec![0, 1, 2, 3, 4]))
+        );
+        assert!(txgs("d%a").is_err() && txgs("x").is_err() && txgs("a,,b").is_err() && txgs("a%x").is_err());
     }
 }

@@ -5,14 +5,20 @@
 
 mod files;
 mod find;
+mod freed;
 mod name;
 mod prune;
 mod rollback;
 mod snapshot;
+mod swap;
+mod words;
 
 pub use files::{Change, ChangeKind, diff_cmd, parse_diff};
-pub use find::{Unclear, find};
+pub use find::{Unclear, choose, find};
+pub use freed::reclaim_cmds;
 pub use name::{NameError, ShortName, stamp};
-pub use prune::{Keep, KeepError, Pruned, Spared, prune};
+pub use prune::{Keep, KeepError, Pruned, Spared, prune, spared};
 pub use rollback::{Blocker, Rollback, rollback};
 pub use snapshot::{Snapshot, destroy_cmds, list_cmd, parse_list, parse_reclaim, rollback_cmd, snapshot_cmd};
+pub use swap::{Property, Seen, Swap, SwapError, marks_cmd, parse_marks, parse_properties, properties_cmd};
+pub use words::{WordsError, split_words};

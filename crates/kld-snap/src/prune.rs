@@ -80,6 +80,15 @@ pub enum Spared {
     Cloned,
 }
 
+/// Why a snapshot cannot go; `None` when it can.
+pub fn spared(snapshot: &Snapshot) -> Option<Spared> {
+    match snapshot {
+        Snapshot { holds: 1.., .. } => Some(Spared::Held),
+        Snapshot { clones, .. } if !clones.is_empty() => Some(Spared::Cloned),
+        _ => None,
+    }
+}
+
 /// What a policy makes of the snapshots of one dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pruned {
@@ -105,11 +114,10 @@ pub fn prune(snapshots: &[Snapshot], keep: Keep) -> Pruned {
         let kept = kept(&one, keep);
         for (snapshot, kept) in one.into_iter().zip(kept) {
             let snapshot = snapshot.clone();
-            match kept {
-                true => pruned.kept.push(snapshot),
-                false if snapshot.holds > 0 => pruned.spared.push((snapshot, Spared::Held)),
-                false if !snapshot.clones.is_empty() => pruned.spared.push((snapshot, Spared::Cloned)),
-                false => pruned.gone.push(snapshot),
+            match (kept, spared(&snapshot)) {
+                (true, _) => pruned.kept.push(snapshot),
+                (false, Some(why)) => pruned.spared.push((snapshot, why)),
+                (false, None) => pruned.gone.push(snapshot),
             }
         }
     }

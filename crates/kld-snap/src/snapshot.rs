@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::name::short_of;
 
 /// Thousands of snapshots on a busy pool take their time.
-const DEADLINE: Duration = Duration::from_secs(300);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
 /// Names of one `zfs destroy`: few enough that everybody else's commands come in between.
 const BATCH: usize = 100;
 const COLUMNS: &str = "name,creation,createtxg,used,referenced,written,userrefs,clones";
@@ -103,17 +103,13 @@ pub fn rollback_cmd(full_name: &str, destroying: bool) -> Cmd {
     Cmd::new("zfs").arg("rollback").args(newer).arg(full_name).timeout(DEADLINE)
 }
 
-/// Removes these snapshots of one dataset, some at a time; with `only_say` nothing goes, and each says what it would free
-/// ([`parse_reclaim`]).
-pub fn destroy_cmds(dataset: &str, names: &[String], only_say: bool) -> Vec<Cmd> {
-    let how = if only_say { "-nvp" } else { "-vp" };
-    // What a batch frees depends on which others go: all of them are asked about at once, as far as a command line holds.
-    let batch = if only_say { 4 * BATCH } else { BATCH };
-    let batches = names.chunks(batch);
+/// Removes these snapshots of one dataset, some at a time. What each frees is read with [`parse_reclaim`].
+pub fn destroy_cmds(dataset: &str, names: &[String]) -> Vec<Cmd> {
+    let batches = names.chunks(BATCH);
     batches
         .map(|names| {
             Cmd::new("zfs")
-                .args(["destroy", how])
+                .args(["destroy", "-vp"])
                 .arg(format!("{dataset}@{}", names.join(",")))
                 .timeout(DEADLINE)
         })
@@ -138,8 +134,7 @@ mod tests {
     fn commands_are_what_an_admin_would_type() {
         let names = ["tank/a b@-x-20261127-041300".to_owned(), "tank/c@x".to_owned()];
         let many: Vec<String> = (0..150).map(|number| format!("s{number}")).collect();
-        let destroy = destroy_cmds("tank/a", &many, false);
-        assert_eq!((destroy.len(), destroy_cmds("tank/a", &many, true).len()), (2, 1));
+        assert_eq!(destroy_cmds("tank/a", &many).len(), 2);
         let mut commands = vec![
             list_cmd(&["tank/a b".to_owned()], false),
             list_cmd(&["tank".to_owned()], true),
@@ -148,7 +143,7 @@ mod tests {
             rollback_cmd("tank/c@x", false),
             rollback_cmd("tank/c@x", true),
         ];
-        commands.extend(destroy_cmds("tank/a", &many[..2], true));
+        commands.extend(destroy_cmds("tank/a", &many[..2]));
         let text: Vec<String> = commands.iter().map(ToString::to_string).collect();
         expect![[r#"
             zfs list -Hp -t snapshot -d 1 -o name,creation,createtxg,used,referenced,written,userrefs,clones -s createtxg 'tank/a b'
@@ -157,7 +152,7 @@ mod tests {
             zfs snapshot -r tank/c@x
             zfs rollback tank/c@x
             zfs rollback -r tank/c@x
-            zfs destroy -nvp tank/a@s0,s1"#]]
+            zfs destroy -vp tank/a@s0,s1"#]]
         .assert_eq(&text.join("\n"));
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kld_snap::{Keep, Snapshot, prune, stamp};
+use kld_snap::{Keep, Snapshot, choose, prune, reclaim_cmds, stamp};
 use proptest::prelude::*;
 
 fn snapshot(created: u64, txg: u64, holds: u64, clones: usize) -> Snapshot {
@@ -128,4 +128,53 @@ fn policies_are_read_as_they_are_written() {
         let error = bad.parse::<Keep>().expect_err(bad);
         assert!(error.to_string().contains(bad) && error.hint().is_some(), "{error}");
     }
+}
+
+/// What `zfs destroy -nvp` says: for each unbroken run in the pool's order, the bytes that nothing outside of it refers to.
+fn would_free(all: &[Snapshot], specification: &str, blocks: &[(usize, usize, u64)]) -> u64 {
+    let chosen: BTreeSet<u64> =
+        choose("t/a", all, specification).expect("there").iter().map(|s| s.txg).collect();
+    let is_chosen: Vec<bool> = all.iter().map(|snapshot| chosen.contains(&snapshot.txg)).collect();
+    // A block lives from one snapshot to another; one that is still there lives longer than any.
+    let goes =
+        |(from, to, _): &&(usize, usize, u64)| *to < all.len() && is_chosen[*from..=*to].iter().all(|is| *is);
+    blocks.iter().filter(goes).map(|(_, _, bytes)| bytes).sum()
+}
+
+proptest! {
+    #[test]
+    fn what_comes_free_is_exact_for_any_choice(
+        count in 1_usize..40,
+        picked in prop::collection::vec(any::<bool>(), 40),
+        lives in prop::collection::vec((0_usize..40, 0_usize..20, 1_u64..1 << 30), 0..80),
+    ) {
+        let all: Vec<Snapshot> = (0..count as u64).map(|n| snapshot(1_700_000_000 + n, n + 1, 0, 0)).collect();
+        let chosen: Vec<&Snapshot> = all.iter().zip(&picked).filter(|(_, is)| **is).map(|(s, _)| s).collect();
+        let blocks: Vec<_> = lives.into_iter().map(|(from, longer, bytes)| (from % count, from % count + longer, bytes)).collect();
+        let mut asked = 0;
+        let mut named = BTreeSet::new();
+        for cmd in reclaim_cmds("t/a", &all, &chosen) {
+            let words: Vec<String> = cmd.argv().map(|word| word.to_string_lossy().into_owned()).collect();
+            prop_assert_eq!(&words[..2], ["destroy", "-nvp"]);
+            let specification = words[2].strip_prefix("t/a@").expect("of the dataset");
+            asked += would_free(&all, specification, &blocks);
+            named.extend(choose("t/a", &all, specification).expect("there").iter().map(|s| s.full()));
+        }
+        let is_chosen = |at: usize| picked[at];
+        let goes = |(from, to, _): &&(usize, usize, u64)| *to < count && (*from..=*to).all(is_chosen);
+        prop_assert_eq!(asked, blocks.iter().filter(goes).map(|(_, _, bytes)| bytes).sum::<u64>());
+        prop_assert_eq!(named, chosen.iter().map(|s| s.full()).collect::<BTreeSet<_>>());
+    }
+}
+
+#[test]
+fn thousands_in_a_row_are_one_question() {
+    let all: Vec<Snapshot> = (0..7000).map(|n| snapshot(1_700_000_000 + n, n + 1, 0, 0)).collect();
+    let every: Vec<&Snapshot> = all.iter().collect();
+    let said: Vec<String> = reclaim_cmds("t/a", &all, &every).iter().map(ToString::to_string).collect();
+    assert_eq!(said, ["zfs destroy -nvp t/a@x-20231114-221320%x-20231115-000959"]);
+    let other: Vec<&Snapshot> = all.iter().step_by(2).collect();
+    let cmds = reclaim_cmds("t/a", &all, &other);
+    assert_eq!(cmds.len(), 1, "3500 names of 17 bytes");
+    assert_eq!(reclaim_cmds("t/a", &all, &[]).len(), 0);
 }

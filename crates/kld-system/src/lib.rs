@@ -13,6 +13,7 @@ mod explain;
 mod ini_file;
 mod layers;
 pub mod node;
+mod purpose;
 mod render;
 mod system;
 mod unit_file;
@@ -30,6 +31,7 @@ pub use node::{
     NodePeer, NodePlane, NodeReplication, NodeSecret, NodeSecretSource, NodeService, NodeSetup,
     NodeSnapshots, NodeVerify, PATH as NODE_CONFIG_PATH, VERSION as NODE_CONFIG_VERSION,
 };
+pub use purpose::{Fit, Purpose};
 pub use render::{RenderError, render, render_core};
 pub use system::{
     Because, Content, Created, Enablement, Item, Layer, MountOwner, System, SystemDataset, SystemFile,

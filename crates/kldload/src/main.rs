@@ -1,13 +1,12 @@
 //! kldload: one manifest in, one machine out.
 //!
-//! One binary with several names: called as `kst` it is `kldload status`, as `ksnap` `kldload snap`, as `kbe` `kldload be`.
+//! One binary with several names: called as `kst` it is `kldload status` (`names.rs`).
 
 mod commands;
 mod hints;
 mod manifest;
+mod names;
 
-use std::ffi::OsString;
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -47,16 +46,17 @@ enum Command {
     Snap(commands::snap::Args),
     Status(commands::status::Args),
     Be(commands::be::Args),
+    Df(commands::df::Args),
+    Dir(commands::dir::Args),
     Pool(commands::pool::Args),
     Node(commands::node::Args),
     Manifest(commands::manifest::Args),
+    Completion(commands::completion::Args),
+    Man(commands::man::Args),
 }
 
-/// Names that the binary answers to, and the command each stands for.
-const NAMES: &[(&str, &str)] = &[("kbe", "be"), ("ksnap", "snap"), ("kst", "status")];
-
 fn main() -> ExitCode {
-    let args = Args::parse_from(expand_name(std::env::args_os().collect()));
+    let args = Args::parse_from(names::expand(std::env::args_os().collect()));
     let verbosity = match (args.quiet, args.verbose) {
         (true, _) => Verbosity::Quiet,
         (_, true) => Verbosity::Verbose,
@@ -81,9 +81,13 @@ fn main() -> ExitCode {
         Command::Snap(args) => commands::snap::run(&printer, &args),
         Command::Status(args) => commands::status::run(&printer, &args),
         Command::Be(args) => commands::be::run(&printer, &args),
+        Command::Df(args) => commands::df::run(&printer, &args),
+        Command::Dir(args) => commands::dir::run(&printer, &args),
         Command::Pool(args) => commands::pool::run(&printer, &args),
         Command::Node(args) => commands::node::run(&printer, &args),
         Command::Manifest(args) => commands::manifest::run(&printer, &args),
+        Command::Completion(args) => commands::completion::run(&printer, &args),
+        Command::Man(args) => commands::man::run(&printer, &args),
     };
     match done {
         Ok(status) => status.into(),
@@ -94,18 +98,6 @@ fn main() -> ExitCode {
             ExitStatus::Failed.into()
         }
     }
-}
-
-/// `kst --json` → `kldload status --json`.
-fn expand_name(mut args: Vec<OsString>) -> Vec<OsString> {
-    let called = args
-        .first()
-        .and_then(|name| Path::new(name).file_name())
-        .map(|name| name.to_string_lossy().into_owned());
-    if let Some((_, command)) = NAMES.iter().find(|(name, _)| called.as_deref() == Some(name)) {
-        args.splice(..1, ["kldload".into(), (*command).into()]);
-    }
-    args
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -120,17 +112,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_option_is_described_and_every_name_expands() {
+    fn every_option_is_described() {
         use clap::CommandFactory as _;
         let command = Args::command();
         examples_fit(&command);
         command.debug_assert();
-        let args = expand_name(vec!["/usr/bin/kst".into(), "--json".into()]);
-        assert_eq!(args, ["kldload", "status", "--json"]);
-        let args = expand_name(vec!["ksnap".into(), "tank".into(), "--".into(), "-x".into()]);
-        assert_eq!(args, ["kldload", "snap", "tank", "--", "-x"]);
-        assert_eq!(expand_name(vec!["kbe".into(), "list".into()]), ["kldload", "be", "list"]);
-        assert_eq!(expand_name(vec!["kldload".into(), "check".into()]), ["kldload", "check"]);
     }
 
     /// A line that is folded on a terminal of 100 columns cannot be copied into a shell.

@@ -16,8 +16,27 @@ const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes/webapp/
 #[test]
 fn help_never_acts_and_shows_examples() {
     let verbs = [
-        "check", "explain", "build", "run", "manifest", "pool", "upgrade", "dr", "be", "adopt", "key",
-        "plan", "apply", "undo", "history", "status", "snap",
+        "check",
+        "explain",
+        "build",
+        "run",
+        "manifest",
+        "pool",
+        "upgrade",
+        "dr",
+        "be",
+        "adopt",
+        "key",
+        "plan",
+        "apply",
+        "undo",
+        "history",
+        "status",
+        "snap",
+        "df",
+        "dir",
+        "completion",
+        "man",
     ];
     for verb in verbs {
         let (status, stdout, stderr) = kldload(&[verb, "--help"], "");
@@ -46,6 +65,112 @@ fn a_machine_without_boot_environments_is_told_why() {
         assert_eq!(status, 2, "{stderr}");
         assert!(stderr.contains("is no name for a boot environment"), "{stderr}");
     }
+}
+
+/// Runs bash with our completion, on a line that is being typed; gives what it offers.
+fn completed(words: &[&str]) -> Vec<String> {
+    let script = r#"eval "$($1 completion bash)"; shift
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}
+        function=$(complete -p "$1"); function=${function#*-F }; function=${function%% *}
+        "$function" "$1" "${COMP_WORDS[$COMP_CWORD]}" "${COMP_WORDS[$COMP_CWORD - 1]}"
+        printf '%s\n' "${COMPREPLY[@]}""#;
+    let cmd = Cmd::new("bash").args(["-c", script, "bash", KLDLOAD]).args(words);
+    cmd.stdout_string().expect("bash completes").lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn shells_complete_verbs_under_every_name() {
+    assert_eq!(completed(&["kldload", "sna"]), ["snap"]);
+    assert_eq!(completed(&["ksnap", "roll"]), ["rollback"]);
+    assert_eq!(completed(&["ksnap", "rollback", "--sw"]), ["--swap"]);
+    assert_eq!(completed(&["kbe", "act"]), ["activate"]);
+    assert_eq!(completed(&["kdf", "--what-if", "d"]), ["destroy"]);
+    assert_eq!(completed(&["kdir", "--for", "post"]), ["postgres"]);
+    assert_eq!(completed(&["kst", "--prom"]), ["--prometheus"]);
+    for shell in ["zsh", "fish"] {
+        let (status, text, error) = kldload(&["completion", shell], "");
+        assert_eq!(status, 0, "{error}");
+        for name in ["kldload", "kst", "ksnap", "kbe", "kdf", "kdir"] {
+            assert!(text.contains(name), "{shell}: {name}");
+        }
+    }
+    let (status, _, error) = kldload(&["completion", "elvish"], "");
+    assert!(status == 1 && error.contains("hint: "), "{error}");
+}
+
+#[test]
+fn every_command_has_a_page_and_the_pages_do_not_change() {
+    let dir = tempfile::tempdir().expect("writable");
+    let page = |folder: &str, name: &str| std::fs::read_to_string(dir.path().join(folder).join(name));
+    for folder in ["one", "two"] {
+        let (status, _, error) = kldload(&["man", &dir.path().join(folder).display().to_string()], "");
+        assert_eq!(status, 0, "{error}");
+    }
+    let mut pages = 0;
+    for entry in std::fs::read_dir(dir.path().join("one")).expect("there") {
+        let name = entry.expect("readable").file_name().into_string().expect("text");
+        assert_eq!(page("one", &name).expect("there"), page("two", &name).expect("there"), "{name}");
+        pages += 1;
+    }
+    assert!(pages > 60, "{pages}");
+    for name in [
+        "kldload",
+        "kldload-build",
+        "kldload-snap-rollback",
+        "ksnap",
+        "ksnap-rollback",
+        "kst",
+        "kbe-activate",
+        "kdf",
+        "kdir",
+    ] {
+        let text = page("one", &format!("{name}.1")).expect(name);
+        let title =
+            format!(".TH {} 1  \"kldload {}\" kldload\n", name.to_uppercase(), env!("CARGO_PKG_VERSION"));
+        assert!(text.contains(&title), "{name}: {text}");
+        assert!(text.contains(".SH SYNOPSIS") && text.contains(".SH OPTIONS"), "{name}: {text}");
+    }
+    assert!(page("one", "ksnap-rollback.1").expect("there").contains("swap"));
+}
+
+#[test]
+fn the_page_about_shells_says_what_works() {
+    let dir = tempfile::tempdir().expect("writable");
+    std::os::unix::fs::symlink(KLDLOAD, dir.path().join("kldload")).expect("linked");
+    let page = include_str!("../../../docs/shell.md");
+    let lines: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
+    assert_eq!(lines.len(), 4);
+    for line in lines {
+        let path = format!("{}:/usr/bin:/bin", dir.path().display());
+        let cmd = Cmd::new("/bin/bash").cwd(dir.path()).env("PATH", path).args(["-c", line]);
+        cmd.run().unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+    for name in ["kldload.bash", "_kldload", "kldload.fish", "man1/kdf.1"] {
+        let bytes = std::fs::read(dir.path().join(name)).expect(name);
+        assert!(bytes.len() > 1000, "{name}");
+    }
+}
+
+#[test]
+fn what_kdf_kdir_and_ksnap_cannot_do_is_said() {
+    let (status, text, _) = kldload(&["dir", "--list"], "");
+    assert!(
+        status == 0 && text.contains("postgres  recordsize=8k") && text.contains("pages of 8K"),
+        "{text}"
+    );
+    for (words, part) in [
+        (&["dir", "/x", "--for", "oracle"][..], "oracle"),
+        (&["dir"], "required"),
+        (&["df", "--what-if", "destroy"], "required"),
+        (&["snap", "rollback", "-r", "--swap", "t/a", "x"], "cannot be used with"),
+    ] {
+        let (status, _, error) = kldload(words, "");
+        assert!(status == 2 && error.contains(part), "{words:?}: {error}");
+    }
+    let (status, _, error) = kldload(&["dir", "/x", "-o", "mountpoint=/y"], "");
+    assert!(status == 1 && error.contains("the path says where") && error.contains("hint: "), "{error}");
+    let (status, _, error) = kldload(&["snap", "--before", "sync | cat", "t/a", "x"], "");
+    assert!(status == 1 && error.contains("`|` is not quoted") && error.contains("hint: "), "{error}");
 }
 
 #[test]

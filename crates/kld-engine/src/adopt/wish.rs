@@ -74,7 +74,7 @@ const OURS: [(&str, &str); 5] = [
 ];
 
 /// What `zfs` writes for each dataset.
-type Datasets = BTreeMap<String, BTreeMap<String, String>>;
+pub(crate) type Datasets = BTreeMap<String, BTreeMap<String, String>>;
 
 /// Looks at everything that could be in the way.
 pub(super) fn look(ground: &dyn Ground, wish: &Wish) -> Result<Prospect, AdoptError> {
@@ -114,11 +114,12 @@ fn needed(survey: &Survey) -> u64 {
     survey.bytes + survey.bytes / 20 + survey.entries * 512 + (16 << 20)
 }
 
-fn refuse(path: &str, reason: impl Into<String>, hint: impl Into<String>) -> AdoptError {
+pub(crate) fn refuse(path: &str, reason: impl Into<String>, hint: impl Into<String>) -> AdoptError {
     AdoptError::Refused { path: path.to_owned(), reason: reason.into(), hint: hint.into() }
 }
 
-fn check_path(ground: &dyn Ground, path: &str) -> Result<(), AdoptError> {
+/// A path that may be the mount point of a dataset.
+pub(crate) fn check_name(path: &str) -> Result<(), AdoptError> {
     let plain = path == "/"
         || (path.starts_with('/')
             && path[1..].split('/').all(|part| !matches!(part, "" | "." | ".."))
@@ -128,11 +129,16 @@ fn check_path(ground: &dyn Ground, path: &str) -> Result<(), AdoptError> {
     }
     let below_usr = is_within(path, "/usr") && !is_within(path, "/usr/local");
     if SYSTEM_ITSELF.contains(&path) || below_usr || SYSTEM.iter().any(|of| is_within(path, of)) {
-        let hint = "directories of data can be adopted: those of services, of people, of containers";
+        let hint = "directories of data can be datasets: those of services, of people, of containers";
         return Err(refuse(path, "it is a part of the operating system", hint));
     }
+    Ok(())
+}
+
+fn check_path(ground: &dyn Ground, path: &str) -> Result<(), AdoptError> {
+    check_name(path)?;
     match ground.resolve(path)? {
-        None => return Err(refuse(path, "it is not there", "`zfs create` makes a dataset where nothing is")),
+        None => return Err(refuse(path, "it is not there", format!("`kdir {path}` makes a dataset there"))),
         Some(real) if real != path => {
             return Err(refuse(path, format!("it leads to `{real}`"), format!("`kldload adopt {real}`")));
         }
@@ -169,7 +175,7 @@ fn check_mounts(ground: &dyn Ground, path: &str) -> Result<(), AdoptError> {
     Ok(())
 }
 
-fn datasets(ground: &dyn Ground) -> Result<Datasets, HostError> {
+pub(crate) fn datasets(ground: &dyn Ground) -> Result<Datasets, HostError> {
     let cmd = Cmd::new("zfs")
         .args(["get", "-Hp", "-t", "filesystem", "-o", "name,property,value,source"])
         .arg("mountpoint,canmount,available");
@@ -204,7 +210,7 @@ fn derive(path: &str, datasets: &Datasets) -> Result<String, AdoptError> {
 }
 
 /// The dataset can be made, and nothing else is mounted there one day; gives its parent.
-fn check_dataset<'a>(
+pub(crate) fn check_dataset<'a>(
     path: &str,
     dataset: &str,
     datasets: &'a Datasets,

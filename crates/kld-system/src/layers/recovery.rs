@@ -19,7 +19,7 @@ pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {
     add(Unit, "Documentation", "https://github.com/kldload/kldload", "where to read on");
     add(Unit, "DefaultDependencies", "no", "it runs before everything that could use what is half changed");
     add(Unit, "RequiresMountsFor", "/var/lib/kldload", "the journal lies there");
-    for kind in ["applies", "adoptions"] {
+    for kind in ["applies", "adoptions", "swaps"] {
         let folder = format!("|/var/lib/kldload/{kind}");
         add(Unit, "ConditionDirectoryNotEmpty", &folder, "most machines start without it");
     }

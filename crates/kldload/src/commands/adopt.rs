@@ -57,7 +57,8 @@ pub(crate) struct Args {
     yes: bool,
 }
 
-fn property(text: &str) -> Result<(String, String), String> {
+/// `recordsize=16k`.
+pub(crate) fn property(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write it as `recordsize=16k`".to_owned()),
@@ -80,12 +81,25 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     } else if args.undo {
         take_back(printer, adopter, &path, args)
     } else {
-        adopt(printer, adopter, path, args)
+        let wish = match &args.manifest {
+            Some(file) => from_manifest(printer, file, path)?,
+            None => Wish { path, dataset: args.dataset.clone(), properties: args.property.clone() },
+        };
+        let how = How { stop_services: args.stop_services, dry_run: args.dry_run, yes: args.yes };
+        adopt(printer, adopter, &wish, how)
     }
 }
 
+/// How a directory is adopted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How {
+    pub(crate) stop_services: bool,
+    pub(crate) dry_run: bool,
+    pub(crate) yes: bool,
+}
+
 /// As a person writes it: relative, or with a `/` at its end.
-fn absolute(path: &Path) -> anyhow::Result<String> {
+pub(crate) fn absolute(path: &Path) -> anyhow::Result<String> {
     let path = std::path::absolute(path)?;
     let path: PathBuf = path.components().collect();
     let text = path.into_os_string().into_string().map_err(|path| {
@@ -102,18 +116,20 @@ fn asked(printer: &Printer, question: &str, yes: bool) -> anyhow::Result<()> {
     Err(Hinted::new("nothing was changed: not confirmed", "`--yes` does not ask").into())
 }
 
-fn adopt(printer: &Printer, adopter: Adopter<'_>, path: String, args: &Args) -> anyhow::Result<ExitStatus> {
-    let wish = match &args.manifest {
-        Some(file) => from_manifest(printer, file, path)?,
-        None => Wish { path, dataset: args.dataset.clone(), properties: args.property.clone() },
-    };
-    let prospect = adopter.look(&wish)?;
-    printer.data(&describe(&prospect, args.stop_services))?;
-    if args.dry_run {
+/// Shows, asks, adopts; whoever calls it has the machine's lock.
+pub(crate) fn adopt(
+    printer: &Printer,
+    adopter: Adopter<'_>,
+    wish: &Wish,
+    how: How,
+) -> anyhow::Result<ExitStatus> {
+    let prospect = adopter.look(wish)?;
+    printer.data(&describe(&prospect, how.stop_services))?;
+    if how.dry_run {
         return Ok(ExitStatus::Pending);
     }
-    asked(printer, "adopt it?", args.yes)?;
-    let adoption = adopter.adopt(&prospect, &who(), args.stop_services, &mut Said { printer })?;
+    asked(printer, "adopt it?", how.yes)?;
+    let adoption = adopter.adopt(&prospect, &who(), how.stop_services, &mut Said { printer })?;
     let Adoption { path, dataset, aside, .. } = &adoption;
     printer.note(&format!("`{path}` is the dataset `{dataset}` now; the directory is kept as `{aside}`"));
     printer.note(&format!(

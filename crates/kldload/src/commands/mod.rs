@@ -1,17 +1,23 @@
-//! One file per command (a folder for one with verbs): its arguments, its help and what it does.
+//! One file per command (a folder for one with verbs): its arguments, its help and what it does; and `place`, which several
+//! use.
 
 pub(crate) mod adopt;
 pub(crate) mod apply;
 pub(crate) mod be;
 pub(crate) mod build;
 pub(crate) mod check;
+pub(crate) mod completion;
 pub(crate) mod confirm;
+pub(crate) mod df;
+pub(crate) mod dir;
 pub(crate) mod dr;
 pub(crate) mod explain;
 pub(crate) mod history;
 pub(crate) mod key;
+pub(crate) mod man;
 pub(crate) mod manifest;
 pub(crate) mod node;
+pub(crate) mod place;
 pub(crate) mod plan;
 pub(crate) mod pool;
 pub(crate) mod procedure;

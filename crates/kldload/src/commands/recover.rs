@@ -5,9 +5,10 @@ use kld_node::{RealMachine, keys};
 use kld_ui::{ExitStatus, Printer};
 
 use super::apply;
+use super::snap::swap;
 use super::status::read_config;
 
-/// Undo an apply that was interrupted by a kill or a power cut, and bring adoptions and rotations of keys to their end
+/// Undo an apply that was interrupted by a kill or a power cut, and bring adoptions, rotations of keys and swaps of datasets to their end
 ///
 /// Runs at every boot, before services, and at the beginning of every `kldload apply` and `kldload adopt`. When nothing was
 /// interrupted, it does nothing.
@@ -25,7 +26,10 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     let (engine, adopter) = (apply::engine(), Adopter::new(&RealHost));
     let (engine, adopter) =
         if args.boot { (engine.while_starting(), adopter.while_starting()) } else { (engine, adopter) };
+    // One that is stuck must not keep the other from its end.
+    let swapped = swap::recover(printer);
     let mut found = apply::recover(printer, engine, adopter)?;
+    found |= swapped?;
     // At a start, `kldload node init` has done that before.
     if let Some(config) = read_config()?.filter(|_| !args.boot) {
         for dataset in keys::recover(&RealMachine, &config)? {

@@ -43,11 +43,23 @@ fn snapshots_are_made_found_and_gone_back_to() {
             assert_eq!(file, "first\nwebapp");
         }
     }
+    // What `--swap` has put aside is there with its newer snapshots, and is not mounted.
+    let aside = guest
+        .run_ok("zfs list -H -o name,canmount,mountpoint,origin -t filesystem -r rpool/srv | grep webapp-db.before-")
+        .expect("it is kept");
+    assert!(aside.contains("\tnoauto\tnone\trpool/srv/webapp-db@pre-migration-"), "{aside}");
+    let aside = aside.split('\t').next().expect("its name").to_owned();
+    let kept = guest.run_ok(&format!("zfs list -Ht snapshot -o name {aside}")).expect("listed");
+    assert!(kept.contains("@release-7-") && kept.contains("@nightly-"), "{kept}");
+    let set =
+        guest.run_ok("zfs get -Hpo value,source recordsize,mountpoint,org.kldload:swap rpool/srv/webapp-db");
+    assert_eq!(set.expect("asked"), "8192\tlocal\n/var/lib/postgresql\tlocal\n-\t-\n".trim_end());
     // The migration never was, and the guest book is served.
     let table =
         guest.run_ok(&format!("{PSQL} \"select to_regclass('migrated') is null\"")).expect("it answers");
     assert_eq!(table, "t");
     guest.run_ok("curl -fsS http://10.8.0.1:8000/healthz | grep postgresql").expect("it is served");
+    guest.run_ok(&format!("zfs destroy -r {aside}")).expect("it can go, as is said");
     what_would_do_harm_is_refused(&guest);
     what_is_pruned_is_freed(&guest);
 }

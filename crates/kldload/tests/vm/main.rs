@@ -10,6 +10,7 @@ mod clones;
 mod container;
 mod contract;
 mod core;
+mod daily;
 mod exercise;
 mod first_boot;
 mod fixture;

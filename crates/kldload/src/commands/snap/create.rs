@@ -3,6 +3,7 @@
 use kld_snap::{ShortName, snapshot_cmd, stamp};
 use kld_ui::{ExitStatus, Printer};
 
+use super::hooks::Hooks;
 use super::{dataset, now};
 
 /// What is snapshotted, and under which name.
@@ -17,6 +18,8 @@ pub(crate) struct Args {
     /// All datasets below, too
     #[arg(long, short)]
     recursive: bool,
+    #[command(flatten)]
+    hooks: Hooks,
     /// Only say what would be made; exits with 3
     #[arg(long)]
     dry_run: bool,
@@ -37,13 +40,17 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
             names.push(full);
         }
     }
-    if !args.dry_run {
-        snapshot_cmd(&names, args.recursive).run()?;
-    }
+    let ready = args.hooks.ready()?;
+    let after = match args.dry_run {
+        true => Ok(()),
+        false => ready.around(printer, || Ok(snapshot_cmd(&names, args.recursive).run()?))?,
+    };
     if args.json {
         printer.envelope("snapshot", &names)?;
     } else {
         printer.data(&names.join("\n"))?;
     }
+    // The snapshots are there, and said; what came after them has failed all the same.
+    after?;
     Ok(if args.dry_run { ExitStatus::Pending } else { ExitStatus::Done })
 }

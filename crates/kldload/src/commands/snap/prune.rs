@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use kld_snap::{Keep, Pruned, Spared, destroy_cmds, parse_reclaim, prune};
+use kld_snap::{Keep, Pruned, Snapshot, destroy_cmds, parse_reclaim, prune};
 use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
 use serde::Serialize;
 
-use super::{counted, dataset, snapshots};
+use super::{counted, dataset, reclaimed, snapshots, why};
 
 /// Destroy snapshots that ksnap has made, but for those that a policy keeps
 ///
@@ -54,16 +54,18 @@ struct Row {
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
     let keep: Keep = args.keep.parse()?;
     let datasets = args.datasets.iter().map(|word| dataset(word)).collect::<Result<Vec<_>, _>>()?;
-    let mut all = snapshots(&datasets, args.recursive)?;
-    all.retain(|snapshot| args.name.is_none() || snapshot.short() == args.name.as_deref());
-    let pruned = prune(&all, keep);
-    let mut by_dataset: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let all = snapshots(&datasets, args.recursive)?;
+    let asked_for = |snapshot: &&Snapshot| args.name.is_none() || snapshot.short() == args.name.as_deref();
+    let asked_for: Vec<Snapshot> = all.iter().filter(asked_for).cloned().collect();
+    let pruned = prune(&asked_for, keep);
+    let mut by_dataset: BTreeMap<&str, Vec<&Snapshot>> = BTreeMap::new();
     for snapshot in &pruned.gone {
-        by_dataset.entry(&snapshot.dataset).or_default().push(snapshot.name.clone());
+        by_dataset.entry(&snapshot.dataset).or_default().push(snapshot);
     }
     let mut rows = Vec::new();
-    for (dataset, destroy) in by_dataset {
-        let frees = reclaim(dataset, &destroy, true)?;
+    for (dataset, gone) in by_dataset {
+        let frees = reclaimed(dataset, &all, &gone)?;
+        let destroy = gone.iter().map(|snapshot| snapshot.name.clone()).collect();
         rows.push(Row { dataset: dataset.to_owned(), destroy, frees });
     }
     if !args.json {
@@ -75,7 +77,7 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
             return Err(Hinted::new("nothing was destroyed: not confirmed", "`--yes` does not ask").into());
         }
         for row in &mut rows {
-            row.frees = reclaim(&row.dataset, &row.destroy, false)?;
+            row.frees = destroy(&row.dataset, &row.destroy)?;
         }
         let freed = rows.iter().map(|row| row.frees).sum();
         printer.note(&format!(
@@ -90,10 +92,10 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     Ok(if go || rows.is_empty() { ExitStatus::Done } else { ExitStatus::Pending })
 }
 
-/// Destroys, or only asks what that would free.
-fn reclaim(dataset: &str, names: &[String], only_say: bool) -> anyhow::Result<u64> {
+/// Destroys them, and says what that has freed.
+fn destroy(dataset: &str, names: &[String]) -> anyhow::Result<u64> {
     let mut bytes = 0;
-    for cmd in destroy_cmds(dataset, names, only_say) {
+    for cmd in destroy_cmds(dataset, names) {
         bytes += parse_reclaim(&cmd.stdout_string()?)?;
     }
     Ok(bytes)
@@ -107,12 +109,8 @@ fn page(pruned: &Pruned, rows: &[Row]) -> String {
             let _ = writeln!(text, "  - @{name}");
         }
     }
-    for (snapshot, why) in &pruned.spared {
-        let why = match why {
-            Spared::Held => "is held".to_owned(),
-            Spared::Cloned => format!("has the clone {}", snapshot.clones.join(", ")),
-        };
-        let _ = writeln!(text, "{} stays: it {why}", snapshot.full());
+    for (snapshot, spared) in &pruned.spared {
+        let _ = writeln!(text, "{} stays: it {}", snapshot.full(), why(snapshot, *spared));
     }
     let frees = rows.iter().map(|row| row.frees).sum();
     let gone = counted(pruned.gone.len(), "snapshot");

@@ -4,26 +4,25 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use kld_host::Cmd;
-use kld_snap::{
-    Change, Rollback, destroy_cmds, diff_cmd, find, parse_diff, parse_reclaim, rollback, rollback_cmd,
-};
+use kld_snap::{Change, Rollback, Snapshot, Swap, diff_cmd, find, parse_diff, rollback, rollback_cmd};
 use kld_system::NodeConfig;
 use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
 use serde::Serialize;
 
 use super::diff::line;
-use super::{counted, dataset, snapshots};
+use super::{counted, dataset, reclaimed, snapshots, swap};
 use crate::commands::history::utc;
 use crate::commands::{apply, status};
 
 /// Bring a dataset back to a snapshot: everything written since is lost
 ///
-/// Shows what would be lost (bytes, files, newer snapshots) and asks. Newer snapshots go only with -r. While a service of
-/// the machine's manifest runs on the dataset it refuses, unless --stop-services stops it before, and starts and proves it
-/// after.
+/// Shows what would be lost (bytes, files, newer snapshots) and asks. Newer snapshots go only with -r. With --swap nothing
+/// is lost: a clone of the snapshot takes the dataset's place, and the dataset is kept under another name. While a service
+/// of the machine's manifest runs on the dataset it refuses, unless --stop-services stops it before, and starts and proves
+/// it after.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  ksnap rollback --dry-run rpool/srv/webapp-db pre-upgrade\n  ksnap rollback --stop-services rpool/srv/webapp-db pre-upgrade\n  ksnap rollback -r /srv/webapp pre-upgrade"
+    after_help = "Examples:\n  ksnap rollback --dry-run rpool/srv/webapp-db pre-upgrade\n  ksnap rollback --stop-services rpool/srv/webapp-db pre-upgrade\n  ksnap rollback -r /srv/webapp pre-upgrade\n  ksnap rollback --swap --stop-services rpool/srv/webapp-db pre-upgrade"
 )]
 pub(crate) struct Args {
     /// The dataset, or a path that lies on it
@@ -34,6 +33,9 @@ pub(crate) struct Args {
     /// Newer snapshots are destroyed
     #[arg(long, short = 'r')]
     destroy_newer: bool,
+    /// Keep everything: a clone takes its place, and it is kept as NAME.before-YYYYmmdd-HHMMSS
+    #[arg(long, conflicts_with = "destroy_newer")]
+    swap: bool,
     /// Stop the services that run on it, and start them again
     #[arg(long)]
     stop_services: bool,
@@ -71,15 +73,19 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     // Nothing of an apply, or of another rollback, comes between what is shown and what is done.
     let _lock = (!args.dry_run).then(|| apply::lock("ksnap rollback")).transpose()?;
     let dataset = dataset(&args.dataset)?;
+    if !args.dry_run {
+        swap::recover(printer)?;
+    }
     let all = snapshots(std::slice::from_ref(&dataset), false)?;
     let plan = rollback(&all, find(&dataset, &all, &args.name)?);
     let node = status::read_config()?;
     let services = services_on(node.as_ref(), &dataset)?;
-    let loss = look(plan, &dataset, &services)?;
+    let loss = look(plan, &dataset, &all, &services)?;
+    let kept = args.swap.then(|| swap::plan(&dataset, &loss.plan.to.full())).transpose()?;
     if args.json {
         printer.envelope("rollback", std::slice::from_ref(&loss))?;
     } else {
-        printer.data(&page(&dataset, &loss))?;
+        printer.data(&page(&dataset, &loss, kept.as_ref()))?;
     }
     refuse(args, &dataset, &loss)?;
     if args.dry_run {
@@ -89,13 +95,16 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         return Err(Hinted::new("nothing was changed: not confirmed", "`--yes` does not ask").into());
     }
     let units: Vec<&str> = services.iter().map(|service| service.unit.as_str()).collect();
-    let back = rollback_cmd(&loss.plan.to.full(), args.destroy_newer);
+    let back = || match &kept {
+        Some(kept) => swap::swap(printer, kept),
+        None => Ok(rollback_cmd(&loss.plan.to.full(), args.destroy_newer).run()?),
+    };
     if !args.stop_services || units.is_empty() {
-        back.run()?;
+        back()?;
     } else {
         printer.note(&format!("stop {}", units.join(", ")));
         systemctl("stop", &units)?;
-        let done = back.run();
+        let done = back();
         // Also when it failed: what was stopped runs again.
         printer.note(&format!("start {}", units.join(", ")));
         systemctl("start", &units)?;
@@ -106,11 +115,14 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         })?;
     }
     printer.note(&format!("`{dataset}` is as it was at {}", utc(loss.plan.to.created)));
+    if let Some(Swap { aside, .. }) = &kept {
+        printer.note(&format!("what it was is kept as `{aside}`; `zfs destroy -r {aside}` removes it"));
+    }
     Ok(ExitStatus::Done)
 }
 
 /// One property of the dataset, in exact numbers.
-fn property(dataset: &str, name: &str) -> anyhow::Result<String> {
+pub(super) fn property(dataset: &str, name: &str) -> anyhow::Result<String> {
     let get = Cmd::new("zfs").args(["get", "-Hp", "-o", "value", name, dataset]);
     Ok(get.timeout(Duration::from_secs(60)).stdout_string()?.trim().to_owned())
 }
@@ -118,16 +130,8 @@ fn property(dataset: &str, name: &str) -> anyhow::Result<String> {
 /// What stands in the way, before anybody is asked.
 fn refuse(args: &Args, dataset: &str, loss: &Loss) -> anyhow::Result<()> {
     let full = loss.plan.to.full();
-    if let Some(blocker) = loss.plan.blockers.first() {
-        let hint = format!("a copy needs nobody's leave: `zfs clone {full} {dataset}-back`");
-        return Err(Hinted::new(format!("cannot go back to `{full}`: {blocker}"), hint).into());
-    }
-    if !loss.plan.newer.is_empty() && !args.destroy_newer {
-        let newer = counted(loss.plan.newer.len(), "newer snapshot");
-        let hint = format!(
-            "`-r` destroys them; to keep them, work on a copy: `zfs clone {full} {dataset}-back`; for single files: `ksnap show FILE`"
-        );
-        return Err(Hinted::new(format!("going back to `{full}` destroys {newer}"), hint).into());
+    if !args.swap {
+        refuse_loss(args, dataset, loss, &full)?;
     }
     if !loss.running.is_empty() && !args.stop_services {
         let units = loss.running.join("`, `");
@@ -137,15 +141,29 @@ fn refuse(args: &Args, dataset: &str, loss: &Loss) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn look(plan: Rollback, dataset: &str, services: &[Service]) -> anyhow::Result<Loss> {
+/// What would be destroyed, and by whose leave.
+fn refuse_loss(args: &Args, dataset: &str, loss: &Loss, full: &str) -> anyhow::Result<()> {
+    if let Some(blocker) = loss.plan.blockers.first() {
+        let hint = format!("`--swap` keeps all of them; a copy: `zfs clone {full} {dataset}-back`");
+        return Err(Hinted::new(format!("cannot go back to `{full}`: {blocker}"), hint).into());
+    }
+    if !loss.plan.newer.is_empty() && !args.destroy_newer {
+        let newer = counted(loss.plan.newer.len(), "newer snapshot");
+        let hint = format!(
+            "`--swap` keeps them, `-r` destroys them; a copy: `zfs clone {full} {dataset}-back`; for single files: `ksnap show FILE`"
+        );
+        return Err(Hinted::new(format!("going back to `{full}` destroys {newer}"), hint).into());
+    }
+    Ok(())
+}
+
+fn look(plan: Rollback, dataset: &str, all: &[Snapshot], services: &[Service]) -> anyhow::Result<Loss> {
     let full = plan.to.full();
     let written = property(dataset, &format!("written@{}", plan.to.name))?.parse().unwrap_or(0);
     let mut in_newer = 0;
     if plan.blockers.is_empty() {
-        let names: Vec<String> = plan.newer.iter().map(|snapshot| snapshot.name.clone()).collect();
-        for cmd in destroy_cmds(dataset, &names, true) {
-            in_newer += parse_reclaim(&cmd.stdout_string()?)?;
-        }
+        let newer: Vec<&Snapshot> = plan.newer.iter().collect();
+        in_newer = reclaimed(dataset, all, &newer)?;
     }
     let files = match property(dataset, "mounted")?.as_str() {
         "yes" => Some(parse_diff(&diff_cmd(&full, dataset).stdout_string()?)?),
@@ -159,10 +177,11 @@ fn look(plan: Rollback, dataset: &str, services: &[Service]) -> anyhow::Result<L
 /// Files that are named.
 const NAMED: usize = 12;
 
-fn page(dataset: &str, loss: &Loss) -> String {
+fn page(dataset: &str, loss: &Loss, kept: Option<&Swap>) -> String {
     let Loss { plan, written, in_newer, files, running } = loss;
     let mut text = format!("{dataset} back to @{}, of {}\n", plan.to.name, utc(plan.to.created));
-    let _ = write!(text, "lost: {} written since, ", ByteSize(*written));
+    let lost = if kept.is_some() { "put aside" } else { "lost" };
+    let _ = write!(text, "{lost}: {} written since, ", ByteSize(*written));
     let _ = match files {
         Some(files) => writeln!(text, "{} differ", counted(files.len(), "file")),
         None => writeln!(text, "files are not compared: it is not mounted"),
@@ -177,12 +196,15 @@ fn page(dataset: &str, loss: &Loss) -> String {
     }
     if !plan.newer.is_empty() {
         let newer = counted(plan.newer.len(), "newer snapshot");
-        let _ = writeln!(text, "lost: {newer}, {} that only they hold", ByteSize(*in_newer));
+        let _ = writeln!(text, "{lost}: {newer}, {} that only they hold", ByteSize(*in_newer));
         for snapshot in &plan.newer {
             let _ = writeln!(text, "  - @{} of {}", snapshot.name, utc(snapshot.created));
         }
     }
-    for blocker in &plan.blockers {
+    if let Some(Swap { aside, .. }) = kept {
+        let _ = writeln!(text, "kept: all of it, as {aside}");
+    }
+    for blocker in plan.blockers.iter().filter(|_| kept.is_none()) {
         let _ = writeln!(text, "in the way: {blocker}");
     }
     for unit in running {

@@ -1,0 +1,339 @@
+//! `kdf`, `kdir`, and what ksnap does around a snapshot and instead of a rollback, on the shared machine.
+
+use kld_host::Cmd;
+use kld_vm::Guest;
+use serde_json::Value;
+
+use crate::fixture::{BOOT, fresh, webapp};
+
+/// Exit code, standard output, standard error.
+fn run(guest: &Guest, line: &str) -> (i32, String, String) {
+    let output = guest.run_for(line, BOOT).expect("it answers");
+    (output.status, output.text(), output.error_text())
+}
+
+fn ok(guest: &Guest, line: &str) -> String {
+    let (status, said, error) = run(guest, line);
+    assert_eq!(status, 0, "{line}: {said}\n{error}");
+    said.trim_end().to_owned()
+}
+
+/// Fails, and says why and what to do.
+fn refused(guest: &Guest, line: &str, part: &str) {
+    let (status, said, error) = run(guest, line);
+    assert!(status == 1 && error.contains(part) && error.contains("hint:"), "{line}: {said}\n{error}");
+}
+
+fn items(guest: &Guest, line: &str) -> Vec<Value> {
+    let json: Value = serde_json::from_str(&ok(guest, line)).expect("it is JSON");
+    json["items"].as_array().expect("a list").clone()
+}
+
+/// Runs the commands of a page that begin with one of these words.
+fn page(guest: &Guest, text: &str, words: &[&str]) {
+    let is_ours = |line: &&str| words.iter().any(|word| line.starts_with(word));
+    let lines: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("$ ")).filter(is_ours).collect();
+    assert!(lines.len() > 3, "{lines:?}");
+    for line in lines {
+        let (status, said, error) = run(guest, line);
+        assert_eq!(status, if line.contains("--dry-run") { 3 } else { 0 }, "{line}: {said}\n{error}");
+    }
+}
+
+/// A pool in a file, with everything that takes space: names that are hard to read, limits, volumes, clones.
+const POOL: &str = r#"
+    set -e
+    truncate -s 256M /var/tmp/tank.img
+    zpool create -O compression=off -O mountpoint=/tank tank /var/tmp/tank.img
+    zfs create 'tank/-a b'
+    zfs create -o quota=40M -o reservation=20M tank/kept
+    zfs create -V 8M tank/volume
+    zfs create -s -V 8M tank/sparse
+    zfs create -o mountpoint=/tank/long "tank/$(printf 'x%.0s' $(seq 250))"
+    zfs create tank/a; zfs create tank/a/b
+    for i in 1 2 3 4 5 6; do
+        dd if=/dev/urandom of=/tank/a/data$((i % 3)) bs=1M count=3 status=none; sync
+        zfs snapshot tank/a@s$i
+    done
+    dd if=/dev/urandom of=/tank/a/b/x bs=1M count=2 status=none
+    zfs snapshot 'tank/-a b@one:1' ; zfs clone 'tank/-a b@one:1' tank/clone
+    zpool sync tank
+"#;
+
+#[test]
+fn kdf_agrees_with_zfs_and_the_pool() {
+    let guest = webapp();
+    guest.run_ok("systemctl stop sanoid.timer webapp postgresql@17-main").expect("stopped");
+    ok(&guest, POOL);
+    page(&guest, include_str!("../../../../docs/space.md"), &["kdf", "ksnap"]);
+    sums_are_those_of_zfs(&guest);
+    what_would_come_free_comes_free(&guest);
+    a_suspended_pool_is_named(&guest);
+}
+
+fn sums_are_those_of_zfs(guest: &Guest) {
+    let zfs = ok(
+        guest,
+        "zpool sync; zfs list -Hp -t filesystem,volume -o name,used,usedbysnapshots,usedbydataset,usedbyrefreservation,usedbychildren -r tank",
+    );
+    let rows = items(guest, "kdf --json tank");
+    assert_eq!(rows.len(), zfs.lines().count());
+    for line in zfs.lines() {
+        let columns: Vec<&str> = line.split('\t').collect();
+        let row = rows.iter().find(|row| row["name"] == columns[0]).expect(line);
+        let numbers: Vec<u64> = columns[1..].iter().map(|text| text.parse().expect("a number")).collect();
+        let said = ["used", "usedbysnapshots", "usedbydataset", "usedbyrefreservation", "usedbychildren"];
+        assert_eq!(said.map(|name| row[name].as_u64().expect(name)).to_vec(), numbers, "{line}");
+        let whole = &row["whole"];
+        let parts = ["data", "snapshots", "reserved", "hidden"].map(|part| whole[part].as_u64().expect(part));
+        assert_eq!(parts.iter().sum::<u64>(), numbers[0], "{line}: {whole}");
+        assert!(
+            parts[3] == 0 || columns[0] == "tank",
+            "only the pool has something of its own: {line} {whole}"
+        );
+    }
+    // The pool counts what lies on its disk, the root dataset what can be used of it; between them are reservations.
+    let number = |line: &str| ok(guest, line).parse::<u64>().expect("a number");
+    let allocated = number("zpool list -Hpo allocated tank");
+    let root = rows.iter().find(|row| row["name"] == "tank").expect("there");
+    let part = |name: &str| root["whole"][name].as_u64().expect("a number");
+    let on_disk = part("data") + part("snapshots") + part("hidden");
+    assert!(on_disk.abs_diff(allocated) < 1 << 20, "{on_disk} in datasets, {allocated} in the pool");
+    let row = |name: &str| rows.iter().find(|row| row["name"] == name).expect("listed").clone();
+    assert_eq!(row("tank/kept")["quota"], 40 << 20);
+    assert_eq!(row("tank/clone")["origin"], "tank/-a b@one:1");
+    assert_eq!(row("tank/-a b")["cloned"][0]["clones"][0], "tank/clone");
+    assert_eq!(
+        (&row("tank/a")["snapshots"], &row("tank/a")["growth"]["since"]),
+        (&Value::from(6), &Value::from("s1"))
+    );
+    let (volume, sparse) = (row("tank/volume"), row("tank/sparse"));
+    assert!(volume["kind"] == "volume" && volume["refreservation"].as_u64() >= Some(8 << 20), "{volume}");
+    assert_eq!(sparse["refreservation"], Value::Null);
+    let text = ok(guest, "kdf tank/a 'tank/-a b'");
+    assert!(text.contains("tank/-a b@one:1: cloned as tank/clone"), "{text}");
+    let first = ok(guest, "kdf --sort snapshots tank | sed -n 2p");
+    assert!(first.starts_with("tank/a "), "{first}");
+    let (status, _, error) = run(guest, "kdf tank/nothing");
+    assert!(status == 1 && error.contains("dataset does not exist"), "{error}");
+}
+
+fn what_would_come_free_comes_free(guest: &Guest) {
+    let frees = |words: &str| -> u64 {
+        let rows = items(guest, &format!("kdf --json --what-if destroy {words}"));
+        rows.iter().map(|row| row["frees"].as_u64().expect("a number")).sum()
+    };
+    // Each file is written again by every third snapshot: what three in a row hold, none of them holds alone.
+    let (alone, three) =
+        (["s1", "s2", "s3"].map(|name| frees(&format!("tank/a@{name}"))), frees("tank/a@s1%s3"));
+    assert!(alone.iter().sum::<u64>() + (2 << 20) < three, "{alone:?} {three}");
+    assert_eq!(frees("tank/a@s1 tank/a@s2,s3"), three, "words of one dataset count together");
+    let apart = frees("tank/a@s1%s3,s5");
+    assert_eq!(apart, three + frees("tank/a@s5"));
+    refused(guest, "kdf --what-if destroy 'tank/-a b@one:1'", "has the clone tank/clone");
+    refused(guest, "kdf --what-if destroy tank/a", "`tank/a` is no snapshot");
+    refused(guest, "kdf --what-if destroy tank/a@nothing", "has no snapshot `nothing`");
+    ok(guest, "ksnap hold tank/a s6");
+    refused(guest, "kdf --what-if destroy tank/a@%", "`tank/a@s6` cannot go: it is held");
+    let before = ok(guest, "zfs list -Ht snapshot -o name -r tank");
+    let used =
+        |guest: &Guest| ok(guest, "zpool sync tank; zpool wait -t free tank; zfs get -Hpo value used tank/a");
+    let then: u64 = used(guest).parse().expect("a number");
+    ok(guest, "zfs destroy tank/a@s1%s3,s5");
+    let now: u64 = used(guest).parse().expect("a number");
+    assert!((then - now).abs_diff(apart) <= 16 << 10, "{} came free, {apart} said", then - now);
+    assert_eq!(
+        before.lines().count() - 4,
+        ok(guest, "zfs list -Ht snapshot -o name -r tank").lines().count()
+    );
+}
+
+/// A pool whose disk takes nothing any more waits for ever; kdf does not.
+fn a_suspended_pool_is_named(guest: &Guest) {
+    ok(
+        guest,
+        "set -e; mkdir -p /run/small; mount -t tmpfs -o size=96M tmpfs /run/small; truncate -s 90M /run/small/disk
+         zpool create -O mountpoint=/stuck stuck /run/small/disk; zfs create stuck/data
+         dd if=/dev/zero of=/run/small/full bs=1M status=none || true
+         (dd if=/dev/urandom of=/stuck/data/x bs=1M count=40; sync) > /dev/null 2>&1 &
+         for i in $(seq 120); do grep -q SUSPENDED /proc/spl/kstat/zfs/stuck/state && exit 0; sleep 1; done; exit 1",
+    );
+    let (status, said, error) = run(guest, "timeout 20 kdf");
+    assert_eq!(status, 1, "{said}{error}");
+    assert!(said.contains("rpool") && said.contains("tank") && !said.contains("stuck"), "{said}");
+    assert!(error.contains("the pool `stuck` is SUSPENDED and was not asked"), "{error}");
+    refused(guest, "timeout 20 kdf stuck/data", "the pool `stuck` is SUSPENDED");
+    refused(guest, "timeout 20 kdf --what-if destroy stuck/data@x", "the pool `stuck` is SUSPENDED");
+    refused(guest, "timeout 20 kdir /srv/photos2", "the pool `stuck` is SUSPENDED");
+    let (status, said, error) = run(guest, "timeout 20 kdf tank");
+    assert!(status == 0 && said.contains("tank"), "{said}{error}");
+}
+
+#[test]
+fn kdir_makes_datasets_where_they_belong() {
+    let guest = webapp();
+    page(&guest, include_str!("../../../../docs/datasets.md"), &["kdir"]);
+    let get = |dataset: &str| {
+        ok(&guest, &format!("zfs get -Hpo value mountpoint,mounted,recordsize,compression,atime '{dataset}'"))
+            .replace('\n', " ")
+    };
+    assert_eq!(get("rpool/srv/photos"), "/srv/photos yes 1048576 lz4 off");
+    assert_eq!(ok(&guest, "zfs get -Hpo value canmount,mountpoint rpool/opt"), "off\n/opt");
+    assert_eq!(ok(&guest, "findmnt -no SOURCE /opt/data"), "rpool/opt/data");
+    // A dry run has made nothing; an empty directory keeps its owner and its mode.
+    refused(&guest, "kdir /var/lib/shop/db", "`/var/lib/shop` is not there");
+    ok(
+        &guest,
+        "install -d -o webapp -g webapp -m 0710 /srv/mine && kdir --for logs -o recordsize=32k /srv/mine",
+    );
+    assert_eq!(ok(&guest, "stat -c '%U %G %a' /srv/mine"), "webapp webapp 710");
+    assert_eq!(get("rpool/srv/mine"), "/srv/mine yes 32768 zstd off");
+    let rows = items(&guest, "kdir --json -p --for mysql /srv/deep/er/db");
+    assert_eq!(rows[0]["dataset"], "rpool/srv/deep/er/db");
+    assert_eq!(get("rpool/srv/deep/er/db"), "/srv/deep/er/db yes 16384 lz4 off");
+    let before = ok(&guest, "zfs list -Ho name");
+    ok(
+        &guest,
+        "mkdir -p /srv/full/below && echo kept > /srv/full/below/file && chown -R webapp: /srv/full && ln -s /srv /var/tmp/link",
+    );
+    for (words, part) in [
+        ("/srv/full", "files are in it"),
+        ("/srv/photos", "is mounted on it already"),
+        ("/etc/new", "part of the operating system"),
+        ("/usr/share/new", "part of the operating system"),
+        ("/", "part of the operating system"),
+        ("/srv/full/below/file", "is not a directory"),
+        ("/srv/full/below/file/x", "is not a directory"),
+        ("/var/tmp/link/x", "`/var/tmp/link` leads to `/srv`"),
+        ("'/srv/a b'", "cannot be the name of a dataset"),
+        ("--dataset rpool/none/x /srv/x", "there is no dataset `rpool/none`"),
+        ("--dataset rpool/srv/photos /srv/x", "exists"),
+        ("-o canmount=off /srv/x", "the path says where"),
+    ] {
+        refused(&guest, &format!("kdir {words}"), part);
+    }
+    refused(&guest, "kdir --adopt /srv/full", "not confirmed");
+    assert_eq!(ok(&guest, "zfs list -Ho name"), before);
+    ok(&guest, "kdir '--dataset=rpool/srv/spaces' '/srv/a b' && findmnt -n '/srv/a b'");
+    let (status, said, error) = run(&guest, "kdir --adopt --yes --for mail /srv/full");
+    assert_eq!(status, 0, "{said}{error}");
+    assert_eq!(get("rpool/srv/full"), "/srv/full yes 131072 zstd off");
+    assert_eq!(ok(&guest, "cat /srv/full/below/file; stat -c %U /srv/full"), "kept\nwebapp");
+    ok(&guest, "kldload adopt --yes --confirm /srv/full");
+}
+
+#[test]
+fn hooks_end_what_they_have_begun_and_a_swap_is_whole_when_killed() {
+    let guest = webapp();
+    ok(&guest, "systemctl stop sanoid.timer; zfs create rpool/srv/hooked");
+    let count = "zfs list -Ht snapshot -o name rpool/srv/hooked | wc -l";
+    // The command after runs whatever happens: all is well, the one before fails, there is no such dataset.
+    let line = |before: &str, dataset: &str| {
+        format!("ksnap --before '{before}' --after 'mkdir /run/after' {dataset} x")
+    };
+    for (before, dataset, status, made) in [
+        ("true", "rpool/srv/hooked", 0, "1"),
+        ("false", "rpool/srv/hooked", 1, "1"),
+        ("true", "rpool/no", 1, "1"),
+    ] {
+        let (code, said, error) = run(&guest, &line(before, dataset));
+        assert_eq!(code, status, "{before} {dataset}: {said}{error}");
+        ok(&guest, "rmdir /run/after");
+        assert_eq!(ok(&guest, count), made, "{before} {dataset}");
+    }
+    let (code, said, error) = run(&guest, "ksnap --after false rpool/srv/hooked y");
+    assert!(
+        code == 1 && said.contains("@y-") && error.contains("has failed after the snapshot"),
+        "{said}{error}"
+    );
+    // Told to end while the command before runs: no snapshot, and the command after.
+    ok(
+        &guest,
+        "systemd-run --quiet --unit=told ksnap --before 'sleep 4' --after 'mkdir /run/after' rpool/srv/hooked z
+         sleep 2; systemctl kill --kill-whom=main --signal=TERM told
+         for i in $(seq 60); do systemctl is-active -q told || break; sleep 0.5; done; rmdir /run/after",
+    );
+    assert_eq!(ok(&guest, count), "2");
+    a_frozen_file_system_needs_no_recovery(&guest);
+    a_killed_swap_is_one_or_the_other(&guest);
+}
+
+/// ext4 on a volume, made outside: the machine has no tool for it.
+fn a_frozen_file_system_needs_no_recovery(guest: &Guest) {
+    let image = fresh("ext4").join("image");
+    let make = Cmd::new("mke2fs").args(["-q", "-t", "ext4"]).arg(&image).arg("8M");
+    make.run().expect("mke2fs makes it");
+    let packed = Cmd::new("gzip").arg("-9").stdin_file(&image).output().expect("it is packed").stdout;
+    guest.write_file("/run/ext4.gz", &packed, 0o600).expect("written");
+    // Whether the journal must be replayed: `needs_recovery`, among the incompatible features of the superblock.
+    let unclean = "unclean() { python3 -c \"import struct; f = open('/dev/zvol/rpool/srv/$1', 'rb'); f.seek(1024 + 0x60); \
+                   print(struct.unpack('<I', f.read(4))[0] >> 2 & 1)\"; }";
+    let said = ok(
+        guest,
+        &format!(
+            "{unclean}
+             set -e; zfs create -s -V 8M rpool/srv/disk; udevadm settle; gunzip < /run/ext4.gz > /dev/zvol/rpool/srv/disk
+             mkdir -p /mnt/disk; mount /dev/zvol/rpool/srv/disk /mnt/disk; echo written > /mnt/disk/file; sync
+             ksnap rpool/srv/disk plain > /dev/null
+             ksnap --before 'fsfreeze -f /mnt/disk' --after 'fsfreeze -u /mnt/disk' rpool/srv/disk frozen > /dev/null
+             echo thawed > /mnt/disk/file; umount /mnt/disk
+             for name in plain frozen; do
+                 zfs clone $(zfs list -Ht snapshot -o name rpool/srv/disk | grep @$name-) rpool/srv/$name
+             done
+             udevadm settle; unclean plain; unclean frozen
+             mount -o ro /dev/zvol/rpool/srv/frozen /mnt/disk; cat /mnt/disk/file; umount /mnt/disk"
+        ),
+    );
+    assert_eq!(said, "1\n0\nwritten");
+}
+
+fn a_killed_swap_is_one_or_the_other(guest: &Guest) {
+    ok(
+        guest,
+        "set -e; kdir --for logs /srv/sw; echo then > /srv/sw/file; ksnap rpool/srv/sw one
+         echo now > /srv/sw/file; ksnap rpool/srv/sw two",
+    );
+    let (mut back, mut on) = (0, 0);
+    // Seen from outside: the clone is there; the dataset has given its name away; a moment later.
+    for (number, sign) in ["sw.incoming", "sw.before-", "sw.before-"].iter().enumerate() {
+        let pause = if number == 2 { "sleep 0.3" } else { "true" };
+        ok(
+            guest,
+            &format!(
+                "systemd-run --quiet --unit=swap-{number} ksnap rollback --swap --yes /srv/sw one
+                 for i in $(seq 2000); do zfs list -Ho name -r rpool/srv | grep -q '{sign}' && break
+                     systemctl is-active -q swap-{number} || break; done; {pause}
+                 systemctl kill --signal=KILL swap-{number} 2>/dev/null; sleep 0.5; kldload recover"
+            ),
+        );
+        let state = ok(
+            guest,
+            "cat /srv/sw/file; findmnt -no SOURCE /srv/sw; zfs list -Ho name -r rpool/srv | grep -c 'sw.incoming'; true",
+        );
+        let aside = ok(guest, "zfs list -Ho name,canmount -r rpool/srv | grep 'sw.before-' || true");
+        let marks =
+            ok(guest, "zfs get -Hs local -t filesystem -o name org.kldload:swap; ls /var/lib/kldload/swaps");
+        assert_eq!(marks, "", "{number}");
+        if aside.is_empty() {
+            back += 1;
+            assert_eq!(state, "now\nrpool/srv/sw\n0", "{number}");
+        } else {
+            on += 1;
+            assert_eq!(state, "then\nrpool/srv/sw\n0", "{number}");
+            assert!(aside.ends_with("\tnoauto"), "{aside}");
+            // Back to where it was, by hand, as the page says.
+            ok(
+                guest,
+                "set -e; aside=$(zfs list -Ho name -r rpool/srv | grep 'sw.before-'); mkdir -p /run/kept
+                 mount -t zfs -o zfsutil $aside /run/kept; grep -q now /run/kept/file; umount /run/kept
+                 zfs promote $aside; zfs destroy -r rpool/srv/sw; zfs rename $aside rpool/srv/sw
+                 zfs set canmount=on mountpoint=/srv/sw rpool/srv/sw; zfs mount rpool/srv/sw 2>/dev/null || true
+                 grep -q now /srv/sw/file",
+            );
+        }
+    }
+    assert!(back + on == 3 && on > 0, "{back} {on}");
+    ok(guest, "zfs create rpool/srv/sw/below");
+    refused(guest, "ksnap rollback --swap --yes /srv/sw one", "the datasets below it would go aside");
+    refused(guest, "ksnap rollback --swap --yes / x", "has no snapshot `x`");
+}

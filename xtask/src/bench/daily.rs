@@ -1,0 +1,163 @@
+//! `cargo xtask bench daily`: the commands of every day beside the tools that they stand in for, in one machine, in one run.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use kld_host::Cmd;
+use kld_ui::{Phases, Printer};
+use kld_vm::{Disk, DiskFormat, Mac, Nic, Vm};
+
+use super::table::{Markdown, mib, ratio};
+use super::{Args, compile, scratch};
+use crate::test::inherit;
+
+/// Longer than it takes under emulation with thousands of snapshots.
+const LIMIT: Duration = Duration::from_secs(4 * 3600);
+/// Room for the snapshots; the file has holes.
+const POOL: u64 = 8 << 30;
+/// Starts of a program on this machine, of which the median counts.
+const STARTS: usize = 51;
+const MEASURE: &str = include_str!("daily/measure.sh");
+
+/// Medians by name.
+type Measured = BTreeMap<String, f64>;
+
+pub(super) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result<()> {
+    let target = compile(root, &["--package", "kldload", "--bin", "kldload"])?;
+    let scratch = scratch()?;
+    let program = target.join("kldload");
+    let phases = Phases::new(printer, 3);
+    let phase = phases.start("build the machine");
+    let image = scratch.join("daily.img");
+    let build =
+        Cmd::new(&program).cwd(root).args(["build", "--quiet", "--size", "6G", "--output"]).arg(&image);
+    inherit(build.arg("recipes/webapp/appliance.manifest")).run().context("cannot build it")?;
+    let disk = scratch.join("pool.img");
+    File::create(&disk)?.set_len(POOL)?;
+    phase.finish();
+
+    let phase = phases.start("boot it");
+    let vm = Vm::new()
+        .memory_mib(2048)
+        .cpus(2)
+        .disk(Disk::new(&image, DiskFormat::Raw).overlay().volatile())
+        .disk(Disk::new(&disk, DiskFormat::Raw).volatile())
+        .nic(Nic::isolated(Mac::numbered(1)));
+    let guest = vm.start().context("cannot start the machine")?;
+    guest.wait_control(LIMIT, |step| phase.message(step))?;
+    guest.wait_system(LIMIT, |step| phase.message(step))?;
+    phase.finish();
+
+    let phase = phases.start(&format!("measure, {} datasets and snapshots", args.scale));
+    let script = format!("set -- {} {}\n{MEASURE}", args.scale, args.runs.max(1));
+    let output =
+        guest.run_for(&format!("exec bash -s -- <<'END-OF-MEASURE'\n{script}\nEND-OF-MEASURE"), LIMIT)?;
+    if !output.is_ok() {
+        bail!("it could not be measured: {}\n{}", output.text(), output.error_text());
+    }
+    let measured = read(&output.text())?;
+    let accel = guest.accel().to_string();
+    guest.cut_power();
+    phase.finish();
+    drop(phases);
+
+    let start = starts(&program)?;
+    let size = fs::metadata(&program)?.len();
+    printer.data(&format!(
+        "{}\nMedians of {} runs taken in turns; {accel}. {} datasets.\n\n{}",
+        table(&measured),
+        args.runs.max(1),
+        args.scale,
+        own(&start, size)
+    ))?;
+    fs::remove_dir_all(&scratch).context("cannot remove the scratch directory")?;
+    Ok(())
+}
+
+fn read(text: &str) -> anyhow::Result<Measured> {
+    let mut samples: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for line in text.lines() {
+        let Some((name, value)) = line.split_once(' ') else { bail!("`{line}` is no measurement") };
+        let value = value.trim().parse().with_context(|| format!("`{line}` is no measurement"))?;
+        samples.entry(name.to_owned()).or_default().push(value);
+    }
+    Ok(samples.into_iter().map(|(name, values)| (name, median(values))).collect())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn table(measured: &Measured) -> Markdown {
+    let mut table =
+        Markdown::new(&["", "seconds", "of the first", "transaction groups, or longest wait of `zfs get`"]);
+    let value = |name: &str| measured.get(name).copied();
+    let rows: [(&str, &str, &str, Option<String>); 11] = [
+        ("snapshot-zfs", "snapshot-zfs", "one `zfs snapshot` with all datasets", None),
+        (
+            "snapshot-ksnap",
+            "snapshot-zfs",
+            "`ksnap` with all datasets",
+            value("txgs-ksnap").map(|n| format!("{n:.0}")),
+        ),
+        (
+            "snapshot-each",
+            "snapshot-zfs",
+            "`zfs snapshot`, one by one",
+            value("txgs-each").map(|n| format!("{n:.0}")),
+        ),
+        ("snapshot-sanoid", "snapshot-zfs", "`sanoid --take-snapshots`", None),
+        ("list-zfs", "list-zfs", "`zfs list -Hp -t all`", None),
+        ("list-kdf", "list-zfs", "`kdf`", None),
+        ("list-kdf-json", "list-zfs", "`kdf --json`", None),
+        ("prune-each", "prune-each", "`zfs destroy`, one by one", stall(measured, "prune-each")),
+        ("prune-ksnap", "prune-each", "`ksnap prune --keep 1`", stall(measured, "prune-ksnap")),
+        ("prune-nothing", "prune-nothing", "nothing, 5 seconds", stall(measured, "prune-nothing")),
+        ("start-ksnap", "start-true", "20 times `ksnap --help`; beside 20 times `true`", None),
+    ];
+    for (name, first, shown, more) in rows {
+        let (Some(micros), Some(of)) = (value(name), value(first)) else { continue };
+        table.row([
+            shown.to_owned(),
+            format!("{:.3}", micros / 1e6),
+            ratio(micros / of),
+            more.unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+fn stall(measured: &Measured, name: &str) -> Option<String> {
+    measured.get(&format!("stall-{name}")).map(|micros| format!("{:.3} s", micros / 1e6))
+}
+
+/// Milliseconds of starting the program, and `true`, on this machine.
+fn starts(program: &Path) -> anyhow::Result<(f64, f64)> {
+    let help = Cmd::new(program).args(["snap", "--help"]);
+    let nothing = Cmd::new("true");
+    let mut times = (Vec::new(), Vec::new());
+    for _ in 0..STARTS {
+        for (cmd, times) in [(&help, &mut times.0), (&nothing, &mut times.1)] {
+            let start = Instant::now();
+            cmd.run()?;
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    Ok((median(times.0), median(times.1)))
+}
+
+fn own((help, nothing): &(f64, f64), size: u64) -> Markdown {
+    let mut table = Markdown::new(&["on this machine", "", "limit"]);
+    table.row(["`ksnap --help`".to_owned(), format!("{help:.2} ms"), "5 ms".to_owned()]);
+    table.row([
+        "`true`, for what starting a process costs".to_owned(),
+        format!("{nothing:.2} ms"),
+        String::new(),
+    ]);
+    table.row(["size of the program".to_owned(), mib(size), "15 MiB".to_owned()]);
+    table
+}

@@ -1,0 +1,86 @@
+# The daily commands beside the tools that they stand in for: `measure.sh SCALE RUNS`, with an empty disk /dev/vdb
+# Prints a name and a number of microseconds, or of things, a line each.
+set -eu
+scale=$1 runs=$2
+say() { echo "$1 $2"; }
+measure() {
+    local name=$1 start end
+    shift
+    start=${EPOCHREALTIME/./}
+    "$@" > /run/out 2> /run/err || { echo "$* has failed:" >&2; tail -20 /run/out /run/err >&2; exit 1; }
+    end=${EPOCHREALTIME/./}
+    say "$name" $((end - start))
+}
+
+systemctl stop sanoid.timer webapp postgresql@17-main 2> /run/err || true
+zpool create -O compression=off -m /bench bench /dev/vdb
+zfs create -o mountpoint=none bench/d
+datasets=()
+for i in $(seq "$scale"); do zfs create "bench/d/$i"; datasets+=("bench/d/$i"); done
+say datasets "$scale"
+
+# Snapshots of all of them.
+each() { local of; for of in "${datasets[@]}"; do zfs snapshot "$of@$1"; done; }
+for run in $(seq "$runs"); do
+    measure snapshot-zfs zfs snapshot "${datasets[@]/%/@zfs$run}"
+    measure snapshot-ksnap ksnap "${datasets[@]}" "k$run"
+done
+say txgs-ksnap "$(zfs list -Hpo name,createtxg -t snapshot -r bench/d | grep '@k1-' | cut -f2 | sort -u | wc -l)"
+measure snapshot-each each each
+say txgs-each "$(zfs list -Hpo name,createtxg -t snapshot -r bench/d | grep '@each' | cut -f2 | sort -u | wc -l)"
+if [ -x /usr/sbin/sanoid ]; then
+    mkdir -p /run/sanoid.d
+    cp /usr/share/sanoid/sanoid.defaults.conf /run/sanoid.d/
+    printf '[bench/d]\nuse_template=one\nrecursive=yes\nprocess_children_only=yes\n[template_one]\nautosnap=yes\nautoprune=no\nhourly=1\ndaily=0\nweekly=0\nmonthly=0\nyearly=0\nfrequently=0\n' > /run/sanoid.d/sanoid.conf
+    measure snapshot-sanoid sanoid --configdir=/run/sanoid.d --cache-dir=/run/sanoid.d --run-dir=/run/sanoid.d --take-snapshots
+    say snapshots-sanoid "$(zfs list -Ho name -t snapshot -r bench/d | grep -c @autosnap_ || true)"
+fi
+
+# Where the space is.
+say listed "$(zfs list -Ho name -t all -r bench | wc -l)"
+for run in $(seq "$runs"); do
+    measure list-zfs zfs list -Hp -t all -r bench
+    measure list-kdf kdf bench
+    measure list-kdf-json kdf --json bench
+done
+
+# Starting.
+begin() { local i; for i in $(seq 20); do "$@" > /run/out; done; }
+for run in $(seq "$runs"); do
+    measure start-ksnap begin ksnap --help
+    measure start-true begin /bin/true
+done
+
+# Clearing up: the same snapshots twice, and how long somebody else waits meanwhile.
+for of in p q; do
+    zfs create "bench/$of"
+    for i in $(seq "$scale"); do
+        echo "$i" > "/bench/$of/file"
+        zfs snapshot "bench/$of@x-20260101-$(printf %06d "$i")"
+    done
+done
+zpool sync bench
+others() {
+    local start end longest=0
+    while [ -e /run/pruning ]; do
+        start=${EPOCHREALTIME/./}
+        zfs get -Hp used bench > /run/got
+        end=${EPOCHREALTIME/./}
+        [ $((end - start)) -le "$longest" ] || longest=$((end - start))
+    done
+    echo "$longest" > /run/longest
+}
+watched() {
+    local name=$1
+    touch /run/pruning; others & other=$!
+    measure "$@"
+    rm /run/pruning; wait "$other"
+    say "stall-$name" "$(cat /run/longest)"
+}
+one_by_one() { local name; for name in $(zfs list -Ho name -t snapshot bench/q | head -n -1); do zfs destroy "$name"; done; }
+idle() { sleep 5; }
+watched prune-nothing idle
+watched prune-ksnap ksnap prune --yes --keep 1 bench/p
+watched prune-each one_by_one
+say left "$(zfs list -Ho name -t snapshot bench/p bench/q | wc -l)"
+zpool destroy bench
