@@ -181,8 +181,8 @@ fn a_machine_is_planned_applied_and_taken_back() {
     assert!(history.contains("undone") && history.contains("committed"), "{history}");
     guest.run_ok("kldload undo --yes").expect("it is taken back");
     load.assert_nothing_is_lost();
-    // Packages stay.
-    let package = ["kld-probe", "kldprobe", "dpkg", "  /etc/", "UnitFileState="];
+    // Packages stay, and so does the environment without them.
+    let package = ["kld-probe", "kldprobe", "dpkg", "  /etc/", "UnitFileState=", "rpool/ROOT/apply-"];
     let without_package = |state: &str| -> String {
         let lines = state.lines().filter(|line| !package.iter().any(|word| line.contains(word)));
         lines.collect::<Vec<_>>().join("\n")
