@@ -179,7 +179,7 @@ fn a_machine_is_planned_applied_and_taken_back() {
     assert!(said.contains("recordsize 64K → 1M") && said.contains("+0 −1 lines"), "{said}");
     let history = guest.run_ok("kldload history").expect("it answers");
     assert!(history.contains("undone") && history.contains("committed"), "{history}");
-    guest.run_ok("kldload undo --yes").expect("it is taken back");
+    guest.run_ok("kldload undo --yes 2").expect("it is taken back, with the two after it");
     load.assert_nothing_is_lost();
     // Packages stay, and so does the environment without them.
     let package = ["kld-probe", "kldprobe", "dpkg", "  /etc/", "UnitFileState=", "rpool/ROOT/apply-"];
