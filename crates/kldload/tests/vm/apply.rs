@@ -179,10 +179,10 @@ fn a_machine_is_planned_applied_and_taken_back() {
     assert!(said.contains("recordsize 64K → 1M") && said.contains("+0 −1 lines"), "{said}");
     let history = guest.run_ok("kldload history").expect("it answers");
     assert!(history.contains("undone") && history.contains("committed"), "{history}");
-    guest.run_ok("kldload undo --yes").expect("it is taken back");
+    guest.run_ok("kldload undo --yes 2").expect("it is taken back, with the two after it");
     load.assert_nothing_is_lost();
-    // Packages stay.
-    let package = ["kld-probe", "kldprobe", "dpkg", "  /etc/", "UnitFileState="];
+    // Packages stay, and so does the environment without them.
+    let package = ["kld-probe", "kldprobe", "dpkg", "  /etc/", "UnitFileState=", "rpool/ROOT/apply-"];
     let without_package = |state: &str| -> String {
         let lines = state.lines().filter(|line| !package.iter().any(|word| line.contains(word)));
         lines.collect::<Vec<_>>().join("\n")

@@ -76,7 +76,8 @@ const REGISTRY: &str = r#"
 use IO::Socket::INET;
 my $server = IO::Socket::INET->new(Listen => 20, LocalAddr => '127.0.0.1', LocalPort => 5000, ReuseAddr => 1) or die $@;
 while (my $client = $server->accept) {
-    read($client, my $first, 1) && $first =~ /[GH]/ or next;
+    my $first = getc $client;
+    next unless defined $first && $first =~ /[GH]/;
     my (undef, $path) = split / /, scalar <$client>;
     1 while defined($_ = <$client>) && /\S/;
     my ($status, $type, $body) = ('404 Not Found', 'application/json', '{}');
@@ -108,7 +109,10 @@ pub(crate) fn images_are_pulled_or_the_apply_is_undone(guest: &Guest) {
         .run_for(
             "set -e
              printf '[[registry]]\\nlocation = \"localhost:5000\"\\ninsecure = true\\n' > /etc/containers/registries.conf.d/here.conf
-             podman push --quiet --format v2s2 localhost/greeter:1 dir:/root/registry >&2
+             podman create --name second localhost/greeter:1 >&2
+             podman commit --quiet --change 'ENV SECOND=yes' second localhost/greeter:2 >&2
+             podman push --quiet --format v2s2 localhost/greeter:2 dir:/root/registry >&2
+             podman rm second >&2; podman image rm localhost/greeter:2 >&2
              systemd-run --quiet --unit=registry perl /root/registry.pl
              sha256sum /root/registry/manifest.json | cut -c -64",
             BOOT,
@@ -120,8 +124,7 @@ pub(crate) fn images_are_pulled_or_the_apply_is_undone(guest: &Guest) {
         let manifest = include_str!("vault/appliance.manifest").replace("localhost/greeter:1", image);
         guest.write_file("/root/new.manifest", manifest.as_bytes(), 0o644).expect("written");
     };
-    let images =
-        "podman image list --format '{{.Repository}}' | sort; podman ps --format '{{.Image}} {{.Names}}'";
+    let images = "podman image list --format '{{.Repository}} {{.Id}}' | sort; podman ps --format '{{.Image}} {{.Names}}'";
     let before = guest.run_ok(images).expect("listed");
 
     give("localhost:5000/none:1");
@@ -141,7 +144,7 @@ pub(crate) fn images_are_pulled_or_the_apply_is_undone(guest: &Guest) {
     assert!(said.contains(&format!("+ image    {pinned}")) && !said.contains("not pinned"), "{said}");
     let running = guest.run_ok(images).expect("listed");
     assert!(
-        running.contains("localhost:5000/greeter\n") && running.contains(&format!("{pinned} greeter")),
+        running.contains("localhost:5000/greeter ") && running.contains(&format!("{pinned} greeter")),
         "{running}"
     );
     let (status, said, error) = apply::kldload(guest, "undo --yes");
