@@ -7,8 +7,9 @@ use kld_host::Cmd;
 use kld_ui::ByteSize;
 
 use crate::loader;
-use crate::look::{GOOD, Good, MADE_FOR, STATE, Unfinished};
+use crate::look::{GOOD, Good, MADE_FOR, STATE, TRIAL, Unfinished};
 use crate::machine::{Machine, MachineError};
+use crate::trial::Trial;
 
 /// Longer than any of these takes on a busy pool.
 const DEADLINE: Duration = Duration::from_secs(300);
@@ -67,6 +68,13 @@ pub enum Action {
         /// What is remembered.
         good: Good,
     },
+    /// Remembers that an environment must prove itself, or has not, or has.
+    Trial {
+        /// Its dataset.
+        dataset: String,
+        /// What is remembered; nothing once it was found well.
+        trial: Option<Trial>,
+    },
     /// Makes a clone the owner of what it shares with its origin.
     Promote {
         /// The clone.
@@ -122,6 +130,11 @@ impl fmt::Display for Action {
                 write!(f, "mark {dataset} as being destroyed")
             }
             Self::Good { dataset, .. } => write!(f, "remember that {dataset} is well"),
+            Self::Trial { dataset, trial: None } => write!(f, "end the trial of {dataset}"),
+            Self::Trial { dataset, trial: Some(Trial::Waiting) } => write!(f, "put {dataset} on trial"),
+            Self::Trial { dataset, trial: Some(Trial::Failed(reason)) } => {
+                write!(f, "remember of {dataset}: {reason}")
+            }
             Self::Promote { dataset } => write!(f, "promote {dataset}: it takes over what it shares"),
             Self::Destroy { dataset } => write!(f, "destroy {dataset} with its snapshots"),
             Self::DestroySnapshot { snapshot } => write!(f, "destroy {snapshot}"),
@@ -168,6 +181,10 @@ impl Action {
                 Some(Unfinished::Leaving) => zfs(&["set", &format!("{STATE}=leaving"), dataset]),
             },
             Self::Good { dataset, good } => zfs(&["set", &format!("{GOOD}={good}"), dataset]),
+            Self::Trial { dataset, trial: None } => zfs(&["inherit", TRIAL, dataset]),
+            Self::Trial { dataset, trial: Some(trial) } => {
+                zfs(&["set", &format!("{TRIAL}={trial}"), dataset])
+            }
             Self::Promote { dataset } => zfs(&["promote", dataset]),
             Self::Destroy { dataset } => zfs(&["destroy", "-r", dataset]),
             Self::DestroySnapshot { snapshot } => zfs(&["destroy", snapshot]),

@@ -61,7 +61,7 @@ pub fn leftovers(looked: &Looked) -> Leftovers {
         [&default, &looked.loader.once, &looked.loader.selected]
             .into_iter()
             .flatten()
-            .any(|id| *id == entry.id)
+            .any(|told| entry.is_meant_by(told))
     };
     let leaves = |entry: &Entry| {
         let Some(dataset) = entry.dataset() else {
@@ -75,6 +75,9 @@ pub fn leftovers(looked: &Looked) -> Leftovers {
         let is_there = looked.environments.iter().any(|of| of.dataset == dataset)
             || looked.others.iter().any(|of| of == dataset);
         let is_ours = dataset.rsplit_once('/').is_some_and(|(root, _)| root == looked.root);
+        if has_passed(looked, entry, dataset) {
+            return true;
+        }
         gone.contains(dataset) || (is_ours && !is_there && !is_told(entry))
     };
     for esp in &looked.partitions {
@@ -87,6 +90,9 @@ pub fn leftovers(looked: &Looked) -> Leftovers {
             }
             match entry.dataset() {
                 None => found.said.push(format!("`{path}` is empty")),
+                Some(dataset) if has_passed(looked, entry, dataset) => {
+                    found.said.push(format!("`{path}` counts tries of what has passed"));
+                }
                 Some(dataset) if !gone.contains(dataset) => {
                     found.said.push(format!("`{path}` starts an environment that is not there"));
                 }
@@ -106,6 +112,16 @@ pub fn leftovers(looked: &Looked) -> Leftovers {
         found.frees.insert(esp.mount.clone(), bytes);
     }
     found
+}
+
+/// Whether every boot partition has an entry beside this one that says the same and does not count.
+fn has_passed(looked: &Looked, entry: &Entry, dataset: &str) -> bool {
+    let beside = |of: &Entry| of.id == entry.id && of.tries_left().is_none();
+    entry.tries_left().is_some()
+        && looked
+            .partitions
+            .iter()
+            .all(|esp| esp.entries_of(dataset).any(|of| beside(of) && esp.is_complete(of)))
 }
 
 /// What brings an entry, and what it boots from, to the boot partitions that lack it, where there is room.

@@ -57,18 +57,18 @@ const NOT_COPIED: [&str; 12] = [
 const OURS: &str = "org.kldload:kbe-";
 
 /// A creation that nothing speaks against but the room on the boot partitions.
-struct Request<'a> {
-    dataset: String,
+pub(crate) struct Request<'a> {
+    pub(crate) dataset: String,
     file: String,
-    origin: &'a Environment,
+    pub(crate) origin: &'a Environment,
     /// What it is cloned from.
-    snapshot: String,
+    pub(crate) snapshot: String,
     /// Whether the snapshot has to be taken.
     takes: bool,
-    left: Leftovers,
+    pub(crate) left: Leftovers,
 }
 
-fn request<'a>(
+pub(crate) fn request<'a>(
     looked: &'a Looked,
     name: &BootEnvironmentName,
     from: &Origin,
@@ -137,7 +137,10 @@ fn stamp(seconds: u64) -> String {
 }
 
 /// The properties of a clone.
-fn properties(machine: &dyn Machine, origin: &Environment) -> Result<Vec<(String, String)>, MachineError> {
+pub(crate) fn properties(
+    machine: &dyn Machine,
+    origin: &Environment,
+) -> Result<Vec<(String, String)>, MachineError> {
     let text = machine.run(&zfs::get_cmd(&origin.dataset, &["all"], false))?;
     let own = zfs::parse_get(&text)?.into_iter().filter(|property| {
         ["local", "received"].contains(&property.source.as_str())
@@ -239,7 +242,7 @@ pub fn plan_create(
     Ok(plan)
 }
 
-fn take(request: &Request<'_>, name: &BootEnvironmentName) -> Action {
+pub(crate) fn take(request: &Request<'_>, name: &BootEnvironmentName) -> Action {
     Action::Snapshot { snapshot: request.snapshot.clone(), made_for: name.to_string() }
 }
 
@@ -270,15 +273,16 @@ pub fn create(
     let unmounted = unmount(machine, SOURCE);
     if made.is_err() {
         // The first error is the one to tell; what cannot be removed now is found by the next command.
-        let _ = give_up(machine, &request);
+        let _ = give_up(machine, &request.dataset);
     }
     made?;
     Ok(unmounted?)
 }
 
-fn give_up(machine: &dyn Machine, request: &Request<'_>) -> Result<(), BootError> {
+/// Removes what was made of an environment that is not finished.
+pub(crate) fn give_up(machine: &dyn Machine, dataset: &str) -> Result<(), BootError> {
     let looked = Looked::at(machine)?;
-    let half = looked.environments.iter().find(|of| of.dataset == request.dataset);
+    let half = looked.environments.iter().find(|of| of.dataset == dataset);
     if half.is_some_and(|half| half.unfinished == Some(Unfinished::Making)) || half.is_none() {
         let mut left = leftovers(&looked);
         if half.is_some_and(|half| looked.entry(&half.dataset).is_some()) {
