@@ -9,6 +9,7 @@ use kld_ui::ByteSize;
 use crate::loader;
 use crate::look::{GOOD, Good, MADE_FOR, STATE, TRIAL, Unfinished};
 use crate::machine::{Machine, MachineError};
+use crate::transfer;
 use crate::trial::Trial;
 
 /// Longer than any of these takes on a busy pool.
@@ -32,6 +33,13 @@ pub enum Action {
         dataset: String,
         /// Its properties.
         properties: Vec<(String, String)>,
+    },
+    /// Makes an environment of a stream, marked as unfinished.
+    Receive {
+        /// The file with the stream.
+        file: String,
+        /// The environment's dataset.
+        dataset: String,
     },
     /// Copies a file that is booted from.
     Copy {
@@ -119,6 +127,7 @@ impl fmt::Display for Action {
         match self {
             Self::Snapshot { snapshot, .. } => write!(f, "snapshot {snapshot}"),
             Self::Clone { dataset, .. } => write!(f, "clone it as {dataset}"),
+            Self::Receive { file, dataset } => write!(f, "receive {file} as {dataset}"),
             Self::Copy { to, size, .. } => write!(f, "copy {} to {to}", ByteSize(*size)),
             Self::Write { path, .. } => write!(f, "write {path}"),
             Self::Remove { path } => write!(f, "remove {path}"),
@@ -164,6 +173,9 @@ impl Action {
                 let pairs = all.flat_map(|(name, value)| ["-o".to_owned(), format!("{name}={value}")]);
                 let clone = Cmd::new("zfs").arg("clone").args(pairs).args([snapshot, dataset]);
                 machine.run(&clone.timeout(DEADLINE)).map(drop)
+            }
+            Self::Receive { file, dataset } => {
+                machine.run(&transfer::receive_cmd(file, dataset, &format!("{STATE}=making"))).map(drop)
             }
             Self::Copy { from, to, .. } => {
                 let bytes = machine.read(from)?.ok_or_else(|| MachineError::File {

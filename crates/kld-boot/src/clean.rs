@@ -22,6 +22,7 @@ pub struct Leftovers {
 pub fn leftovers(looked: &Looked) -> Leftovers {
     let mut found = Leftovers::default();
     let mut gone: BTreeSet<&str> = BTreeSet::new();
+    let mut completed: BTreeSet<&str> = BTreeSet::new();
     let mut datasets = Vec::new();
     let mut snapshots = Vec::new();
     for environment in looked.environments.iter().filter(|of| of.unfinished.is_some()) {
@@ -29,6 +30,7 @@ pub fn leftovers(looked: &Looked) -> Leftovers {
         let is_in_use = looked.protection(environment).is_some();
         let making = environment.unfinished == Some(Unfinished::Making);
         if is_in_use || (making && is_whole) {
+            completed.insert(&*environment.dataset);
             found.actions.extend(equal(looked, &environment.dataset));
             let dataset = environment.dataset.clone();
             found.actions.push(Action::Mark { dataset, state: None });
@@ -104,7 +106,12 @@ pub fn leftovers(looked: &Looked) -> Leftovers {
     found.actions.extend(datasets);
     found.actions.extend(snapshots);
     for esp in &looked.partitions {
-        let (actions, bytes) = remove_unneeded(esp, leaves);
+        // What an entry needs that is only now brought here is needed here.
+        let mut esp = esp.clone();
+        let entries = looked.partitions.iter().flat_map(|of| &of.entries);
+        esp.entries
+            .extend(entries.filter(|of| of.dataset().is_some_and(|of| completed.contains(of))).cloned());
+        let (actions, bytes) = remove_unneeded(&esp, leaves);
         if bytes > 0 {
             found.said.push(format!("`{}` has kernels that no entry needs", esp.mount));
         }

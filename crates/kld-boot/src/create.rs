@@ -68,13 +68,12 @@ pub(crate) struct Request<'a> {
     pub(crate) left: Leftovers,
 }
 
-pub(crate) fn request<'a>(
-    looked: &'a Looked,
+/// The dataset of a new environment, when neither it nor its entry is there already.
+pub(crate) fn free_name(
+    looked: &Looked,
     name: &BootEnvironmentName,
-    from: &Origin,
-    now: u64,
-) -> Result<Request<'a>, BootError> {
-    let left = leftovers(looked);
+    left: &Leftovers,
+) -> Result<String, BootError> {
     let dataset = format!("{}/{name}", looked.root);
     let goes = |dataset: &str| {
         left.actions.iter().any(|action| matches!(action, Action::Destroy { dataset: of } if of == dataset))
@@ -101,6 +100,18 @@ pub(crate) fn request<'a>(
             return Err(BootError::EntryTaken { path });
         }
     }
+    Ok(dataset)
+}
+
+pub(crate) fn request<'a>(
+    looked: &'a Looked,
+    name: &BootEnvironmentName,
+    from: &Origin,
+    now: u64,
+) -> Result<Request<'a>, BootError> {
+    let left = leftovers(looked);
+    let dataset = free_name(looked, name, &left)?;
+    let file = name.entry_id();
     let running = || looked.running().ok_or_else(|| BootError::NoModel { dataset: looked.root.clone() });
     let (origin, snapshot) = match from {
         Origin::Running => (running()?, None),
@@ -129,8 +140,8 @@ pub(crate) fn request<'a>(
     Ok(Request { dataset, file, origin, snapshot, takes, left })
 }
 
-/// `20261127-041300`, in UTC.
-fn stamp(seconds: u64) -> String {
+/// Seconds since 1970 as they stand in names: `20261127-041300`, in UTC.
+pub fn stamp(seconds: u64) -> String {
     let (year, month, day) = civil_from_days(seconds / 86_400);
     let of_day = seconds % 86_400;
     format!("{year:04}{month:02}{day:02}-{:02}{:02}{:02}", of_day / 3600, of_day / 60 % 60, of_day % 60)

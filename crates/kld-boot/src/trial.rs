@@ -212,7 +212,7 @@ fn way_back(looked: &Looked, failed: &str) -> Option<String> {
     let origin = looked.environments.iter().find(|of| of.dataset == failed).and_then(|of| of.origin.clone());
     let parent = origin.as_deref().and_then(|origin| origin.split('@').next());
     let parent = || others().find(|of| Some(of.dataset.as_str()) == parent);
-    good.or_else(parent).or_else(|| others().last()).map(|of| of.name().to_owned())
+    good.or_else(parent).or_else(|| others().next_back()).map(|of| of.name().to_owned())
 }
 
 /// A property holds one line of at most 8 KiB.
