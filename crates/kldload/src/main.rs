@@ -1,6 +1,7 @@
 //! kldload: one manifest in, one machine out.
 //!
-//! One binary with several names: called as `kst` it is `kldload status`, as `ksnap` `kldload snap`, as `kbe` `kldload be`.
+//! One binary with several names: called as `kst` it is `kldload status`, as `ksnap` `kldload snap`, as `kbe` `kldload be`, as
+//! `kupgrade` `kldload pkg upgrade`.
 
 mod commands;
 mod hints;
@@ -47,13 +48,20 @@ enum Command {
     Snap(commands::snap::Args),
     Status(commands::status::Args),
     Be(commands::be::Args),
+    Pkg(commands::pkg::Args),
     Pool(commands::pool::Args),
     Node(commands::node::Args),
     Manifest(commands::manifest::Args),
 }
 
 /// Names that the binary answers to, and the command each stands for.
-const NAMES: &[(&str, &str)] = &[("kbe", "be"), ("ksnap", "snap"), ("kst", "status")];
+const NAMES: &[(&str, &[&str])] = &[
+    ("kbe", &["be"]),
+    ("kpkg", &["pkg"]),
+    ("ksnap", &["snap"]),
+    ("kst", &["status"]),
+    ("kupgrade", &["pkg", "upgrade"]),
+];
 
 fn main() -> ExitCode {
     let args = Args::parse_from(expand_name(std::env::args_os().collect()));
@@ -81,6 +89,7 @@ fn main() -> ExitCode {
         Command::Snap(args) => commands::snap::run(&printer, &args),
         Command::Status(args) => commands::status::run(&printer, &args),
         Command::Be(args) => commands::be::run(&printer, &args),
+        Command::Pkg(args) => commands::pkg::run(&printer, &args),
         Command::Pool(args) => commands::pool::run(&printer, &args),
         Command::Node(args) => commands::node::run(&printer, &args),
         Command::Manifest(args) => commands::manifest::run(&printer, &args),
@@ -103,7 +112,7 @@ fn expand_name(mut args: Vec<OsString>) -> Vec<OsString> {
         .and_then(|name| Path::new(name).file_name())
         .map(|name| name.to_string_lossy().into_owned());
     if let Some((_, command)) = NAMES.iter().find(|(name, _)| called.as_deref() == Some(name)) {
-        args.splice(..1, ["kldload".into(), (*command).into()]);
+        args.splice(..1, ["kldload"].iter().chain(*command).map(Into::into));
     }
     args
 }
@@ -130,6 +139,8 @@ mod tests {
         let args = expand_name(vec!["ksnap".into(), "tank".into(), "--".into(), "-x".into()]);
         assert_eq!(args, ["kldload", "snap", "tank", "--", "-x"]);
         assert_eq!(expand_name(vec!["kbe".into(), "list".into()]), ["kldload", "be", "list"]);
+        let args = expand_name(vec!["kupgrade".into(), "--reboot".into()]);
+        assert_eq!(args, ["kldload", "pkg", "upgrade", "--reboot"]);
         assert_eq!(expand_name(vec!["kldload".into(), "check".into()]), ["kldload", "check"]);
     }
 

@@ -12,6 +12,7 @@ pub(crate) mod history;
 pub(crate) mod key;
 pub(crate) mod manifest;
 pub(crate) mod node;
+pub(crate) mod pkg;
 pub(crate) mod plan;
 pub(crate) mod pool;
 pub(crate) mod procedure;

@@ -5,3 +5,5 @@ mod bare;
 mod crashes;
 mod kbe;
 mod kernels;
+mod transcript;
+mod upgrades;
