@@ -6,7 +6,13 @@ use crate::system::{Because, Layer, SystemFile};
 /// Where the program is: an image brings it, a person puts it on a machine that kldload has not built.
 pub const PATH: &str = "/usr/bin/kldload";
 /// Names that it answers to.
-const NAMES: [(&str, &str); 2] = [("ksnap", "makes and uses snapshots"), ("kst", "says whether all is well")];
+const NAMES: [(&str, &str); 5] = [
+    ("kbe", "keeps systems side by side"),
+    ("kpkg", "changes packages in a clone of the system"),
+    ("ksnap", "makes and uses snapshots"),
+    ("kst", "says whether all is well"),
+    ("kupgrade", "upgrades a clone of the system, and keeps it when it is well"),
+];
 
 /// Adds the names.
 pub(crate) fn add(draft: &mut Draft) {
