@@ -219,7 +219,7 @@ pub(crate) fn heavy(
 fn module(release: &str) -> Result<Vec<Finding>, PackageError> {
     let module = Room::ask(&words(&["modinfo", "-k", release, "-F", "version", "zfs"]))?;
     let module = String::from_utf8_lossy(&module.stdout).trim().to_owned();
-    let tools = Room::ask(&words(&["zfs", "version"]))?;
+    let tools = Room::ask(&words(&["zfs", "--version"]))?;
     let tools = String::from_utf8_lossy(&tools.stdout).lines().next().unwrap_or_default().to_owned();
     Ok(all(Check::Kernel, versions_differ(release, &module, &tools)))
 }
@@ -254,7 +254,7 @@ fn initramfs(
 }
 
 fn lacking(path: &str, list: &str, release: &str, needs_host_id: bool) -> Vec<String> {
-    let holds = |is: &dyn Fn(&str) -> bool| list.lines().any(|line| is(line));
+    let holds = |is: &dyn Fn(&str) -> bool| list.lines().any(is);
     let modules = format!("lib/modules/{release}/");
     let module = |line: &str| {
         line.contains(&modules) && line.rsplit('/').next().is_some_and(|of| of.starts_with("zfs.ko"))

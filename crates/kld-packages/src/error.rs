@@ -33,6 +33,20 @@ pub enum PackageError {
         /// Why not.
         source: io::Error,
     },
+    /// The package manager said no.
+    #[error("`{program}` failed{}", indented(said))]
+    Manager {
+        /// Its program.
+        program: String,
+        /// Its last words.
+        said: String,
+    },
+    /// The process inside failed.
+    #[error("nothing was changed: {said}")]
+    Inside {
+        /// What it said.
+        said: String,
+    },
     /// The process inside answered something else than a report.
     #[error("the process in the clone gave no report")]
     NoReport,
@@ -50,6 +64,14 @@ pub enum PackageError {
     },
 }
 
+/// How many of a package manager's last words are shown.
+const LINES: usize = 12;
+
+fn indented(said: &str) -> String {
+    let lines: Vec<&str> = said.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(LINES)..].iter().map(|line| format!("\n  {line}")).collect()
+}
+
 fn list(findings: &[Finding]) -> String {
     findings.iter().map(|finding| format!("\n  {finding}")).collect()
 }
@@ -64,12 +86,48 @@ impl PackageError {
             Self::Machine(error) => error.hint(),
             Self::ProgramElsewhere { .. } => Some("install it as `/usr/bin/kldload`".to_owned()),
             Self::Unfit { findings } => Some(findings.first()?.check.hint().to_owned()),
+            Self::Manager { .. } | Self::Inside { .. } => {
+                Some("`--verbose` shows all that was done; the running system is as it was".to_owned())
+            }
             Self::File { .. } | Self::NoReport => None,
+        }
+    }
+
+    /// What the process inside said when it failed: its own error, behind everything that the package manager wrote.
+    pub fn inside(error: ExecError) -> Self {
+        let said = match error.stderr() {
+            Some(stderr) => {
+                let last = stderr.rsplit("error: ").next().unwrap_or_default();
+                last.split("\n\nhint: ").next().unwrap_or_default().trim().to_owned()
+            }
+            None => return Self::Exec(error),
+        };
+        match said.is_empty() {
+            true => Self::Exec(error),
+            false => Self::Inside { said },
         }
     }
 
     pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { action, path, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::ExitStatus;
+
+    use super::*;
+
+    #[test]
+    fn what_the_process_inside_said_is_told_without_what_it_did() {
+        let stderr = "Unpacking x\nerror: `apt-get` failed\n  E: no\n\nhint: x\n".to_owned();
+        let failed =
+            |stderr| ExecError::Failed { command: "c".to_owned(), status: ExitStatus::from_raw(256), stderr };
+        let error = PackageError::inside(failed(stderr));
+        assert_eq!(error.to_string(), "nothing was changed: `apt-get` failed\n  E: no");
+        assert!(matches!(PackageError::inside(failed(String::new())), PackageError::Exec(_)));
     }
 }

@@ -89,7 +89,8 @@ pub fn preview(manager: &dyn PackageManager, change: &Change) -> Result<Preview,
     let mut made = std::fs::create_dir(&cache).map_err(PackageError::file("make", &cache));
     for folder in manager.cache_folders() {
         let folder = cache.join(folder);
-        made = made.and_then(|()| std::fs::create_dir_all(&folder).map_err(PackageError::file("make", folder)));
+        made =
+            made.and_then(|()| std::fs::create_dir_all(&folder).map_err(PackageError::file("make", folder)));
     }
     let looked = made.and_then(|()| {
         let commands = manager.preview(change, &cache.to_string_lossy());

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kld_host::{Cmd, Output};
+use kld_host::{Cmd, ExecError, Output};
 
 use crate::error::PackageError;
 
@@ -76,7 +76,12 @@ impl Room {
         say: &mut dyn FnMut(&str),
     ) -> Result<(), PackageError> {
         let cmd = environment.iter().fold(command(words), |cmd, (name, value)| cmd.env(name, value));
-        Ok(cmd.stream(|line| say(line.text()))?)
+        match cmd.stream(|line| say(line.text())) {
+            Err(ExecError::Failed { stderr, .. }) => {
+                Err(PackageError::Manager { program: words[0].clone(), said: stderr })
+            }
+            done => Ok(done?),
+        }
     }
 
     /// Lets packages start services again, which nobody does until the clone runs.

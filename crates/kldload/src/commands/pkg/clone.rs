@@ -121,7 +121,8 @@ fn work(printer: &Printer, dataset: &str, request: &Request) -> Result<Report, P
     cmd.stream(|line| match line {
         Line::Stdout(text) => json.push_str(text),
         Line::Stderr(text) => printer.detail(text),
-    })?;
+    })
+    .map_err(PackageError::inside)?;
     serde_json::from_str(&json).map_err(|_| PackageError::NoReport)
 }
 
