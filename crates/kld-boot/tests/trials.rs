@@ -1,6 +1,8 @@
 //! What must hold of environments on trial: whatever kills the machine on the way, and whatever the new system does, the
 //! start after it is whole, and without a word from the new system it is the old one.
 
+#![expect(clippy::print_stderr, reason = "how many deaths there were is a result")]
+
 mod support;
 
 use std::collections::BTreeSet;

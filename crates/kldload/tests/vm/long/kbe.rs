@@ -61,6 +61,7 @@ fn row(guest: &Guest, name: &str) -> Vec<String> {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "the figures are a result")]
 fn a_stock_debian_goes_back_to_what_it_was() {
     let _turn = Turn::take();
     let volume = program_volume();

@@ -1,6 +1,8 @@
 //! Upgrades on a real machine: docs/upgrades.md from its first line to its last, packages that would ruin a system, and power
 //! cuts, with a stock Debian that knows nothing of kldload but the program.
 
+#![expect(clippy::print_stderr, reason = "the figures are what these tests are for")]
+
 mod repository;
 
 use std::time::{Duration, Instant};
