@@ -7,8 +7,10 @@ use kld_host::Cmd;
 use kld_ui::ByteSize;
 
 use crate::loader;
-use crate::look::{GOOD, Good, MADE_BY, MADE_FOR, STATE, Unfinished};
+use crate::look::{GOOD, Good, MADE_BY, MADE_FOR, STATE, TRIAL, Unfinished};
 use crate::machine::{Machine, MachineError};
+use crate::transfer;
+use crate::trial::Trial;
 
 /// Longer than any of these takes on a busy pool.
 const DEADLINE: Duration = Duration::from_secs(300);
@@ -31,6 +33,13 @@ pub enum Action {
         dataset: String,
         /// Its properties.
         properties: Vec<(String, String)>,
+    },
+    /// Makes an environment of a stream, marked as unfinished.
+    Receive {
+        /// The file with the stream.
+        file: String,
+        /// The environment's dataset.
+        dataset: String,
     },
     /// Copies a file that is booted from.
     Copy {
@@ -71,6 +80,13 @@ pub enum Action {
     Claim {
         /// Its dataset.
         dataset: String,
+    },
+    /// Remembers that an environment must prove itself, or has not, or has.
+    Trial {
+        /// Its dataset.
+        dataset: String,
+        /// What is remembered; nothing once it was found well.
+        trial: Option<Trial>,
     },
     /// Makes a clone the owner of what it shares with its origin.
     Promote {
@@ -116,6 +132,7 @@ impl fmt::Display for Action {
         match self {
             Self::Snapshot { snapshot, .. } => write!(f, "snapshot {snapshot}"),
             Self::Clone { dataset, .. } => write!(f, "clone it as {dataset}"),
+            Self::Receive { file, dataset } => write!(f, "receive {file} as {dataset}"),
             Self::Copy { to, size, .. } => write!(f, "copy {} to {to}", ByteSize(*size)),
             Self::Write { path, .. } => write!(f, "write {path}"),
             Self::Remove { path } => write!(f, "remove {path}"),
@@ -128,6 +145,11 @@ impl fmt::Display for Action {
             }
             Self::Good { dataset, .. } => write!(f, "remember that {dataset} is well"),
             Self::Claim { dataset } => write!(f, "remember that {dataset} stays until somebody destroys it"),
+            Self::Trial { dataset, trial: None } => write!(f, "end the trial of {dataset}"),
+            Self::Trial { dataset, trial: Some(Trial::Waiting) } => write!(f, "put {dataset} on trial"),
+            Self::Trial { dataset, trial: Some(Trial::Failed(reason)) } => {
+                write!(f, "remember of {dataset}: {reason}")
+            }
             Self::Promote { dataset } => write!(f, "promote {dataset}: it takes over what it shares"),
             Self::Destroy { dataset } => write!(f, "destroy {dataset} with its snapshots"),
             Self::DestroySnapshot { snapshot } => write!(f, "destroy {snapshot}"),
@@ -158,6 +180,9 @@ impl Action {
                 let clone = Cmd::new("zfs").arg("clone").args(pairs).args([snapshot, dataset]);
                 machine.run(&clone.timeout(DEADLINE)).map(drop)
             }
+            Self::Receive { file, dataset } => {
+                machine.run(&transfer::receive_cmd(file, dataset, &format!("{STATE}=making"))).map(drop)
+            }
             Self::Copy { from, to, .. } => {
                 let bytes = machine.read(from)?.ok_or_else(|| MachineError::File {
                     action: "read",
@@ -175,6 +200,10 @@ impl Action {
             },
             Self::Good { dataset, good } => zfs(&["set", &format!("{GOOD}={good}"), dataset]),
             Self::Claim { dataset } => zfs(&["inherit", MADE_BY, dataset]),
+            Self::Trial { dataset, trial: None } => zfs(&["inherit", TRIAL, dataset]),
+            Self::Trial { dataset, trial: Some(trial) } => {
+                zfs(&["set", &format!("{TRIAL}={trial}"), dataset])
+            }
             Self::Promote { dataset } => zfs(&["promote", dataset]),
             Self::Destroy { dataset } => zfs(&["destroy", "-r", dataset]),
             Self::DestroySnapshot { snapshot } => zfs(&["destroy", snapshot]),

@@ -10,6 +10,7 @@ use crate::look::{Looked, Maker, Unfinished};
 use crate::machine::Machine;
 use crate::mount::{SOURCE, mount_for_a_look, unmount};
 use crate::name::BootEnvironmentName;
+use crate::trial;
 
 /// How long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +31,8 @@ pub fn plan_activate(looked: &Looked, name: &str, starts: Starts) -> Result<Plan
         return Err(BootError::HalfMade { name: name.to_owned() });
     }
     let entry = looked.entry(&environment.dataset);
-    let id = entry.ok_or_else(|| BootError::NoModel { dataset: environment.dataset.clone() })?.id.clone();
-    let is_same = |told: &Option<String>| told.as_ref().is_some_and(|told| told.eq_ignore_ascii_case(&id));
+    let entry = entry.ok_or_else(|| BootError::NoModel { dataset: environment.dataset.clone() })?;
+    let id = entry.id.clone();
     let mut plan = Plan::default();
     if starts == Starts::Once {
         if !looked.loader.has_variables() {
@@ -40,14 +41,17 @@ pub fn plan_activate(looked: &Looked, name: &str, starts: Starts) -> Result<Plan
         if !looked.loader.one_shot {
             return Err(BootError::NoOneShot { reason: "it is too old" });
         }
-        if !is_same(&looked.loader.once) {
-            plan.actions.push(Action::Once { entry: Some(id) });
+        let told = if entry.tries_left().is_some() { loader::pattern_of(&id) } else { id };
+        if !looked.loader.once.as_ref().is_some_and(|once| once.eq_ignore_ascii_case(&told)) {
+            plan.actions.push(Action::Once { entry: Some(told) });
         }
         return Ok(plan);
     }
     if environment.maker == Maker::Apply {
         plan.actions.push(Action::Claim { dataset: environment.dataset.clone() });
     }
+    let (plain, counted) = trial::settle(looked, &environment.dataset);
+    plan.actions.extend(plain);
     if looked.bootfs.as_ref().is_some_and(|bootfs| *bootfs != environment.dataset) {
         plan.actions.push(Action::Bootfs { dataset: environment.dataset.clone() });
     }
@@ -70,6 +74,7 @@ pub fn plan_activate(looked: &Looked, name: &str, starts: Starts) -> Result<Plan
     if looked.loader.once.is_some() {
         plan.actions.push(Action::Once { entry: None });
     }
+    plan.actions.extend(counted);
     Ok(plan)
 }
 

@@ -22,6 +22,7 @@ pub struct Leftovers {
 pub fn leftovers(looked: &Looked) -> Leftovers {
     let mut found = Leftovers::default();
     let mut gone: BTreeSet<&str> = BTreeSet::new();
+    let mut completed: BTreeSet<&str> = BTreeSet::new();
     let mut datasets = Vec::new();
     let mut snapshots = Vec::new();
     for environment in looked.environments.iter().filter(|of| of.unfinished.is_some()) {
@@ -29,6 +30,7 @@ pub fn leftovers(looked: &Looked) -> Leftovers {
         let is_in_use = looked.protection(environment).is_some();
         let making = environment.unfinished == Some(Unfinished::Making);
         if is_in_use || (making && is_whole) {
+            completed.insert(&*environment.dataset);
             found.actions.extend(equal(looked, &environment.dataset));
             let dataset = environment.dataset.clone();
             found.actions.push(Action::Mark { dataset, state: None });
@@ -61,7 +63,7 @@ pub fn leftovers(looked: &Looked) -> Leftovers {
         [&default, &looked.loader.once, &looked.loader.selected]
             .into_iter()
             .flatten()
-            .any(|id| *id == entry.id)
+            .any(|told| entry.is_meant_by(told))
     };
     let leaves = |entry: &Entry| {
         let Some(dataset) = entry.dataset() else {
@@ -75,6 +77,9 @@ pub fn leftovers(looked: &Looked) -> Leftovers {
         let is_there = looked.environments.iter().any(|of| of.dataset == dataset)
             || looked.others.iter().any(|of| of == dataset);
         let is_ours = dataset.rsplit_once('/').is_some_and(|(root, _)| root == looked.root);
+        if has_passed(looked, entry, dataset) {
+            return true;
+        }
         gone.contains(dataset) || (is_ours && !is_there && !is_told(entry))
     };
     for esp in &looked.partitions {
@@ -87,6 +92,9 @@ pub fn leftovers(looked: &Looked) -> Leftovers {
             }
             match entry.dataset() {
                 None => found.said.push(format!("`{path}` is empty")),
+                Some(dataset) if has_passed(looked, entry, dataset) => {
+                    found.said.push(format!("`{path}` counts tries of what has passed"));
+                }
                 Some(dataset) if !gone.contains(dataset) => {
                     found.said.push(format!("`{path}` starts an environment that is not there"));
                 }
@@ -98,7 +106,12 @@ pub fn leftovers(looked: &Looked) -> Leftovers {
     found.actions.extend(datasets);
     found.actions.extend(snapshots);
     for esp in &looked.partitions {
-        let (actions, bytes) = remove_unneeded(esp, leaves);
+        // What an entry needs that is only now brought here is needed here.
+        let mut esp = esp.clone();
+        let entries = looked.partitions.iter().flat_map(|of| &of.entries);
+        esp.entries
+            .extend(entries.filter(|of| of.dataset().is_some_and(|of| completed.contains(of))).cloned());
+        let (actions, bytes) = remove_unneeded(&esp, leaves);
         if bytes > 0 {
             found.said.push(format!("`{}` has kernels that no entry needs", esp.mount));
         }
@@ -106,6 +119,16 @@ pub fn leftovers(looked: &Looked) -> Leftovers {
         found.frees.insert(esp.mount.clone(), bytes);
     }
     found
+}
+
+/// Whether every boot partition has an entry beside this one that says the same and does not count.
+fn has_passed(looked: &Looked, entry: &Entry, dataset: &str) -> bool {
+    let beside = |of: &Entry| of.id == entry.id && of.tries_left().is_none();
+    entry.tries_left().is_some()
+        && looked
+            .partitions
+            .iter()
+            .all(|esp| esp.entries_of(dataset).any(|of| beside(of) && esp.is_complete(of)))
 }
 
 /// What brings an entry, and what it boots from, to the boot partitions that lack it, where there is room.

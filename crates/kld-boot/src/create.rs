@@ -57,24 +57,23 @@ const NOT_COPIED: [&str; 12] = [
 const OURS: &str = "org.kldload:kbe-";
 
 /// A creation that nothing speaks against but the room on the boot partitions.
-struct Request<'a> {
-    dataset: String,
+pub(crate) struct Request<'a> {
+    pub(crate) dataset: String,
     file: String,
-    origin: &'a Environment,
+    pub(crate) origin: &'a Environment,
     /// What it is cloned from.
-    snapshot: String,
+    pub(crate) snapshot: String,
     /// Whether the snapshot has to be taken.
     takes: bool,
-    left: Leftovers,
+    pub(crate) left: Leftovers,
 }
 
-fn request<'a>(
-    looked: &'a Looked,
+/// The dataset of a new environment, when neither it nor its entry is there already.
+pub(crate) fn free_name(
+    looked: &Looked,
     name: &BootEnvironmentName,
-    from: &Origin,
-    now: u64,
-) -> Result<Request<'a>, BootError> {
-    let left = leftovers(looked);
+    left: &Leftovers,
+) -> Result<String, BootError> {
     let dataset = format!("{}/{name}", looked.root);
     let goes = |dataset: &str| {
         left.actions.iter().any(|action| matches!(action, Action::Destroy { dataset: of } if of == dataset))
@@ -101,6 +100,18 @@ fn request<'a>(
             return Err(BootError::EntryTaken { path });
         }
     }
+    Ok(dataset)
+}
+
+pub(crate) fn request<'a>(
+    looked: &'a Looked,
+    name: &BootEnvironmentName,
+    from: &Origin,
+    now: u64,
+) -> Result<Request<'a>, BootError> {
+    let left = leftovers(looked);
+    let dataset = free_name(looked, name, &left)?;
+    let file = name.entry_id();
     let running = || looked.running().ok_or_else(|| BootError::NoModel { dataset: looked.root.clone() });
     let (origin, snapshot) = match from {
         Origin::Running => (running()?, None),
@@ -129,15 +140,15 @@ fn request<'a>(
     Ok(Request { dataset, file, origin, snapshot, takes, left })
 }
 
-/// `20261127-041300`, in UTC.
-fn stamp(seconds: u64) -> String {
+/// Seconds since 1970 as they stand in names: `20261127-041300`, in UTC.
+pub fn stamp(seconds: u64) -> String {
     let (year, month, day) = civil_from_days(seconds / 86_400);
     let of_day = seconds % 86_400;
     format!("{year:04}{month:02}{day:02}-{:02}{:02}{:02}", of_day / 3600, of_day / 60 % 60, of_day % 60)
 }
 
 /// The properties of a clone.
-fn properties(
+pub(crate) fn properties(
     machine: &dyn Machine,
     origin: &Environment,
     maker: Maker,
@@ -244,7 +255,7 @@ pub fn plan_create(
     Ok(plan)
 }
 
-fn take(request: &Request<'_>, name: &BootEnvironmentName) -> Action {
+pub(crate) fn take(request: &Request<'_>, name: &BootEnvironmentName) -> Action {
     Action::Snapshot { snapshot: request.snapshot.clone(), made_for: name.to_string() }
 }
 
@@ -276,15 +287,16 @@ pub fn create(
     let unmounted = unmount(machine, SOURCE);
     if made.is_err() {
         // The first error is the one to tell; what cannot be removed now is found by the next command.
-        let _ = give_up(machine, &request);
+        let _ = give_up(machine, &request.dataset);
     }
     made?;
     Ok(unmounted?)
 }
 
-fn give_up(machine: &dyn Machine, request: &Request<'_>) -> Result<(), BootError> {
+/// Removes what was made of an environment that is not finished.
+pub(crate) fn give_up(machine: &dyn Machine, dataset: &str) -> Result<(), BootError> {
     let looked = Looked::at(machine)?;
-    let half = looked.environments.iter().find(|of| of.dataset == request.dataset);
+    let half = looked.environments.iter().find(|of| of.dataset == dataset);
     if half.is_some_and(|half| half.unfinished == Some(Unfinished::Making)) || half.is_none() {
         let mut left = leftovers(&looked);
         if half.is_some_and(|half| looked.entry(&half.dataset).is_some()) {

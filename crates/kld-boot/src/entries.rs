@@ -10,6 +10,7 @@ use crate::error::BootError;
 use crate::esp::{Entry, Esp, dataset_of};
 use crate::kernel::Kernel;
 use crate::look::Looked;
+use crate::trial;
 
 /// What FAT may take more than a file has bytes: a cluster for the file and one for its directory.
 pub(crate) const PER_FILE: u64 = 128 << 10;
@@ -48,7 +49,7 @@ pub(crate) fn entry_after(model: &BootEntry, model_name: &str, dataset: &str, ke
     initrds.push(&kernel.initrd.target);
     entry.set("initrd", initrds);
     set_dataset(&mut entry, dataset);
-    entry
+    trial::without_options(&entry)
 }
 
 /// What it takes until every boot partition has the entry of a dataset and what it boots from. `given_up` are bytes that come free on

@@ -35,6 +35,16 @@ impl Entry {
         self.entry.get("linux").into_iter().chain(self.entry.get_all("initrd"))
     }
 
+    /// How often the loader may still start it before it counts as bad; `None` when it does not count.
+    pub fn tries_left(&self) -> Option<u32> {
+        loader::tries_left(&self.file)
+    }
+
+    /// Whether a name or pattern that the loader was told means it.
+    pub(crate) fn is_meant_by(&self, told: &str) -> bool {
+        loader::matches(told, &self.id) || loader::matches(told, &self.file)
+    }
+
     /// Whether it only stands in for another.
     pub fn is_stand_in(&self) -> bool {
         self.file.ends_with(STAND_IN)

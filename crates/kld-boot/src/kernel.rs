@@ -57,6 +57,14 @@ fn parts(version: &str) -> Vec<(u64, String)> {
     pieces.map(|piece| (piece.parse().unwrap_or(0), piece.to_owned())).collect()
 }
 
+/// The release of the kernel that would be started from what is mounted at `at`, unless one is named.
+///
+/// # Errors
+/// When its `/boot` cannot be read.
+pub fn newest_kernel(machine: &dyn Machine, at: &str) -> Result<Option<String>, MachineError> {
+    Ok(versions(machine, at)?.into_iter().next().map(|(version, _)| version))
+}
+
 /// The kernel of the environment mounted at `at`: the one of this release when it is there, else the newest.
 pub(crate) fn find(
     machine: &dyn Machine,

@@ -4,6 +4,11 @@
 //! `LoaderEntryDefault`; the `default` of `loader.conf`; the first of the menu. Variables lie in the firmware, which may
 //! forget them, and stay behind when a disk moves; `loader.conf` lies beside the entries. So `loader.conf` is where
 //! [`crate::activate`] says what it wants, and the variable only stands in while that file is written.
+//!
+//! None of these looks at how many tries an entry has left (`NAME+LEFT-DONE.conf`): only when nothing names one, those
+//! without tries come last. So what is on trial is never the default: it is started once, by the variable. Until version
+//! 258 the count was a part of the name that is compared, and the variable may hold a pattern: [`pattern_of`] means an
+//! entry by its name with and without a count.
 
 use kld_host::Cmd;
 use std::time::Duration;
@@ -45,10 +50,10 @@ impl Loader {
         Ok(Self {
             name: text("LoaderInfo")?,
             one_shot: features.is_some_and(|features| features & ONE_SHOT != 0),
-            selected: text("LoaderEntrySelected")?,
+            selected: text("LoaderEntrySelected")?.map(|id| id_of(&id)),
             once: text("LoaderEntryOneShot")?,
             default: text("LoaderEntryDefault")?,
-            last: text("LoaderEntryLastBooted")?,
+            last: text("LoaderEntryLastBooted")?.map(|id| id_of(&id)),
         })
     }
 
@@ -95,7 +100,7 @@ pub(crate) fn with_default(text: &str, entry: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Whether a pattern of `loader.conf` means this entry. `*` and `?` as in a shell; sets of characters are not read.
+/// Whether a pattern of `loader.conf` or of a variable means this entry: `*`, `?` and `[…]` as in a shell, without ranges.
 pub(crate) fn matches(pattern: &str, entry: &str) -> bool {
     let (pattern, entry) = (pattern.to_ascii_lowercase(), entry.to_ascii_lowercase());
     glob(&pattern.chars().collect::<Vec<_>>(), &entry.chars().collect::<Vec<_>>())
@@ -106,18 +111,39 @@ fn glob(pattern: &[char], text: &[char]) -> bool {
         None => text.is_empty(),
         Some(('*', rest)) => (0..=text.len()).any(|taken| glob(rest, &text[taken..])),
         Some(('?', rest)) => !text.is_empty() && glob(rest, &text[1..]),
+        Some(('[', rest)) if rest.contains(&']') => {
+            let (set, rest) = rest.split_at(rest.iter().position(|of| *of == ']').unwrap_or_default());
+            text.first().is_some_and(|first| set.contains(first)) && glob(&rest[1..], &text[1..])
+        }
         Some((wanted, rest)) => text.first() == Some(wanted) && glob(rest, &text[1..]),
     }
 }
 
-/// The name by which the loader knows an entry's file: without the count of tries (`x+3-1.conf` is `x.conf`).
+/// The name of an entry's file without the count of tries (`x+3-1.conf` is `x.conf`).
 pub(crate) fn id_of(file: &str) -> String {
+    counted(file).map_or_else(|| file.to_owned(), |(name, _)| format!("{name}.conf"))
+}
+
+/// How often the loader may still start an entry before it counts as bad; `None` when it does not count.
+pub(crate) fn tries_left(file: &str) -> Option<u32> {
+    let (_, tries) = counted(file)?;
+    tries.split('-').next()?.parse().ok()
+}
+
+fn counted(file: &str) -> Option<(&str, &str)> {
     let is_count = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
-    let stem = file.strip_suffix(".conf").unwrap_or(file);
-    match stem.rsplit_once('+') {
-        Some((name, tries)) if !tries.is_empty() && is_count(tries) => format!("{name}.conf"),
-        _ => file.to_owned(),
-    }
+    let (name, tries) = file.strip_suffix(".conf").unwrap_or(file).rsplit_once('+')?;
+    (!tries.is_empty() && is_count(tries)).then_some((name, tries))
+}
+
+/// The file of an entry that may be started once before it counts as bad.
+pub(crate) fn file_on_trial(id: &str) -> String {
+    format!("{}+1.conf", id.strip_suffix(".conf").unwrap_or(id))
+}
+
+/// What means an entry whether the loader takes the count for a part of its name or not.
+pub(crate) fn pattern_of(id: &str) -> String {
+    format!("{}[+.]*conf", id.strip_suffix(".conf").unwrap_or(id))
 }
 
 #[cfg(test)]
@@ -144,6 +170,9 @@ mod tests {
             ("*.con?", "debian.conf", true),
             ("debian", "debian.conf", false),
             ("*x", "debian.conf", false),
+            ("[ad]ebian.conf", "debian.conf", true),
+            ("[ab]ebian.conf", "debian.conf", false),
+            ("[debian.conf", "debian.conf", false),
         ] {
             assert_eq!(matches(pattern, entry), want, "{pattern}");
         }
@@ -152,6 +181,14 @@ mod tests {
         {
             assert_eq!(id_of(file), id);
         }
+        assert_eq!(["a.conf", "a+3.conf", "a+0-1.conf"].map(tries_left), [None, Some(3), Some(0)]);
+        for file in ["a.conf", "a+1.conf", "a+0-1.conf", "A+2-1.conf"] {
+            assert!(matches(&pattern_of("a.conf"), file), "{file}");
+        }
+        for file in ["ab.conf", "b.conf", "a-b.conf", "a_1.conf"] {
+            assert!(!matches(&pattern_of("a.conf"), file), "{file}");
+        }
+        assert!(matches(&pattern_of("a.conf"), &file_on_trial("a.conf")));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::esp::{self, Entry, Esp};
 use crate::loader::{self, Loader};
 use crate::machine::{Machine, MachineError};
 use crate::mount::{SOURCE, unmount};
+use crate::trial::Trial;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -23,7 +24,10 @@ pub(crate) const MADE_BY: &str = "org.kldload:kbe-by";
 /// start was the last of those.
 pub(crate) const GOOD: &str = "org.kldload:kbe-good";
 
-const COLUMNS: [&str; 16] = [
+/// On an environment that was changed and must prove itself.
+pub(crate) const TRIAL: &str = "org.kldload:kbe-trial";
+
+const COLUMNS: [&str; 17] = [
     "name",
     "type",
     "origin",
@@ -40,6 +44,7 @@ const COLUMNS: [&str; 16] = [
     STATE,
     GOOD,
     MADE_BY,
+    TRIAL,
 ];
 
 /// Who has made an environment, and decides when it goes.
@@ -121,6 +126,8 @@ pub struct Environment {
     pub good: Option<Good>,
     /// Who has made it.
     pub maker: Maker,
+    /// Whether it was changed and has not been found well since.
+    pub trial: Option<Trial>,
 }
 
 /// What is remembered of an environment that was well.
@@ -288,9 +295,9 @@ impl Looked {
         }
     }
 
-    fn environment_of(&self, id: &str) -> Option<&Environment> {
+    fn environment_of(&self, told: &str) -> Option<&Environment> {
         let entries = || self.partitions.iter().flat_map(|esp| &esp.entries);
-        let entry = entries().find(|entry| entry.id.eq_ignore_ascii_case(id))?;
+        let entry = entries().find(|entry| entry.is_meant_by(told))?;
         self.environments.iter().find(|environment| entry.dataset() == Some(&environment.dataset))
     }
 
@@ -413,6 +420,7 @@ fn read_list(root: &str, text: &str) -> Result<Looked, MachineError> {
             },
             good: said(14).and_then(Good::parse),
             maker: if columns[15] == "apply" { Maker::Apply } else { Maker::Person },
+            trial: said(16).map(Trial::parse),
         });
     }
     for snapshot in snapshots {
@@ -452,12 +460,12 @@ mod tests {
 
     #[test]
     fn a_list_is_read() {
-        let text = "rpool/ROOT\tfilesystem\t-\t1\t1\t900\t96\t96\t5000\tnone\t-\t-\t-\t-\t-\t-\n\
-                    rpool/ROOT/debian\tfilesystem\t-\t10\t2\t700\t400\t600\t5000\t/\t-\t-\t-\t-\t99 3 id\t-\n\
-                    rpool/ROOT/debian@a\tsnapshot\t-\t11\t5\t7\t-\t600\t-\t-\trpool/ROOT/new,rpool/x\t1\tnew\t-\t99 3 id\t-\n\
-                    rpool/ROOT/new\tfilesystem\trpool/ROOT/debian@a\t12\t6\t8\t8\t600\t5000\t/\t-\t-\t-\tmaking\t-\tapply\n\
-                    rpool/ROOT/new/var\tfilesystem\t-\t13\t7\t8\t8\t600\t5000\t/var\t-\t-\t-\tmaking\t-\t-\n\
-                    rpool/ROOT/data\tfilesystem\t-\t14\t8\t8\t8\t600\t5000\t/data\t-\t-\t-\t-\t-\t-\n";
+        let text = "rpool/ROOT\tfilesystem\t-\t1\t1\t900\t96\t96\t5000\tnone\t-\t-\t-\t-\t-\t-\t-\n\
+                    rpool/ROOT/debian\tfilesystem\t-\t10\t2\t700\t400\t600\t5000\t/\t-\t-\t-\t-\t99 3 id\t-\t-\n\
+                    rpool/ROOT/debian@a\tsnapshot\t-\t11\t5\t7\t-\t600\t-\t-\trpool/ROOT/new,rpool/x\t1\tnew\t-\t99 3 id\t-\t-\n\
+                    rpool/ROOT/new\tfilesystem\trpool/ROOT/debian@a\t12\t6\t8\t8\t600\t5000\t/\t-\t-\t-\tmaking\t-\tapply\twaiting\n\
+                    rpool/ROOT/new/var\tfilesystem\t-\t13\t7\t8\t8\t600\t5000\t/var\t-\t-\t-\tmaking\t-\t-\t-\n\
+                    rpool/ROOT/data\tfilesystem\t-\t14\t8\t8\t8\t600\t5000\t/data\t-\t-\t-\t-\t-\t-\t-\n";
         let looked = read_list("rpool/ROOT", text).expect("readable");
         let names: Vec<&str> = looked.environments.iter().map(Environment::name).collect();
         assert_eq!((names, looked.available), (vec!["debian", "new"], 5000));
@@ -472,6 +480,7 @@ mod tests {
         assert_eq!(new.unfinished, Some(Unfinished::Making));
         assert_eq!((debian.maker, new.maker), (Maker::Person, Maker::Apply));
         assert_eq!(new.children, ["rpool/ROOT/new/var"]);
+        assert_eq!((&new.trial, &debian.trial), (&Some(Trial::Waiting), &None));
         assert!(read_list("rpool/ROOT", "cannot open 'rpool'").is_err());
     }
 }

@@ -6,8 +6,8 @@ mod support;
 use std::collections::BTreeSet;
 
 use kld_boot::{
-    BootError, Keep, Looked, Maker, Origin, Plan, Starts, activate, carry_out, choose, claim, create,
-    leftovers, mark_good, outdated, plan_destroy, plan_rename,
+    BootError, Keep, Looked, Maker, Origin, Plan, Starts, activate, carry_out, choose, claim,
+    common_snapshot, create, export, import, leftovers, mark_good, outdated, plan_destroy, plan_rename,
 };
 use support::{Cut, ESPS, Fake};
 
@@ -402,4 +402,65 @@ fn other_loaders_are_named() {
     let fake = Fake::new();
     fake.change(|state| state.disk.fat.retain(|path, _| !path.contains("/EFI/systemd/")));
     assert!(matches!(Looked::at(&fake), Err(BootError::LoaderElsewhere { .. })));
+}
+
+#[test]
+fn a_machine_that_dies_while_one_is_imported_or_exported_starts_as_before() {
+    dies_anywhere("import", three, |fake| import(fake, &name("new"), "/x", &mut |_| ()), true);
+    let fake = three();
+    import(&fake, &name("New"), "/x", &mut |_| ()).expect("imported");
+    let entry = String::from_utf8_lossy(&fake.disk().fat["/efi/loader/entries/new.conf"]).into_owned();
+    for part in ["title Debian, New\n", "version 6.12.9\n", "root=ZFS=rpool/ROOT/New"] {
+        assert!(entry.contains(part), "{part}: {entry}");
+    }
+    activate(&fake, "New", Starts::Always, &mut |_| ()).expect("activated");
+    assert_eq!(fake.start().as_deref(), Ok("rpool/ROOT/New"));
+    assert!(matches!(import(&fake, &name("spare"), "/x", &mut |_| ()), Err(BootError::Exists { .. })));
+
+    let fake = three();
+    let before = fake.disk();
+    let mut sent = String::new();
+    let send = |cmd: &kld_host::Cmd| -> Result<(), BootError> {
+        sent = cmd.to_string();
+        Ok(())
+    };
+    export(&fake, "upgraded", send).expect("exported");
+    assert!(sent.starts_with("zfs send -Lec rpool/ROOT/upgraded@export-"), "{sent}");
+    assert_eq!(fake.disk().snapshots, before.snapshots, "the snapshot is gone");
+    let fails = |_: &kld_host::Cmd| Err(BootError::NotMounted { name: "x".to_owned() });
+    export(&fake, "upgraded", fails).expect_err("it says what was wrong");
+    assert_eq!(fake.disk().snapshots, before.snapshots, "the snapshot is gone");
+    // Killed while it was sent.
+    fake.die_after(1, Cut::Old);
+    export(&fake, "upgraded", |_| Ok::<(), BootError>(())).expect_err("dead");
+    fake.start().expect("it starts");
+    clear(&fake);
+    assert_eq!(fake.disk().snapshots, before.snapshots, "it is cleared");
+}
+
+#[test]
+fn environments_are_compared_from_where_they_parted() {
+    let fake = Fake::new();
+    make(&fake, "a", &Origin::Running).expect("made");
+    make(&fake, "b", &Origin::Running).expect("made");
+    make(&fake, "c", &Origin::parse("b")).expect("made");
+    import(&fake, &name("stranger"), "/x", &mut |_| ()).expect("imported");
+    let common = |fake: &Fake, a: &str, b: &str| {
+        let looked = Looked::at(fake).expect("readable");
+        let common = common_snapshot(&looked, a, b).expect("they are there");
+        common.map(|snapshot| {
+            snapshot.name.rsplit_once('-').expect("a date").0.rsplit_once('-').expect("a date").0.to_owned()
+        })
+    };
+    for (a, b, want) in [
+        ("debian", "a", Some("rpool/ROOT/debian@a")),
+        ("a", "debian", Some("rpool/ROOT/debian@a")),
+        ("a", "b", Some("rpool/ROOT/debian@a")),
+        ("c", "debian", Some("rpool/ROOT/debian@b")),
+        ("c", "a", Some("rpool/ROOT/debian@a")),
+        ("b", "c", Some("rpool/ROOT/b@c")),
+        ("a", "stranger", None),
+    ] {
+        assert_eq!(common(&fake, a, b).as_deref(), want, "{a} {b}");
+    }
 }

@@ -6,8 +6,15 @@ use std::path::Path;
 use clap::CommandFactory as _;
 
 /// Each name, and the command that it stands for.
-const NAMES: &[(&str, &str)] =
-    &[("kbe", "be"), ("kdf", "df"), ("kdir", "dir"), ("ksnap", "snap"), ("kst", "status")];
+const NAMES: &[(&str, &[&str])] = &[
+    ("kbe", &["be"]),
+    ("kdf", &["df"]),
+    ("kdir", &["dir"]),
+    ("kpkg", &["pkg"]),
+    ("ksnap", &["snap"]),
+    ("kst", &["status"]),
+    ("kupgrade", &["pkg", "upgrade"]),
+];
 
 /// The names beside `kldload`.
 pub(crate) fn short_names() -> impl Iterator<Item = &'static str> {
@@ -21,7 +28,7 @@ pub(crate) fn expand(mut args: Vec<OsString>) -> Vec<OsString> {
         .and_then(|name| Path::new(name).file_name())
         .map(|name| name.to_string_lossy().into_owned());
     if let Some((_, command)) = NAMES.iter().find(|(name, _)| called.as_deref() == Some(name)) {
-        args.splice(..1, ["kldload".into(), (*command).into()]);
+        args.splice(..1, ["kldload"].iter().chain(*command).map(Into::into));
     }
     args
 }
@@ -30,8 +37,8 @@ pub(crate) fn expand(mut args: Vec<OsString>) -> Vec<OsString> {
 pub(crate) fn command_of(name: &'static str) -> clap::Command {
     let all = crate::Args::command();
     let global: Vec<clap::Arg> = all.get_arguments().filter(|arg| arg.is_global_set()).cloned().collect();
-    let found = NAMES.iter().find(|(known, _)| *known == name);
-    let found = found.and_then(|(_, command)| all.find_subcommand(command)).cloned();
+    let words = NAMES.iter().find(|(known, _)| *known == name).map_or(&[][..], |(_, words)| words);
+    let found = words.iter().try_fold(&all, |command, word| command.find_subcommand(word)).cloned();
     found.unwrap_or_default().name(name).bin_name(name).args(global)
 }
 
@@ -45,6 +52,7 @@ mod tests {
         assert_eq!(expanded(&["/usr/bin/kst", "--json"]), ["kldload", "status", "--json"]);
         assert_eq!(expanded(&["ksnap", "tank", "--", "-x"]), ["kldload", "snap", "tank", "--", "-x"]);
         assert_eq!(expanded(&["kbe", "list"]), ["kldload", "be", "list"]);
+        assert_eq!(expanded(&["kupgrade", "--yes"]), ["kldload", "pkg", "upgrade", "--yes"]);
         assert_eq!(expanded(&["kldload", "check"]), ["kldload", "check"]);
         for name in short_names() {
             let command = command_of(name);

@@ -18,7 +18,10 @@ impl Disk {
                 menu.push((path[folder.len()..].to_owned(), entry));
             }
         }
-        menu.sort_by_key(|(_, entry)| entry.get("sort-key").unwrap_or_default().to_owned());
+        menu.sort_by_key(|(file, entry)| {
+            let is_bad = count(file).is_some_and(|(_, left, _)| left == 0);
+            (is_bad, entry.get("sort-key").unwrap_or_default().to_owned())
+        });
         let conf = self.fat.get(&format!("{esp}/loader/loader.conf"));
         let conf = String::from_utf8_lossy(conf.map_or(&[][..], Vec::as_slice)).into_owned();
         let conf =
@@ -28,7 +31,9 @@ impl Disk {
             self.variables.get("LoaderEntryDefault"),
             conf.as_ref(),
         ];
-        let chosen = told.into_iter().flatten().find_map(|id| menu.iter().find(|(name, _)| name == id));
+        // As before version 258: the count is a part of the name.
+        let chosen =
+            told.into_iter().flatten().find_map(|id| menu.iter().find(|(name, _)| is_meant(id, name)));
         let (id, entry) = chosen.or(menu.first()).ok_or("the menu is empty")?;
 
         for (key, name) in [("linux", "linux"), ("initrd", "initrd")] {
@@ -49,5 +54,35 @@ impl Disk {
             return Err(format!("{id}: {dataset} has no modules of {version}"));
         }
         Ok((id.clone(), dataset.to_owned()))
+    }
+}
+
+impl Disk {
+    /// Counts a try of the entry in this file, as the loader does before it starts it.
+    pub(crate) fn count_try(&mut self, esp: &str, file: &str) {
+        if let Some((name, left, done)) = count(file) {
+            let folder = format!("{esp}/loader/entries");
+            let entry = self.fat.remove(&format!("{folder}/{file}")).expect("it was started");
+            let counted = format!("{folder}/{name}+{}-{}.conf", left.saturating_sub(1), done + 1);
+            self.fat.insert(counted, entry);
+        }
+    }
+}
+
+/// `name+LEFT-DONE.conf`.
+fn count(file: &str) -> Option<(String, u32, u32)> {
+    let (name, count) = file.strip_suffix(".conf")?.rsplit_once('+')?;
+    let (left, done) = count.split_once('-').unwrap_or((count, "0"));
+    Some((name.to_owned(), left.parse().ok()?, done.parse().ok()?))
+}
+
+/// A name, or a pattern of the one form that is in use here: `name[+.]*conf`.
+fn is_meant(told: &str, file: &str) -> bool {
+    match told.split_once("[+.]*") {
+        None => told == file,
+        Some((before, after)) => {
+            let rest = file.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+            rest.is_some_and(|rest| rest.starts_with(['+', '.']))
+        }
     }
 }

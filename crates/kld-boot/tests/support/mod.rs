@@ -193,6 +193,7 @@ impl Fake {
             let mut state = self.state();
             (state.fuel, state.cut) = (None, None);
             let (id, dataset) = state.disk.would_start("/efi")?;
+            state.disk.count_try("/efi", &id);
             state.disk.variables.remove("LoaderEntryOneShot");
             state.disk.variables.insert("LoaderEntrySelected".to_owned(), id);
             state.starts += 1;

@@ -94,6 +94,22 @@ impl State {
                     Some(_) => Err(error("dataset already exists")),
                 }
             }
+            // A system with a kernel of its own, and the snapshot that was sent.
+            "receive" => {
+                let own: super::Properties = pairs();
+                let mut files = super::Files::new();
+                files.insert("/boot/vmlinuz-6.12.9".to_owned(), b"kernel 6.12.9".to_vec());
+                files.insert("/boot/initrd.img-6.12.9".to_owned(), b"initrd 6.12.9".to_vec());
+                files.insert("/usr/lib/modules/6.12.9/modules.dep".to_owned(), b"x".to_vec());
+                let txg = self.next_txg();
+                let sent = Snapshot { files: files.clone(), txg, ..Snapshot::default() };
+                self.disk.snapshots.insert(format!("{last}@export-1"), sent);
+                let received = Dataset { own, origin: None, files, txg };
+                match self.disk.datasets.insert(last.to_owned(), received) {
+                    None => Ok(()),
+                    Some(_) => Err(error("dataset already exists")),
+                }
+            }
             "promote" => {
                 let origin = self.disk.datasets[last]
                     .origin

@@ -17,6 +17,7 @@ pub(crate) mod key;
 pub(crate) mod man;
 pub(crate) mod manifest;
 pub(crate) mod node;
+pub(crate) mod pkg;
 pub(crate) mod place;
 pub(crate) mod plan;
 pub(crate) mod pool;

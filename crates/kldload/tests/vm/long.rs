@@ -6,3 +6,5 @@ mod crashes;
 mod environments;
 mod kbe;
 mod kernels;
+mod transcript;
+mod upgrades;

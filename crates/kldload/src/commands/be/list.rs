@@ -5,6 +5,7 @@ use kld_ui::{ByteSize, ExitStatus, Printer, Table};
 use serde::Serialize;
 
 use crate::commands::history::utc;
+use crate::commands::pkg;
 
 /// Show the boot environments: what runs, what starts next, what each one takes
 ///
@@ -38,6 +39,7 @@ struct Row<'a> {
     boots: Option<u64>,
     mounted: Option<&'a str>,
     state: &'static str,
+    trial: Option<String>,
 }
 
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
@@ -47,6 +49,11 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         printer.envelope("boot_environment", &rows)?;
     } else {
         printer.data(&table(&rows))?;
+    }
+    for environment in looked.environments.iter().filter(|of| of.unfinished.is_none()) {
+        if let Some((_, said)) = pkg::said(&looked, environment) {
+            printer.warning(&format!("`{}`: {said}", environment.name()));
+        }
     }
     for note in &looked.notes {
         printer.warning(note);
@@ -86,6 +93,7 @@ fn row<'a>(looked: &'a Looked, environment: &'a Environment) -> Row<'a> {
             (_, None) => "no boot entry",
             (_, Some(_)) => "complete",
         },
+        trial: pkg::said(looked, environment).map(|(_, said)| said),
     }
 }
 
@@ -147,6 +155,7 @@ mod tests {
             boots: Some(4),
             mounted: Some("/"),
             state: "complete",
+            trial: None,
         };
         let half = Row {
             name: "try",
@@ -164,6 +173,7 @@ mod tests {
             boots: None,
             mounted: None,
             state: "half-made",
+            trial: None,
         };
         expect![[r#"
             NAME    ACTIVE  GOOD  OWN  SHARED  FREES  KERNEL               CREATED               BOOTS  MOUNTED

@@ -3,11 +3,15 @@
 mod activate;
 mod create;
 mod destroy;
+mod diff;
+mod export;
 mod good;
+mod import;
 mod list;
 mod mount;
 mod prune;
 mod rename;
+mod snapshots;
 
 use kld_boot::{Action, Plan, RealMachine, carry_out};
 use kld_ui::{ExitStatus, Hinted, Printer};
@@ -32,6 +36,10 @@ enum Verb {
     Activate(activate::Args),
     Destroy(destroy::Args),
     Rename(rename::Args),
+    Diff(diff::Args),
+    Snapshots(snapshots::Args),
+    Export(export::Args),
+    Import(import::Args),
     Mount(mount::MountArgs),
     Umount(mount::UmountArgs),
     Good(good::Args),
@@ -45,6 +53,10 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         Verb::Activate(args) => activate::run(printer, args),
         Verb::Destroy(args) => destroy::run(printer, args),
         Verb::Rename(args) => rename::run(printer, args),
+        Verb::Diff(args) => diff::run(printer, args),
+        Verb::Snapshots(args) => snapshots::run(printer, args),
+        Verb::Export(args) => export::run(printer, args),
+        Verb::Import(args) => import::run(printer, args),
         Verb::Mount(args) => mount::run(printer, args),
         Verb::Umount(args) => mount::run_umount(printer, args),
         Verb::Good(args) => good::run(printer, args),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use kld_host::Cmd;
 use kld_vm::{Disk, DiskFormat, Guest};
 
+use super::transcript::{commands, is_plain};
 use crate::fixture::{BOOT, KLDLOAD, core_image, fresh, machine};
 use crate::turn::Turn;
 
@@ -59,21 +60,8 @@ fn row(guest: &Guest, name: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
 }
 
-/// A command of the documentation with the lines below it.
-fn commands() -> Vec<(String, Vec<String>)> {
-    let text = include_str!("../../../../../docs/boot-environments.md");
-    let mut commands: Vec<(String, Vec<String>)> = Vec::new();
-    for line in text.split("```").skip(1).step_by(2).flat_map(str::lines).filter(|line| !line.is_empty()) {
-        match (line.strip_prefix("$ "), commands.last_mut()) {
-            (Some(command), _) => commands.push((command.to_owned(), Vec::new())),
-            (None, Some((_, said))) => said.push(line.to_owned()),
-            (None, None) => panic!("`{line}` is said by no command"),
-        }
-    }
-    commands
-}
-
 #[test]
+#[expect(clippy::print_stderr, reason = "the figures are a result")]
 fn a_stock_debian_goes_back_to_what_it_was() {
     let _turn = Turn::take();
     let volume = program_volume();
@@ -92,7 +80,7 @@ fn a_stock_debian_goes_back_to_what_it_was() {
     let mut activated = None;
     let mut making = Duration::ZERO;
 
-    for (command, said) in commands() {
+    for (command, said) in commands(include_str!("../../../../../docs/boot-environments.md")) {
         if command == "reboot" {
             let took = reboot(&guest);
             let before = activated.take();
@@ -137,8 +125,7 @@ fn a_stock_debian_goes_back_to_what_it_was() {
                 assert_eq!(output.status, expected, "{command}: {text}\n{error}");
             }
         }
-        let plain_line = |line: &&String| !line.contains("  ") && !line.starts_with("error: ");
-        for line in said.iter().filter(plain_line) {
+        for line in said.iter().filter(|line| is_plain(line)) {
             assert!(text.contains(line.as_str()) || error.contains(line.as_str()), "{line}: {text}\n{error}");
         }
         match command.as_str() {

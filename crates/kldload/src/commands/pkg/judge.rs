@@ -1,0 +1,124 @@
+//! `kpkg judge`: what the units of a changed system call at its first start.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use kld_boot::{Looked, RealMachine, Trial, fail_trial, pass_trial};
+use kld_host::Cmd;
+use kld_node::health::{Probe, Status, check};
+use kld_packages::{TRIAL_FILE, TrialFile, remove_trial_units};
+use kld_ui::{ExitStatus, Printer};
+
+use crate::commands::apply::lock;
+use crate::commands::status::read_config;
+
+/// How long the services may take to be well after all of them were started.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A machine that has just started is busy.
+const PROBE: Duration = Duration::from_secs(20);
+
+/// What the units of a changed system call at its first start; not needed by people
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// It did not get as far as its services
+    #[arg(long)]
+    stuck: bool,
+}
+
+pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
+    if !is_on_trial(printer) {
+        return Ok(ExitStatus::Done);
+    }
+    let problems = if args.stuck { vec![why_stuck()] } else { wait_until_well()? };
+    if problems.is_empty() {
+        let name = pass(printer)?;
+        printer.note(&format!("`{name}` is well and stays"));
+        return Ok(ExitStatus::Done);
+    }
+    let reason = problems.join("; ");
+    printer.problem(&format!("the changed system is not well, the old one starts: {reason}"));
+    // Whatever else fails: this is not a system to stay in, and the loader starts the old one anyway.
+    if let Err(error) = fail_trial(&RealMachine, &reason, &mut |action| printer.detail(&action.to_string())) {
+        printer.warning(&format!("the reason could not be kept: {error}"));
+    }
+    Cmd::new("systemctl").args(["--no-block", "reboot"]).run()?;
+    Ok(ExitStatus::Done)
+}
+
+/// Whether this system must prove itself. One that has failed already is here to be looked into.
+fn is_on_trial(printer: &Printer) -> bool {
+    match Looked::at(&RealMachine) {
+        Ok(looked) => looked.running().is_some_and(|of| of.trial == Some(Trial::Waiting)),
+        Err(error) => {
+            // A system that does not see its boot partition is not well; but the file says that it must be.
+            printer.warning(&error.to_string());
+            true
+        }
+    }
+}
+
+/// Makes it the one that starts from now on.
+pub(crate) fn pass(printer: &Printer) -> anyhow::Result<String> {
+    let _lock = lock("kpkg judge")?;
+    let name = pass_trial(&RealMachine, &mut |action| printer.detail(&action.to_string()))?;
+    remove_trial_units(Path::new("/"))?;
+    Cmd::new("systemctl").args(["stop", "--", kld_packages::STUCK_TIMER]).run()?;
+    Cmd::new("systemctl").arg("daemon-reload").run()?;
+    Ok(name)
+}
+
+/// What is worse than before the change, once everything has had its time; nothing when nothing is.
+fn wait_until_well() -> anyhow::Result<Vec<String>> {
+    let trial = std::fs::read(TRIAL_FILE).with_context(|| format!("cannot read `{TRIAL_FILE}`"))?;
+    let trial: TrialFile =
+        serde_json::from_slice(&trial).with_context(|| format!("cannot understand `{TRIAL_FILE}`"))?;
+    let begun = Instant::now();
+    loop {
+        let health = check(Arc::new(kld_node::RealMachine), read_config()?, PROBE, Vec::new());
+        let problems = worse(&health.probes, &trial);
+        if problems.is_empty() || begun.elapsed() > PATIENCE {
+            return Ok(problems);
+        }
+        std::thread::sleep(Duration::from_secs(5));
+    }
+}
+
+fn worse(probes: &[Probe], trial: &TrialFile) -> Vec<String> {
+    let bad = probes.iter().filter(|probe| probe.status >= Status::Timeout);
+    let new = bad.filter(|probe| !trial.bad_before.contains(&probe.name));
+    new.map(|probe| format!("{}: {}", probe.name, probe.summary)).collect()
+}
+
+/// Why no service was reached: the units that failed.
+fn why_stuck() -> String {
+    let failed =
+        Cmd::new("systemctl").args(["list-units", "--failed", "--plain", "--no-legend", "--no-pager"]);
+    let failed = failed.timeout(PROBE).stdout_string().unwrap_or_default();
+    let names: Vec<&str> = failed.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let emergency = Cmd::new("systemctl").args(["is-active", "--quiet", "emergency.target"]).timeout(PROBE);
+    let state = if emergency.run().is_ok() { "it started in emergency mode" } else { "its start got stuck" };
+    match &names[..] {
+        [] => state.to_owned(),
+        names => format!("{state}: {} failed", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_became_bad_counts() {
+        let trial = TrialFile { from: "debian".to_owned(), bad_before: vec!["scrub".to_owned()] };
+        let probes = [
+            Probe::new("boot", Status::Warn, "still starting"),
+            Probe::new("scrub", Status::Fail, "never"),
+            Probe::new("services", Status::Fail, "app.service failed"),
+            Probe::new("pool", Status::Timeout, "no answer"),
+        ];
+        assert_eq!(worse(&probes, &trial), ["services: app.service failed", "pool: no answer"]);
+        assert!(worse(&probes[..2], &trial).is_empty());
+    }
+}
