@@ -74,7 +74,8 @@ pub struct Growth {
 impl Dataset {
     /// How it has grown; `None` without a snapshot.
     pub fn growth(&self) -> Option<Growth> {
-        let oldest = self.snapshots.first()?;
+        // Of several in one second the first is the oldest.
+        let oldest = self.snapshots.iter().min_by_key(|snapshot| snapshot.created)?;
         let bytes = i128::from(self.referenced) - i128::from(oldest.referenced);
         let bytes = i64::try_from(bytes).unwrap_or(if bytes < 0 { i64::MIN } else { i64::MAX });
         Some(Growth { since: oldest.name.clone(), created: oldest.created, bytes })

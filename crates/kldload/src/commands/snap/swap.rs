@@ -52,12 +52,13 @@ pub(super) fn swap(printer: &Printer, swap: &Swap) -> anyhow::Result<()> {
 
 fn steps(swap: &Swap, properties: &[kld_snap::Property]) -> anyhow::Result<()> {
     swap.prepare(properties).run()?;
-    if is_mounted(&swap.dataset)? {
-        Cmd::new("zfs").args(["unmount", &swap.dataset]).timeout(DEADLINE).run()?;
+    unmount(&swap.dataset)?;
+    for cmd in swap.begin() {
+        cmd.run()?;
     }
-    for cmd in
-        swap.begin().into_iter().chain(swap.finish(Seen { incoming: true, aside: true, is_clone: true }))
-    {
+    // Giving it a mount point of its own has mounted it there.
+    unmount(&swap.aside)?;
+    for cmd in swap.finish(Seen { incoming: true, aside: true, is_clone: true }) {
         cmd.run()?;
     }
     mount(swap)
@@ -84,6 +85,13 @@ pub(crate) fn recover(printer: &Printer) -> anyhow::Result<bool> {
 fn end(printer: &Printer, swap: &Swap) -> anyhow::Result<()> {
     let seen = swap.parse_look(&swap.look_cmd().stdout_string()?);
     let (forward, todo) = swap.recover(seen);
+    if forward {
+        // What is mounted last is above, and has to go first.
+        if !seen.incoming {
+            unmount(&swap.dataset)?;
+        }
+        unmount(&swap.aside)?;
+    }
     for cmd in todo {
         cmd.run()?;
     }
@@ -101,6 +109,13 @@ fn mount(swap: &Swap) -> anyhow::Result<()> {
     let is_ours = swap.mountpoint.as_deref().is_some_and(|at| at.starts_with('/')) && swap.canmount == "on";
     if is_ours && !is_mounted(&swap.dataset)? {
         Cmd::new("zfs").args(["mount", &swap.dataset]).timeout(DEADLINE).run()?;
+    }
+    Ok(())
+}
+
+fn unmount(dataset: &str) -> anyhow::Result<()> {
+    if is_mounted(dataset)? {
+        Cmd::new("zfs").args(["unmount", dataset]).timeout(DEADLINE).run()?;
     }
     Ok(())
 }
