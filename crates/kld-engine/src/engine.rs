@@ -10,7 +10,7 @@ use crate::history::{History, Record, State, Store};
 use crate::host::{Host, HostError};
 use crate::journal::Event;
 use crate::kinds;
-use crate::plan::{Plan, Step};
+use crate::plan::{Cause, Plan, Step};
 use crate::services::{self, Tell};
 
 /// Where an engine says what it does.
@@ -531,7 +531,10 @@ impl<'a> Engine<'a> {
                 progress.undo(step);
                 let was: WasActive =
                     serde_json::from_value((*memory).clone()).unwrap_or(WasActive { active: true });
-                services::bring_back(self.host, &tell, was.active).map_err(stuck(step))?;
+                // Of an apply that failed or that nobody has confirmed everything goes back, rules that somebody had flushed to
+                // let himself in among it. One that was done repaired something, and that stays repaired.
+                let repaired = packages == Packages::Stay && !journal.waits() && step.cause == Cause::Drift;
+                services::bring_back(self.host, &tell, was.active || repaired).map_err(stuck(step))?;
                 store.write(&Event::Undone { step: *index }).map_err(ApplyError::Journal)?;
             }
         }

@@ -111,7 +111,8 @@ impl Journal {
         }
     }
 
-    fn waits(&self) -> bool {
+    /// Whether somebody must confirm it and has not.
+    pub(crate) fn waits(&self) -> bool {
         let told = |event: &&Event| matches!(event, Event::Unconfirmed { .. } | Event::Confirmed);
         matches!(self.events.iter().rev().find(told), Some(Event::Unconfirmed { .. }))
     }

@@ -340,7 +340,19 @@ fn rules_that_somebody_has_flushed_or_changed_in_the_kernel_are_loaded_again() {
         machine.active.remove("nftables.service");
         machine.rules.clear();
     });
-    apply(&fake, &plan_for(&fake, &old));
+    let plan = plan_for(&fake, &old);
+    let confirm = |seconds| {
+        let done = engine(&fake).apply(&plan, "tester", seconds, &|| Ok(()), &mut Silent);
+        assert!(matches!(done, Ok(Outcome::Committed { .. })), "{done:?}");
+        assert_eq!(fake.machine().rules, loaded);
+    };
+    // Somebody may have flushed them to let himself in.
+    confirm(Some(60));
+    engine(&fake).take_back("nobody has confirmed it", &mut Silent).expect("it goes back");
+    assert!(fake.machine().rules.is_empty() && !fake.machine().active.contains("nftables.service"));
+    // What was done and is taken back is no reason to open the machine again.
+    confirm(None);
+    engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
     assert_eq!(fake.machine().rules, loaded);
     // What others have loaded is theirs.
     fake.change(|machine| machine.rules += "table inet podman {\n\tchain x {\n\t\taccept\n\t}\n}\n");

@@ -4,6 +4,7 @@ mod adopt;
 mod bare;
 mod crashes;
 mod environments;
+mod hooks;
 mod kbe;
 mod kernels;
 mod transcript;

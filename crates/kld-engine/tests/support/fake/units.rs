@@ -57,6 +57,10 @@ impl State {
                 "try-reload-or-restart" if self.machine.active.contains(unit) => self.load_rules(unit),
                 "stop" => {
                     self.machine.active.remove(unit);
+                    // ExecStop of Debian's unit flushes them.
+                    if unit == "nftables.service" {
+                        self.machine.rules.clear();
+                    }
                     self.machine.containers.remove(unit);
                 }
                 _ => {}
