@@ -25,7 +25,7 @@ pub(crate) struct Args {
 }
 
 const LEFT_OUT: &str = "left out (--long): kernels of other OpenZFS releases, a crash after each step of an apply, \
-    stock Debian, adoptions, kbe";
+    stock Debian, adoptions, kbe, upgrades";
 
 /// What the tests in virtual machines boot: arguments of `kldload build`.
 const IMAGES: [&[&str]; 3] = [
