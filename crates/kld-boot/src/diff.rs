@@ -1,9 +1,8 @@
 //! What two environments differ in since they parted: `zfs diff` from the snapshot that both come from, on each side.
 
-use std::fmt;
 use std::time::Duration;
 
-use kld_host::{Cmd, ParseError};
+use kld_host::zfs::{self, Change, ChangeKind};
 
 use crate::error::BootError;
 use crate::look::{Environment, Looked, Snapshot};
@@ -12,43 +11,6 @@ use crate::mount::{SOURCE, mount_for_a_look, unmount};
 
 /// Longer than comparing two systems takes that have nothing in common but their beginning.
 const DEADLINE: Duration = Duration::from_secs(900);
-
-/// What happened to a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum FileChangeKind {
-    /// It is new.
-    Added,
-    /// It is gone.
-    Removed,
-    /// It has other content or rights.
-    Modified,
-    /// It has another name.
-    Renamed,
-}
-
-/// A file that one environment has changed.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FileChange {
-    /// From the environment's root on.
-    pub path: String,
-    /// What happened to it.
-    pub kind: FileChangeKind,
-    /// Its new name, where it has one.
-    pub to: Option<String>,
-}
-
-impl fmt::Display for FileChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let letter = match self.kind {
-            FileChangeKind::Added => '+',
-            FileChangeKind::Removed => '-',
-            FileChangeKind::Modified => 'M',
-            FileChangeKind::Renamed => 'R',
-        };
-        write!(f, "{letter} {}", self.path)?;
-        self.to.iter().try_for_each(|to| write!(f, " -> {to}"))
-    }
-}
 
 /// The snapshot from which both environments come; `None` when they have nothing in common.
 pub fn common_snapshot<'a>(looked: &'a Looked, a: &str, b: &str) -> Result<Option<&'a Snapshot>, BootError> {
@@ -102,61 +64,24 @@ pub fn file_changes(
     since: &str,
     dataset: &str,
     at: &str,
-) -> Result<Vec<FileChange>, MachineError> {
-    let diff = Cmd::new("zfs").args(["diff", "-FH", since, dataset]).timeout(DEADLINE);
-    let mut changes = parse(&machine.run(&diff)?, at)?;
-    changes.sort();
-    Ok(changes)
+) -> Result<Vec<Change>, MachineError> {
+    let diff = zfs::diff_cmd(since, dataset).timeout(DEADLINE);
+    Ok(relative(zfs::parse_diff(&machine.run(&diff)?)?, at))
 }
 
-/// Reads `zfs diff -FH`: change, type, path, and the new path of what was renamed. Folders whose entries have changed are
-/// told of by these.
-fn parse(text: &str, at: &str) -> Result<Vec<FileChange>, MachineError> {
-    let error = |line: &str| ParseError { tool: "zfs diff", reason: format!("unknown line `{line}`") };
-    let mut changes = Vec::new();
-    for line in text.lines() {
-        let mut columns = line.split('\t');
-        let (change, kind, path) = (columns.next(), columns.next(), columns.next());
-        let (Some(change), Some(kind), Some(path)) = (change, kind, path) else {
-            return Err(error(line).into());
-        };
-        let of = |path: &str| -> String {
-            let path = unescape(path);
-            path.strip_prefix(at).filter(|rest| rest.starts_with('/')).unwrap_or(&path).to_owned()
-        };
-        let (change, kind) = (change.trim(), kind.trim());
-        let change = match change {
-            "+" => FileChangeKind::Added,
-            "-" => FileChangeKind::Removed,
-            "M" if kind == "/" => continue,
-            "M" => FileChangeKind::Modified,
-            "R" => FileChangeKind::Renamed,
-            _ => return Err(error(line).into()),
-        };
-        changes.push(FileChange { path: of(path), kind: change, to: columns.next().map(of) });
-    }
-    Ok(changes)
+/// Folders whose entries have changed are told of by these.
+fn relative(changes: Vec<Change>, at: &str) -> Vec<Change> {
+    let told = changes.into_iter().filter(|of| !(of.is_directory && of.kind == ChangeKind::Modified));
+    let mut changes: Vec<Change> =
+        told.map(|of| Change { path: below(of.path, at), to: of.to.map(|to| below(to, at)), ..of }).collect();
+    changes.sort_by(|a, b| (&a.path, a.kind, &a.to).cmp(&(&b.path, b.kind, &b.to)));
+    changes
 }
 
-/// `zfs diff` writes blanks, tabs, backslashes and bytes that are no ASCII as `\0040`, in octal.
-fn unescape(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let octal = after.get(..4).and_then(|digits| std::str::from_utf8(digits).ok());
-        let octal = octal.and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match octal.filter(|_| first == b'\\') {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[4..];
-            }
-            None => {
-                bytes.push(first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+/// From the root of what is mounted at `at` on.
+fn below(path: String, at: &str) -> String {
+    let rest = path.strip_prefix(at).filter(|rest| rest.starts_with('/')).map(str::to_owned);
+    rest.unwrap_or(path)
 }
 
 #[cfg(test)]
@@ -164,14 +89,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_zfs_says_is_read() {
+    fn paths_begin_at_the_root_of_the_environment() {
         let text = "M\t/\t/run/kbe/.source/etc\n+\tF\t/run/kbe/.source/etc/new\\0040one\nM\tF\t/run/kbe/.source/etc/passwd\n\
                     -\t/\t/run/kbe/.source/old\nR\tF\t/run/kbe/.source/a\t/run/kbe/.source/b\n";
-        let changes = parse(text, "/run/kbe/.source").expect("readable");
-        let said: Vec<String> = changes.iter().map(ToString::to_string).collect();
-        assert_eq!(said, ["+ /etc/new one", "M /etc/passwd", "- /old", "R /a -> /b"]);
+        let said = |text: &str, at: &str| -> Vec<(char, String, Option<String>)> {
+            let changes = relative(zfs::parse_diff(text).expect("readable"), at);
+            changes.into_iter().map(|of| (of.kind.letter(), of.path, of.to)).collect()
+        };
+        let of = |letter, path: &str| (letter, path.to_owned(), None);
+        assert_eq!(
+            said(text, "/run/kbe/.source"),
+            [
+                ('R', "/a".to_owned(), Some("/b".to_owned())),
+                of('+', "/etc/new one"),
+                of('M', "/etc/passwd"),
+                of('-', "/old")
+            ]
+        );
         // The running system is mounted at `/`.
-        assert_eq!(parse("+\tF\t/etc/\\0303\\0274\n", "").expect("readable")[0].path, "/etc/ü");
-        assert!(parse("?\tF\t/x\n", "").is_err() && parse("+\tF\n", "").is_err());
+        assert_eq!(said("+\tF\t/etc/\\0303\\0274\n", ""), [of('+', "/etc/ü")]);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kld_disk::BootEntry;
 use kld_disk::boot_entry::{ENTRIES, FALLBACK_LOADER, LOADER_CONF, SYSTEMD_LOADER};
+use kld_host::mounts::{self, Mount};
 
 use crate::loader;
 use crate::machine::{Machine, MachineError};
@@ -155,37 +156,9 @@ impl Esp {
     }
 }
 
-/// A file system that is mounted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Mount {
-    pub(crate) device: String,
-    pub(crate) target: String,
-    pub(crate) kind: String,
-    pub(crate) source: String,
-}
-
-/// Reads `/proc/self/mountinfo`; the last mount of a place is the one that is seen.
+/// What is mounted; the last mount of a place is the one that is seen.
 pub(crate) fn mounts(machine: &dyn Machine) -> Result<Vec<Mount>, MachineError> {
-    let text = machine.text("/proc/self/mountinfo")?.unwrap_or_default();
-    Ok(text.lines().filter_map(parse_mount).collect())
-}
-
-/// `36 35 8:1 / /efi rw,relatime shared:1 - vfat /dev/sda1 rw` (proc_pid_mountinfo(5)).
-fn parse_mount(line: &str) -> Option<Mount> {
-    let (place, what) = line.split_once(" - ")?;
-    let place: Vec<&str> = place.split(' ').collect();
-    let what: Vec<&str> = what.split(' ').collect();
-    Some(Mount {
-        device: (*place.get(2)?).to_owned(),
-        target: unescape(place.get(4)?),
-        kind: (*what.first()?).to_owned(),
-        source: unescape(what.get(1)?),
-    })
-}
-
-/// Blanks are octal in mountinfo and fstab.
-fn unescape(text: &str) -> String {
-    text.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+    Ok(mounts::parse(&machine.text("/proc/self/mountinfo")?.unwrap_or_default()))
 }
 
 /// Boot partitions, and what was found instead of them or on them that a person should know.
@@ -193,15 +166,15 @@ pub(crate) fn find(machine: &dyn Machine) -> Result<(Vec<Esp>, Vec<String>), Mac
     let fstab = machine.text("/etc/fstab")?.unwrap_or_default();
     let named = fstab.lines().filter(|line| !line.trim_start().starts_with('#')).filter_map(|line| {
         let columns: Vec<&str> = line.split_whitespace().collect();
-        (columns.get(2) == Some(&"vfat")).then(|| unescape(columns[1]))
+        (columns.get(2) == Some(&"vfat")).then(|| mounts::unescape(columns[1]))
     });
-    let mounted = mounts(machine)?.into_iter().filter(|mount| mount.kind == "vfat").map(|mount| mount.target);
+    let mounted = mounts(machine)?.into_iter().filter(|mount| mount.kind == "vfat").map(|mount| mount.point);
     let places: BTreeSet<String> = named.chain(mounted).collect();
     let (mut found, mut notes, mut devices) = (Vec::new(), Vec::new(), BTreeSet::new());
     for place in places {
         // Looking mounts what is mounted when somebody looks.
         let looked = machine.list(&format!("{place}/loader"));
-        let is_there = mounts(machine)?.into_iter().rev().find(|mount| mount.target == place);
+        let is_there = mounts(machine)?.into_iter().rev().find(|mount| mount.point == place);
         let device = match (looked, is_there) {
             (Ok(names), Some(mount))
                 if mount.kind == "vfat" && names.iter().any(|name| name == "entries") =>
@@ -242,14 +215,5 @@ mod tests {
         ] {
             assert_eq!(dataset_of(&BootEntry::from_fields([("options", options)])), want, "{options}");
         }
-    }
-
-    #[test]
-    fn mounts_are_read() {
-        let line = "36 35 8:1 / /a\\040b rw,relatime shared:1 master:2 - vfat /dev/sda1 rw,errors=x";
-        let mount = parse_mount(line).expect("a mount");
-        assert_eq!((mount.device.as_str(), mount.target.as_str()), ("8:1", "/a b"));
-        assert_eq!((mount.kind.as_str(), mount.source.as_str()), ("vfat", "/dev/sda1"));
-        assert_eq!(parse_mount("nothing"), None);
     }
 }

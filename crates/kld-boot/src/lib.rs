@@ -42,7 +42,7 @@ pub use activate::{Starts, activate, plan_activate};
 pub use clean::{Leftovers, leftovers};
 pub use create::{Origin, create, plan_create, stamp};
 pub use destroy::{frees, plan_destroy};
-pub use diff::{FileChange, FileChangeKind, common_snapshot, file_changes, look_into};
+pub use diff::{common_snapshot, file_changes, look_into};
 pub use error::{BootError, Protection};
 pub use esp::{Entry, Esp};
 pub use good::{claim, mark_good};

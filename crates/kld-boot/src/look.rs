@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use kld_host::mounts;
 use kld_host::{Cmd, ParseError};
 
 use crate::error::{BootError, Protection};
@@ -195,8 +196,7 @@ impl Looked {
     /// When the root is not ZFS, the loader does not read boot entries, or something cannot be read.
     pub fn at(machine: &dyn Machine) -> Result<Self, BootError> {
         let mounts = esp::mounts(machine)?;
-        let running = mounts.iter().rev().find(|mount| mount.target == "/");
-        let running = match running {
+        let running = match mounts::mounted_on(&mounts, "/") {
             Some(mount) if mount.kind == "zfs" => mount.source.clone(),
             other => {
                 let kind = other.map_or("unknown", |mount| &*mount.kind).to_owned();
@@ -227,7 +227,7 @@ impl Looked {
             if let Some(environment) =
                 looked.environments.iter_mut().find(|environment| environment.dataset == mount.source)
             {
-                environment.mounted.push(mount.target.clone());
+                environment.mounted.push(mount.point.clone());
                 environment.mounted.sort();
             }
         }

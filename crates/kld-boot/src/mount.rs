@@ -30,7 +30,7 @@ pub(crate) fn mount_for_a_look(machine: &dyn Machine, source: &str) -> Result<()
 
 /// Unmounts what is mounted at `place` and removes the directory; nothing there is no error.
 pub(crate) fn unmount(machine: &dyn Machine, place: &str) -> Result<(), MachineError> {
-    if mounts(machine)?.iter().any(|mount| mount.target == place) {
+    if mounts(machine)?.iter().any(|mount| mount.point == place) {
         machine.run(&Cmd::new("umount").arg(place).timeout(DEADLINE))?;
     }
     machine.remove(place)
@@ -54,7 +54,7 @@ pub fn mount(machine: &dyn Machine, name: &str, place: Option<&str>) -> Result<S
     }
     let own = format!("{PLACES}/{name}");
     let place = place.unwrap_or(&own);
-    let is_taken = mounts(machine)?.iter().any(|mount| mount.target == place);
+    let is_taken = mounts(machine)?.iter().any(|mount| mount.point == place);
     if is_taken || machine.size(place)?.is_some() || !machine.list(place)?.is_empty() {
         return Err(BootError::NotEmpty { path: place.to_owned() });
     }

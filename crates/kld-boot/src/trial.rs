@@ -9,6 +9,7 @@
 use std::fmt;
 
 use kld_disk::BootEntry;
+use kld_host::mounts;
 
 use crate::action::{Action, Plan, carry_out};
 use crate::activate::{Starts, activate};
@@ -188,8 +189,9 @@ pub fn fail_trial(
     reason: &str,
     progress: &mut dyn FnMut(&Action),
 ) -> Result<(), BootError> {
-    let root = mounts(machine)?.into_iter().rev().find(|mount| mount.target == "/");
-    let dataset = root.map(|mount| mount.source).unwrap_or_default();
+    let mounted = mounts(machine)?;
+    let root = mounts::mounted_on(&mounted, "/");
+    let dataset = root.map(|mount| mount.source.clone()).unwrap_or_default();
     let failed = Action::Trial { dataset: dataset.clone(), trial: Some(Trial::Failed(one_line(reason))) };
     carry_out(machine, &Plan { actions: vec![failed], ..Plan::default() }, progress)?;
     let looked = Looked::before_change(machine)?;

@@ -16,7 +16,6 @@ mod compare;
 mod confirm;
 mod error;
 mod ground;
-pub(crate) mod mounts;
 mod settle;
 mod store;
 mod units;
@@ -34,12 +33,12 @@ pub use wish::{Prospect, Wish};
 
 use std::collections::BTreeSet;
 
+use kld_host::mounts::{self, Mount};
 use kld_host::{Cmd, zfs};
 
 use crate::engine::chain;
 use crate::host::{Entry, HostError, Node};
 use error::list;
-use mounts::Mount;
 use store::{Event, Store, Told};
 
 /// Marks a dataset as being made by the adoption of this number.

@@ -5,10 +5,10 @@
 
 use std::fmt;
 
-use kld_host::{Cmd, zfs};
+use kld_host::{Cmd, mounts, zfs};
 
 use crate::adopt::wish::{self, Datasets};
-use crate::adopt::{AdoptError, Ground, mounts, mounts_of};
+use crate::adopt::{AdoptError, Ground, mounts_of};
 use crate::host::{Entry, HostError, Node};
 
 /// Why it cannot be made.

@@ -3,7 +3,11 @@
 //! Values are asked for in their exact form (`-p`: bytes, not `1.50G`) and tab-separated without a header (`-H`),
 //! which `zfs(8)` promises to scripts.
 
+mod diff;
+
 use std::time::Duration;
+
+pub use diff::{Change, ChangeKind, diff_cmd, parse_diff};
 
 use crate::{Cmd, ParseError};
 
@@ -99,6 +103,7 @@ mod tests {
             check_key_cmd("rpool/srv"),
             change_key_cmd("rpool/srv"),
             mount_cmd("rpool/srv"),
+            diff_cmd("rpool/srv@monday", "rpool/srv"),
         ];
         expect![[r#"
             zfs get -Hpr -t filesystem,volume -o name,property,value,source all rpool
@@ -108,7 +113,8 @@ mod tests {
             zfs load-key rpool/srv
             zfs load-key -n rpool/srv
             zfs change-key rpool/srv
-            zfs mount rpool/srv"#]]
+            zfs mount rpool/srv
+            zfs diff -FH rpool/srv@monday rpool/srv"#]]
         .assert_eq(&commands.map(|cmd| cmd.to_string()).join("\n"));
     }
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kld_host::mounts::{self, Mount};
 use kld_host::{Cmd, ExecError, Output};
 
 use crate::error::PackageError;
@@ -119,18 +120,18 @@ fn mount(words: &[&str]) -> Result<(), PackageError> {
 fn mounted_datasets() -> Result<Vec<String>, PackageError> {
     let path = "/proc/self/mountinfo";
     let text = fs::read_to_string(path).map_err(PackageError::file("read", path))?;
-    let mut places: Vec<String> = text.lines().filter_map(dataset_at).collect();
+    let mut places: Vec<String> =
+        mounts::parse(&text).into_iter().filter(is_dataset_beside).map(|mount| mount.point).collect();
     places.sort();
     places.dedup();
     Ok(places)
 }
 
-/// The mount point of a line of `mountinfo`, when a dataset other than the root is mounted there.
-fn dataset_at(line: &str) -> Option<String> {
-    let (place, what) = line.split_once(" - ")?;
-    let place = place.split(' ').nth(4)?.replace("\\040", " ").replace("\\134", "\\");
+/// Whether it is a dataset other than the root.
+fn is_dataset_beside(mount: &Mount) -> bool {
+    let place = mount.point.as_str();
     let is_beside = place != "/" && !place.starts_with("/run/") && !place.starts_with("/.zfs");
-    (what.starts_with("zfs ") && is_beside && !place.contains("/.zfs/")).then_some(place)
+    mount.kind == "zfs" && is_beside && !place.contains("/.zfs/")
 }
 
 /// Names are looked up as outside: resolvers that write to `/run` have their files there.
@@ -173,7 +174,9 @@ mod tests {
     #[test]
     fn datasets_beside_the_root_are_found() {
         let at = |place: &str, kind: &str| {
-            dataset_at(&format!("36 35 0:40 / {place} rw,relatime shared:1 - {kind} rpool/x rw,xattr"))
+            let line = format!("36 35 0:40 / {place} rw,relatime shared:1 - {kind} rpool/x rw,xattr");
+            let found = mounts::parse(&line).into_iter().find(is_dataset_beside);
+            found.map(|mount| mount.point)
         };
         assert_eq!(at("/var/log", "zfs").as_deref(), Some("/var/log"));
         assert_eq!(at("/srv/a\\040b", "zfs").as_deref(), Some("/srv/a b"));

@@ -3,7 +3,6 @@
 //! Everything here is pure: commands are made and their output is read, and whoever runs them decides. A short name stands
 //! for all snapshots `NAME-YYYYmmdd-HHMMSS` (UTC); the newest is meant.
 
-mod files;
 mod find;
 mod freed;
 mod name;
@@ -13,7 +12,6 @@ mod snapshot;
 mod swap;
 mod words;
 
-pub use files::{Change, ChangeKind, diff_cmd, parse_diff};
 pub use find::{Unclear, choose, find};
 pub use freed::reclaim_cmds;
 pub use name::{NameError, ShortName, stamp};

@@ -4,9 +4,9 @@
 use kld_host::Cmd;
 
 use super::Ground;
-use super::mounts::is_within;
 use super::users::User;
 use crate::host::HostError;
+use kld_host::mounts::is_within;
 
 /// Settings that name directories, systemd.exec(5) and systemd.unit(5).
 const ASKED: &str = "Id,ActiveState,SubState,MainPID,WorkingDirectory,ReadWritePaths,BindPaths,BindReadOnlyPaths,RequiresMountsFor";

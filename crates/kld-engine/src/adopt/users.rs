@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::mounts::{self, is_within};
+use kld_host::mounts::{self, is_within};
 
 /// Somebody who uses a directory.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

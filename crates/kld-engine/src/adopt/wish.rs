@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use kld_host::{Cmd, zfs};
 
 use super::compare::Survey;
-use super::mounts::{self, is_within};
 use super::users::User;
 use super::{AdoptError, Ground};
 use crate::host::HostError;
+use kld_host::mounts::{self, is_within};
 
 /// What somebody asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kld_host::Cmd;
+use kld_host::zfs::{self, ChangeKind};
 use kld_system::Layer;
 use kld_ui::ByteSize;
 use serde::{Deserialize, Serialize};
@@ -173,8 +174,8 @@ impl Kind for Package {
         }
         let after = format!("{root}@{}-undo", store.snapshot());
         snapshot_again(host, &after)?;
-        let diff = host.text(&Cmd::new("zfs").args(["diff", "-FH", before, &after]).timeout(LIMIT))?;
-        let (remove, restore) = split(&parse_diff(&diff)?);
+        let diff = host.text(&zfs::diff_cmd(before, &after).timeout(LIMIT))?;
+        let (remove, restore) = split(zfs::parse_diff(&diff)?);
         for path in &remove {
             super::file::remove_if_empty(host, path)?;
         }
@@ -329,55 +330,8 @@ fn snapshot_again(host: &dyn Host, snapshot: &str) -> Result<(), HostError> {
     host.run(&Cmd::new("zfs").args(["snapshot", snapshot])).map(drop)
 }
 
-/// One difference between two snapshots.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Difference {
-    Added(String),
-    Removed(String),
-    Modified(String),
-    Renamed { from: String, to: String },
-}
-
-/// Reads `zfs diff -FH`: tab-separated, other bytes than printable ASCII as `\0ooo`.
-fn parse_diff(text: &str) -> Result<Vec<Difference>, HostError> {
-    let error =
-        |line: &str| kld_host::ParseError { tool: "zfs diff", reason: format!("unknown line `{line}`") };
-    text.lines()
-        .map(|line| {
-            let words: Vec<&str> = line.split('\t').collect();
-            Ok(match words[..] {
-                ["+", _, path] => Difference::Added(unescape(path)),
-                ["-", _, path] => Difference::Removed(unescape(path)),
-                ["M", _, path] | ["M", _, path, _] => Difference::Modified(unescape(path)),
-                ["R", _, from, to] => Difference::Renamed { from: unescape(from), to: unescape(to) },
-                _ => return Err(error(line).into()),
-            })
-        })
-        .collect()
-}
-
-fn unescape(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let octal = (*first == b'\\').then(|| tail.get(..4)).flatten();
-        let byte = octal.and_then(|digits| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        match byte.and_then(|byte| u8::try_from(byte).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[4..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 /// What is to be removed, the deepest first, and what is to be put back, in order.
-fn split(differences: &[Difference]) -> (Vec<String>, Vec<String>) {
+fn split(changes: Vec<zfs::Change>) -> (Vec<String>, Vec<String>) {
     let below = |path: &str, of: &str| {
         path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
@@ -385,13 +339,13 @@ fn split(differences: &[Difference]) -> (Vec<String>, Vec<String>) {
         TERRITORY.iter().any(|of| below(path, of)) && !FOREIGN.iter().any(|of| below(path, of))
     };
     let (mut remove, mut restore) = (Vec::new(), Vec::new());
-    for difference in differences {
-        match difference {
-            Difference::Added(path) => remove.push(path.clone()),
-            Difference::Removed(path) | Difference::Modified(path) => restore.push(path.clone()),
-            Difference::Renamed { from, to } => {
-                remove.push(to.clone());
-                restore.push(from.clone());
+    for change in changes {
+        match change.kind {
+            ChangeKind::Added => remove.push(change.path),
+            ChangeKind::Removed | ChangeKind::Modified => restore.push(change.path),
+            ChangeKind::Renamed => {
+                remove.extend(change.to);
+                restore.push(change.path);
             }
         }
     }
@@ -411,15 +365,9 @@ mod tests {
         let text = "M\t/\t/usr/bin\n+\tF\t/usr/bin/new\n+\t/\t/usr/share/new\n+\tF\t/usr/share/new/a\\0040b\n\
                     -\tF\t/etc/old\nR\tF\t/etc/a\t/etc/b\nM\tF\t/var/lib/dpkg/status\n+\tF\t/srv/of-a-person\n\
                     M\tF\t/var/lib/systemd/timers/x\n";
-        let (remove, restore) = split(&parse_diff(text).expect("readable"));
+        let (remove, restore) = split(zfs::parse_diff(text).expect("readable"));
         assert_eq!(remove, ["/usr/share/new/a b", "/usr/share/new", "/usr/bin/new", "/etc/b"]);
         assert_eq!(restore, ["/etc/a", "/etc/old", "/usr/bin", "/var/lib/dpkg/status"]);
-        assert!(parse_diff("?\tF\t/x\n").is_err());
-    }
-
-    #[test]
-    fn escapes_are_bytes() {
-        assert_eq!(unescape("/caf\\0303\\0251"), "/café");
-        assert_eq!(unescape("/a\\b\\9999"), "/a\\b\\9999");
+        assert!(zfs::parse_diff("?\tF\t/x\n").is_err());
     }
 }

@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use kld_boot::{
-    BootError, FileChange, FileChangeKind, Looked, RealMachine, common_snapshot, file_changes, look_into,
-};
+use kld_boot::{BootError, Looked, RealMachine, common_snapshot, file_changes, look_into};
+use kld_host::zfs::{Change, ChangeKind};
 use kld_packages::{PackageChange, Packages};
 use kld_ui::{ExitStatus, Printer};
 use serde::Serialize;
@@ -43,7 +42,7 @@ enum Row<'a> {
     File {
         environment: &'a str,
         path: &'a str,
-        change: &'static str,
+        change: ChangeKind,
         to: Option<&'a str>,
     },
 }
@@ -51,7 +50,7 @@ enum Row<'a> {
 /// What one environment has, and what it has changed.
 struct Side {
     packages: Option<Packages>,
-    files: Vec<FileChange>,
+    files: Vec<Change>,
 }
 
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
@@ -74,7 +73,7 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         let mut lines: Vec<String> = changes.iter().map(ToString::to_string).collect();
         for (name, files) in sides.iter().filter(|(_, files)| !files.is_empty()) {
             lines.push(format!("changed in {name} since they parted:"));
-            lines.extend(files.iter().map(|file| format!("  {file}")));
+            lines.extend(files.iter().map(line));
         }
         printer.data(&lines.join("\n"))?;
     }
@@ -98,12 +97,11 @@ fn side(name: &str, since: Option<&str>) -> anyhow::Result<Side> {
     })?
 }
 
-fn row<'a>(environment: &'a str, file: &'a FileChange) -> Row<'a> {
-    let change = match file.kind {
-        FileChangeKind::Added => "added",
-        FileChangeKind::Removed => "removed",
-        FileChangeKind::Modified => "modified",
-        FileChangeKind::Renamed => "renamed",
-    };
-    Row::File { environment, path: &file.path, change, to: file.to.as_deref() }
+fn row<'a>(environment: &'a str, file: &'a Change) -> Row<'a> {
+    Row::File { environment, path: &file.path, change: file.kind, to: file.to.as_deref() }
+}
+
+fn line(file: &Change) -> String {
+    let to = file.to.iter().map(|to| format!(" -> {to}"));
+    format!("  {} {}{}", file.kind.letter(), file.path, to.collect::<String>())
 }

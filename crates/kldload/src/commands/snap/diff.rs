@@ -1,6 +1,10 @@
 //! `ksnap diff`.
 
-use kld_snap::{Change, ChangeKind, diff_cmd, find, parse_diff};
+use std::time::Duration;
+
+use kld_host::Cmd;
+use kld_host::zfs::{self, Change, parse_diff};
+use kld_snap::find;
 use kld_ui::{ExitStatus, Printer};
 
 use super::{dataset, snapshots};
@@ -43,14 +47,17 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     Ok(ExitStatus::Done)
 }
 
+/// A large dataset takes its time.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// What differs between two snapshots, or a snapshot and now.
+pub(super) fn diff_cmd(from: &str, to: &str) -> Cmd {
+    zfs::diff_cmd(from, to).timeout(DEADLINE)
+}
+
 /// As `zfs diff` writes it, readable.
 pub(super) fn line(change: &Change) -> String {
-    let sign = match change.kind {
-        ChangeKind::Added => '+',
-        ChangeKind::Removed => '-',
-        ChangeKind::Modified => 'M',
-        ChangeKind::Renamed => 'R',
-    };
+    let sign = change.kind.letter();
     // A name that holds a line end must not look like two lines.
     let path = change.path.escape_debug();
     match &change.to {

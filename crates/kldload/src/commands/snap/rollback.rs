@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use kld_host::Cmd;
-use kld_snap::{Change, Rollback, Snapshot, Swap, diff_cmd, find, parse_diff, rollback, rollback_cmd};
+use kld_host::zfs::{Change, parse_diff};
+use kld_snap::{Rollback, Snapshot, Swap, find, rollback, rollback_cmd};
 use kld_system::NodeConfig;
 use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
 use serde::Serialize;
 
-use super::diff::line;
+use super::diff::{diff_cmd, line};
 use super::{counted, dataset, reclaimed, snapshots, swap};
 use crate::commands::history::utc;
 use crate::commands::{apply, status};

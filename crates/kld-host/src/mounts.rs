@@ -1,22 +1,24 @@
 //! `/proc/self/mountinfo`, proc_pid_mountinfo(5).
 
+use crate::octal;
+
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Mount {
+pub struct Mount {
     /// The device number of its file system, `0:43`.
-    pub(crate) device: String,
+    pub device: String,
     /// The directory of that file system which is seen.
-    pub(crate) root: String,
+    pub root: String,
     /// Where it is seen.
-    pub(crate) point: String,
+    pub point: String,
     /// `zfs`.
-    pub(crate) kind: String,
+    pub kind: String,
     /// The dataset or device.
-    pub(crate) source: String,
+    pub source: String,
 }
 
 /// Every mount, in the order in which they were made. Lines that are not as the kernel writes them are left out.
-pub(crate) fn parse(text: &str) -> Vec<Mount> {
+pub fn parse(text: &str) -> Vec<Mount> {
     text.lines().filter_map(parse_line).collect()
 }
 
@@ -34,42 +36,24 @@ fn parse_line(line: &str) -> Option<Mount> {
     })
 }
 
-/// `\040` is a space: the kernel writes white space and backslashes in octal.
-fn unescape(word: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = word.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let octal = tail.get(..3).filter(|_| *first == b'\\').and_then(|digits| {
-            let digits = std::str::from_utf8(digits).ok()?;
-            u8::from_str_radix(digits, 8).ok()
-        });
-        match octal {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[3..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+/// A word of this file or of fstab(5): white space and backslashes are in octal, `\040` is a space.
+pub fn unescape(word: &str) -> String {
+    octal::unescape(word, 3)
 }
 
 /// Whether `path` is `of` or below it.
-pub(crate) fn is_within(path: &str, of: &str) -> bool {
+pub fn is_within(path: &str, of: &str) -> bool {
     path.strip_prefix(of.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// What is mounted on a path: of several, the one that is seen.
-pub(crate) fn mounted_on<'a>(mounts: &'a [Mount], path: &str) -> Option<&'a Mount> {
+pub fn mounted_on<'a>(mounts: &'a [Mount], path: &str) -> Option<&'a Mount> {
     mounts.iter().rev().find(|mount| mount.point == path)
 }
 
 /// Where a path lies in its file system: the device, and the directory there. What is mounted on the path itself does not
 /// count: the directory below it is meant.
-pub(crate) fn place_of(mounts: &[Mount], path: &str) -> Option<(String, String)> {
+pub fn place_of(mounts: &[Mount], path: &str) -> Option<(String, String)> {
     let holds = |mount: &&Mount| mount.point != path && is_within(path, &mount.point);
     // The longest; of those on one path, the last.
     let mount = mounts.iter().filter(holds).max_by_key(|mount| mount.point.trim_end_matches('/').len())?;
@@ -95,6 +79,15 @@ mod tests {
         assert_eq!((mounts[2].root.as_str(), mounts[2].point.as_str()), ("/srv/app one", "/mnt/a\\b"));
         assert_eq!(mounted_on(&mounts, "/srv/web").map(|mount| mount.kind.as_str()), Some("zfs"));
         assert_eq!(mounted_on(&mounts, "/srv"), None);
+    }
+
+    #[test]
+    fn any_number_of_optional_fields_is_passed_over() {
+        let line = "36 35 8:1 / /a\\040b rw,relatime shared:1 master:2 - vfat /dev/sda1 rw,errors=x";
+        let mount = parse_line(line).expect("a mount");
+        assert_eq!((mount.device.as_str(), mount.point.as_str()), ("8:1", "/a b"));
+        assert_eq!((mount.kind.as_str(), mount.source.as_str()), ("vfat", "/dev/sda1"));
+        assert_eq!(parse_line("nothing"), None);
     }
 
     #[test]
