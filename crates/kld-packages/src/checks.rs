@@ -84,10 +84,6 @@ fn all(check: Check, lines: impl IntoIterator<Item = String>) -> Vec<Finding> {
     lines.into_iter().map(|what| Finding { check, what }).collect()
 }
 
-fn words(all: &[&str]) -> Vec<String> {
-    all.iter().map(|word| (*word).to_owned()).collect()
-}
-
 fn has(place: &str) -> bool {
     std::fs::symlink_metadata(Room::path(place)).is_ok()
 }
@@ -110,18 +106,18 @@ pub(crate) fn light(manager: &dyn PackageManager) -> Result<Vec<Finding>, Packag
         let there = units.iter().filter(|unit| {
             ["etc/systemd/system", "usr/lib/systemd/system"].iter().any(|of| has(&format!("{of}/{unit}")))
         });
-        let verify = words(&["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", "--"]);
-        let output = Room::ask(&verify.into_iter().chain(there.cloned()).collect::<Vec<_>>())?;
+        let verify = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", "--"];
+        let output = Room::ask(&verify.into_iter().chain(there.map(String::as_str)).collect::<Vec<_>>())?;
         if output.code != 0 {
             found.extend(all(Check::Units, lines(&output)));
         }
     }
     if has("usr/bin/findmnt") && has("etc/fstab") {
-        let output = Room::ask(&words(&["findmnt", "--verify", "--tab-file", "/etc/fstab"]))?;
+        let output = Room::ask(&["findmnt", "--verify", "--tab-file", "/etc/fstab"])?;
         found.extend(all(Check::Fstab, wrong_lines(&lines(&output))));
     }
     if has("usr/sbin/sshd") {
-        let output = Room::ask(&words(&["/usr/sbin/sshd", "-t"]))?;
+        let output = Room::ask(&["/usr/sbin/sshd", "-t"])?;
         if output.code != 0 {
             found.extend(all(Check::Ssh, lines(&output)));
         }
@@ -154,7 +150,7 @@ fn linked(root: &Path, units: &std::collections::BTreeSet<String>) -> Result<Vec
     if !has("usr/bin/ldd") {
         return Ok(Vec::new());
     }
-    let output = Room::ask(&words(&ldd))?;
+    let output = Room::ask(&ldd)?;
     let missing = missing(&String::from_utf8_lossy(&output.stdout), &output.stderr);
     let of = |program: &str| programs.get(program).map_or("a unit", String::as_str);
     let said =
@@ -217,9 +213,9 @@ pub(crate) fn heavy(
 
 /// Whether a kernel has a ZFS module, of the version of the tools.
 fn module(release: &str) -> Result<Vec<Finding>, PackageError> {
-    let module = Room::ask(&words(&["modinfo", "-k", release, "-F", "version", "zfs"]))?;
+    let module = Room::ask(&["modinfo", "-k", release, "-F", "version", "zfs"])?;
     let module = String::from_utf8_lossy(&module.stdout).trim().to_owned();
-    let tools = Room::ask(&words(&["zfs", "--version"]))?;
+    let tools = Room::ask(&["zfs", "--version"])?;
     let tools = String::from_utf8_lossy(&tools.stdout).lines().next().unwrap_or_default().to_owned();
     Ok(all(Check::Kernel, versions_differ(release, &module, &tools)))
 }

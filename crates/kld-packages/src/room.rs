@@ -1,6 +1,7 @@
 //! A clone made ready for a package manager: mounted in this process's own namespace, with devices, `/proc`, `/sys` and a
 //! `/run` of its own, and everything beside it that is mounted on this machine to be read and not written.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -65,7 +66,7 @@ impl Room {
     }
 
     /// Runs a command in the clone, and takes every exit code for an answer.
-    pub(crate) fn ask(words: &[String]) -> Result<Output, PackageError> {
+    pub(crate) fn ask<S: AsRef<OsStr>>(words: &[S]) -> Result<Output, PackageError> {
         let cmd = (1..=255).fold(command(words), Cmd::accept);
         Ok(cmd.output()?)
     }
@@ -108,7 +109,7 @@ impl Room {
     }
 }
 
-fn command(words: &[String]) -> Cmd {
+fn command<S: AsRef<OsStr>>(words: &[S]) -> Cmd {
     Cmd::new("chroot").arg(ROOT).args(words).timeout(DEADLINE)
 }
 

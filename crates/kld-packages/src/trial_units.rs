@@ -32,59 +32,49 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 fn units(program: &str) -> [(&'static str, String); 3] {
-    let condition = format!("ConditionPathExists={TRIAL_FILE}\n");
+    let judge = format!(
+        "After=multi-user.target graphical.target\n\
+         Before=boot-complete.target\n\
+         OnFailure={STUCK_UNIT}\n\
+         \n\
+         [Service]\n\
+         Type=oneshot\n\
+         ExecStart={program} pkg judge\n\
+         TimeoutStartSec=10min\n\
+         StandardOutput=journal+console\n"
+    );
+    let stuck = format!(
+        "DefaultDependencies=no\n\
+         FailureAction=reboot-force\n\
+         \n\
+         [Service]\n\
+         Type=oneshot\n\
+         ExecStart={program} pkg judge --stuck\n\
+         TimeoutStartSec=2min\n\
+         StandardOutput=journal+console\n"
+    );
+    let timer = "DefaultDependencies=no\n\
+         Before=shutdown.target\n\
+         Conflicts=shutdown.target\n\
+         \n\
+         [Timer]\n\
+         OnBootSec=10min\n";
     [
-        (
-            JUDGE,
-            format!(
-                "# Written by kldload for the first start of a changed system; removed when it was found well.\n\
-                 [Unit]\n\
-                 Description=Say whether the changed system is well\n\
-                 {condition}\
-                 After=multi-user.target graphical.target\n\
-                 Before=boot-complete.target\n\
-                 OnFailure={STUCK_UNIT}\n\
-                 \n\
-                 [Service]\n\
-                 Type=oneshot\n\
-                 ExecStart={program} pkg judge\n\
-                 TimeoutStartSec=10min\n\
-                 StandardOutput=journal+console\n"
-            ),
-        ),
-        (
-            STUCK_UNIT,
-            format!(
-                "# Written by kldload for the first start of a changed system; removed when it was found well.\n\
-                 [Unit]\n\
-                 Description=Leave a changed system that does not start\n\
-                 {condition}\
-                 DefaultDependencies=no\n\
-                 FailureAction=reboot-force\n\
-                 \n\
-                 [Service]\n\
-                 Type=oneshot\n\
-                 ExecStart={program} pkg judge --stuck\n\
-                 TimeoutStartSec=2min\n\
-                 StandardOutput=journal+console\n"
-            ),
-        ),
-        (
-            STUCK_TIMER,
-            format!(
-                "# Written by kldload for the first start of a changed system; removed when it was found well.\n\
-                 [Unit]\n\
-                 Description=When a changed system counts as stuck\n\
-                 {condition}\
-                 DefaultDependencies=no\n\
-                 Before=shutdown.target\n\
-                 Conflicts=shutdown.target\n\
-                 \n\
-                 [Timer]\n\
-                 OnBootSec=10min\n"
-            ),
-        ),
+        (JUDGE, unit("Say whether the changed system is well", &judge)),
+        (STUCK_UNIT, unit("Leave a changed system that does not start", &stuck)),
+        (STUCK_TIMER, unit("When a changed system counts as stuck", timer)),
     ]
+}
+
+/// A unit that does nothing in a system that has nothing to prove.
+fn unit(description: &str, rest: &str) -> String {
+    format!(
+        "# Written by kldload for the first start of a changed system; removed when it was found well.\n\
+         [Unit]\n\
+         Description={description}\n\
+         ConditionPathExists={TRIAL_FILE}\n\
+         {rest}"
+    )
 }
 
 /// Puts them into the system below `root`.
