@@ -8,7 +8,7 @@ use crate::names::{command_of, short_names};
 
 /// Print what a shell needs to complete the commands and their options
 ///
-/// Under all names of the program at once: kldload, kst, ksnap, kbe, kdf, kdir.
+/// Under all names of the program at once: kldload, kst, ksnap, kbe, kdf, kdir, kpkg, kupgrade.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  kldload completion bash > /etc/bash_completion.d/kldload\n  kldload completion zsh > /usr/local/share/zsh/site-functions/_kldload\n  kldload completion fish > ~/.config/fish/completions/kldload.fish\n  eval \"$(kldload completion bash)\""
