@@ -141,7 +141,7 @@ pub(crate) fn request<'a>(
 }
 
 /// Seconds since 1970 as they stand in names: `20261127-041300`, in UTC.
-pub fn stamp(seconds: u64) -> String {
+pub(crate) fn stamp(seconds: u64) -> String {
     let (year, month, day) = civil_from_days(seconds / 86_400);
     let of_day = seconds % 86_400;
     format!("{year:04}{month:02}{day:02}-{:02}{:02}{:02}", of_day / 3600, of_day / 60 % 60, of_day % 60)
@@ -155,9 +155,7 @@ pub(crate) fn properties(
 ) -> Result<Vec<(String, String)>, MachineError> {
     let text = machine.run(&zfs::get_cmd(&origin.dataset, &["all"], false))?;
     let own = zfs::parse_get(&text)?.into_iter().filter(|property| {
-        ["local", "received"].contains(&property.source.as_str())
-            && !NOT_COPIED.contains(&property.name.as_str())
-            && !property.name.starts_with(OURS)
+        property.is_set() && !NOT_COPIED.contains(&property.name.as_str()) && !property.name.starts_with(OURS)
     });
     let mut all: Vec<(String, String)> = own.map(|property| (property.name, property.value)).collect();
     all.push(("canmount".to_owned(), "noauto".to_owned()));

@@ -40,7 +40,7 @@ mod trial;
 pub use action::{Action, Freed, Plan, carry_out};
 pub use activate::{Starts, activate, plan_activate};
 pub use clean::{Leftovers, leftovers};
-pub use create::{Origin, create, plan_create, stamp};
+pub use create::{Origin, create, plan_create};
 pub use destroy::{frees, plan_destroy};
 pub use diff::{common_snapshot, file_changes, look_into};
 pub use error::{BootError, Protection};

@@ -26,6 +26,13 @@ pub struct Property {
     pub source: String,
 }
 
+impl Property {
+    /// Whether somebody has set it on this dataset, here or where it was sent from.
+    pub fn is_set(&self) -> bool {
+        matches!(self.source.as_str(), "local" | "received")
+    }
+}
+
 /// Properties (`["all"]` for every one) of a dataset, or of it and all datasets below; not of their snapshots, which may
 /// be thousands.
 pub fn get_cmd(dataset: &str, properties: &[&str], recursive: bool) -> Cmd {

@@ -18,5 +18,5 @@ pub use name::{NameError, ShortName, stamp};
 pub use prune::{Keep, KeepError, Pruned, Spared, prune, spared};
 pub use rollback::{Blocker, Rollback, rollback};
 pub use snapshot::{Snapshot, destroy_cmds, list_cmd, parse_list, parse_reclaim, rollback_cmd, snapshot_cmd};
-pub use swap::{Property, Seen, Swap, SwapError, marks_cmd, parse_marks, parse_properties, properties_cmd};
+pub use swap::{Seen, Swap, SwapError, marks_cmd, parse_marks, properties_cmd};
 pub use words::{WordsError, split_words};

@@ -17,6 +17,7 @@
 use std::time::Duration;
 
 use kld_host::Cmd;
+use kld_host::zfs::{self, Property};
 use serde::{Deserialize, Serialize};
 
 /// Marks both datasets until it is over.
@@ -94,21 +95,9 @@ impl SwapError {
     }
 }
 
-/// A property: name, value, source.
-pub type Property = (String, String, String);
-
-/// All properties of the dataset, and how many datasets lie below it.
+/// All properties of the dataset, for [`zfs::parse_get`].
 pub fn properties_cmd(dataset: &str) -> Cmd {
-    Cmd::new("zfs").args(["get", "-Hp", "-o", "property,value,source", "all", dataset]).timeout(DEADLINE)
-}
-
-/// Reads the output of [`properties_cmd`]; a line that is none is left out.
-pub fn parse_properties(text: &str) -> Vec<Property> {
-    let line = |line: &str| {
-        let mut columns = line.split('\t').map(str::to_owned);
-        Some((columns.next()?, columns.next()?, columns.next()?))
-    };
-    text.lines().filter_map(line).collect()
+    zfs::get_cmd(dataset, &["all"], false).timeout(DEADLINE)
 }
 
 /// Every mark on the machine, with the dataset that has it.
@@ -144,8 +133,8 @@ impl Swap {
             let (dataset, reason) = (dataset.to_owned(), reason.to_owned());
             Err(SwapError::Refused { dataset, reason, hint })
         };
-        let of = |name: &str| properties.iter().find(|(known, _, _)| known == name);
-        let value = |name: &str| of(name).map(|(_, value, _)| value.as_str());
+        let of = |name: &str| properties.iter().find(|property| property.name == name);
+        let value = |name: &str| of(name).map(|property| property.value.as_str());
         let copy = format!("work on a copy: `zfs clone {snapshot} {dataset}-back`");
         if has_children {
             return refuse("the datasets below it would go aside with it", copy);
@@ -167,10 +156,10 @@ impl Swap {
         if aside.len() > LONGEST {
             return refuse("its name is too long for a second one", copy);
         }
-        let is_local = |source: &str| matches!(source, "local" | "received");
         let reserved = ["reservation", "refreservation"].into_iter().filter_map(|name| {
-            let (_, value, source) = of(name)?;
-            (is_local(source) && value != "0" && value != "none").then(|| (name.to_owned(), value.clone()))
+            let property = of(name).filter(|property| property.is_set())?;
+            let value = Some(&property.value).filter(|value| !matches!(value.as_str(), "0" | "none"))?;
+            Some((name.to_owned(), value.clone()))
         });
         Ok(Self {
             dataset: dataset.to_owned(),
@@ -178,7 +167,7 @@ impl Swap {
             aside,
             incoming,
             mountpoint: value("mountpoint").filter(|value| *value != "-").map(str::to_owned),
-            inherits: of("mountpoint").is_some_and(|(_, _, source)| !is_local(source)),
+            inherits: of("mountpoint").is_some_and(|property| !property.is_set()),
             canmount: value("canmount").filter(|value| *value != "-").unwrap_or("on").to_owned(),
             reserved: reserved.collect(),
         })
@@ -186,6 +175,10 @@ impl Swap {
 
     fn zfs<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Cmd {
         Cmd::new("zfs").args(words).timeout(DEADLINE)
+    }
+
+    fn set(pairs: &[String], dataset: &str) -> Cmd {
+        Self::zfs(["set"].into_iter().chain(pairs.iter().map(String::as_str)).chain([dataset]))
     }
 
     fn mark(&self) -> String {
@@ -196,10 +189,8 @@ impl Swap {
     pub fn prepare(&self, properties: &[Property]) -> Cmd {
         let mut set: Vec<String> = properties
             .iter()
-            .filter(|(name, _, source)| {
-                matches!(source.as_str(), "local" | "received") && !NOT_COPIED.contains(&name.as_str())
-            })
-            .map(|(name, value, _)| format!("{name}={value}"))
+            .filter(|property| property.is_set() && !NOT_COPIED.contains(&property.name.as_str()))
+            .map(|property| format!("{}={}", property.name, property.value))
             .collect();
         if self.mountpoint.is_some() {
             set.extend(["canmount=noauto".to_owned(), "mountpoint=none".to_owned()]);
@@ -211,10 +202,9 @@ impl Swap {
 
     /// When nobody uses the dataset any more: it stays where it is mounted at a start, and gives its name away.
     pub fn begin(&self) -> Vec<Cmd> {
-        let mark = self.mark();
         let place = self.mountpoint.as_ref().map(|at| format!("mountpoint={at}"));
-        let pin = ["set", &mark].into_iter().chain(place.as_deref()).chain([self.dataset.as_str()]);
-        vec![Self::zfs(pin), Self::zfs(["rename", &self.dataset, &self.aside])]
+        let pin: Vec<String> = [self.mark()].into_iter().chain(place).collect();
+        vec![Self::set(&pin, &self.dataset), Self::zfs(["rename", &self.dataset, &self.aside])]
     }
 
     /// Everything after that, as far as it is not done.
@@ -225,8 +215,8 @@ impl Swap {
             todo.push(Self::zfs(["rename", incoming, dataset]));
         }
         if let Some(at) = &self.mountpoint {
-            let (at, can) = (format!("mountpoint={at}"), format!("canmount={}", self.canmount));
-            todo.push(Self::zfs(["set", &at, &can, dataset]));
+            let serve = [format!("mountpoint={at}"), format!("canmount={}", self.canmount)];
+            todo.push(Self::set(&serve, dataset));
         }
         if seen.aside {
             let mut off: Vec<String> = self.reserved.iter().map(|(name, _)| format!("{name}=none")).collect();
@@ -234,9 +224,7 @@ impl Swap {
                 off.extend(["canmount=noauto".to_owned(), "mountpoint=none".to_owned()]);
             }
             if !off.is_empty() {
-                todo.push(Self::zfs(
-                    std::iter::once("set").chain(off.iter().map(String::as_str)).chain([aside.as_str()]),
-                ));
+                todo.push(Self::set(&off, aside));
             }
         }
         if seen.is_clone {
@@ -245,9 +233,7 @@ impl Swap {
         if !self.reserved.is_empty() {
             let on: Vec<String> =
                 self.reserved.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            todo.push(Self::zfs(
-                std::iter::once("set").chain(on.iter().map(String::as_str)).chain([dataset.as_str()]),
-            ));
+            todo.push(Self::set(&on, dataset));
         }
         if self.inherits && self.mountpoint.is_some() {
             todo.push(Self::zfs(["inherit", "mountpoint", dataset]));

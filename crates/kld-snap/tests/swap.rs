@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use kld_host::Cmd;
-use kld_snap::{Seen, Swap, parse_marks, parse_properties};
+use kld_host::zfs::parse_get;
+use kld_snap::{Seen, Swap, parse_marks};
 
 /// A dataset of the fake pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,7 +123,7 @@ impl Pool {
         );
         let line = |property: &&str| {
             let (value, source) = self.get(name, property);
-            format!("{property}\t{value}\t{source}\n")
+            format!("{name}\t{property}\t{value}\t{source}\n")
         };
         names.iter().map(line).collect()
     }
@@ -150,7 +151,7 @@ const ASIDE: &str = "t/srv/a b.before-20261127-120000";
 
 fn law(local: &[(&str, &str)], place: &str) {
     let before = Pool::new(local);
-    let properties = parse_properties(&before.properties(DATASET));
+    let properties = parse_get(&before.properties(DATASET)).expect("readable");
     let snapshot = format!("{DATASET}@to");
     let swap = Swap::new(DATASET, &snapshot, &properties, false, "20261127-120000").expect("it can be");
     let mut all = vec![swap.prepare(&properties)];
@@ -203,7 +204,8 @@ fn it_is_one_or_the_other_wherever_it_is_killed() {
 #[test]
 fn what_cannot_change_places_is_refused() {
     let refused = |properties: &str, children: bool, dataset: &str| {
-        let properties = parse_properties(properties);
+        let text: String = properties.lines().map(|line| format!("{dataset}\t{line}\n")).collect();
+        let properties = parse_get(&text).expect("readable");
         let snapshot = format!("{dataset}@x");
         let error =
             Swap::new(dataset, &snapshot, &properties, children, "20261127-120000").expect_err("refused");

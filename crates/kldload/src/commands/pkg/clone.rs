@@ -3,15 +3,16 @@
 use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use kld_boot::{BootEnvironmentName, BootError, Looked, Origin, RealMachine, stamp, try_out};
+use kld_boot::{BootEnvironmentName, BootError, Looked, Machine as _, Origin, RealMachine, try_out};
 use kld_host::{Cmd, Line};
 use kld_node::health::{Status, check};
 use kld_packages::{
     Change, PackageError, Preview, Report, Request, TrialFile, inside_cmd, manager_of, preview,
 };
+use kld_snap::stamp;
 use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
 
 use crate::commands::apply::lock;
@@ -50,7 +51,7 @@ pub(super) fn run_change(
     let looked = Looked::before_change(&RealMachine)?;
     let name = match &common.name {
         Some(name) => name.clone(),
-        None => format!("{verb}-{}", stamp(seconds_now())).parse()?,
+        None => format!("{verb}-{}", stamp(RealMachine.now())).parse()?,
     };
     let request = request(&looked, change)?;
     let report = RefCell::new(None);
@@ -89,10 +90,6 @@ pub(super) fn run_change(
         Cmd::new("systemctl").args(["--no-block", "reboot"]).run()?;
     }
     Ok(ExitStatus::Done)
-}
-
-fn seconds_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs())
 }
 
 /// What the process in the clone is told.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use kld_host::Cmd;
 use kld_host::folder::{make_public_folders, names_in};
-use kld_snap::{Seen, Swap, marks_cmd, parse_marks, parse_properties, properties_cmd, stamp};
+use kld_host::zfs::{Property, parse_get};
+use kld_snap::{Seen, Swap, marks_cmd, parse_marks, properties_cmd, stamp};
 use kld_ui::Printer;
 
 use super::now;
@@ -18,7 +19,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Plans a swap to this snapshot, given in full; nothing is changed.
 pub(super) fn plan(dataset: &str, snapshot: &str) -> anyhow::Result<Swap> {
-    let properties = parse_properties(&properties_cmd(dataset).stdout_string()?);
+    let properties = parse_get(&properties_cmd(dataset).stdout_string()?)?;
     let below = Cmd::new("zfs").args([
         "list",
         "-H",
@@ -38,7 +39,7 @@ pub(super) fn plan(dataset: &str, snapshot: &str) -> anyhow::Result<Swap> {
 /// Lets them change places. Services have been stopped. When a step fails, all is brought to an end as it would be after a
 /// power cut, and the error says which.
 pub(super) fn swap(printer: &Printer, swap: &Swap) -> anyhow::Result<()> {
-    let properties = parse_properties(&properties_cmd(&swap.dataset).stdout_string()?);
+    let properties = parse_get(&properties_cmd(&swap.dataset).stdout_string()?)?;
     let note = remember(swap)?;
     let done = steps(swap, &properties);
     if done.is_err() {
@@ -50,7 +51,7 @@ pub(super) fn swap(printer: &Printer, swap: &Swap) -> anyhow::Result<()> {
     done
 }
 
-fn steps(swap: &Swap, properties: &[kld_snap::Property]) -> anyhow::Result<()> {
+fn steps(swap: &Swap, properties: &[Property]) -> anyhow::Result<()> {
     swap.prepare(properties).run()?;
     unmount(&swap.dataset)?;
     for cmd in swap.begin() {
