@@ -9,6 +9,8 @@ use anyhow::{Context as _, bail};
 use kld_host::Cmd;
 use kld_ui::{Phases, Printer};
 
+use super::table::median;
+
 /// A program to be measured.
 pub(super) struct Contender {
     pub(super) name: String,
@@ -51,11 +53,7 @@ pub(super) fn measure(
 }
 
 fn summary(samples: &[Measured]) -> Measured {
-    let median = |of: fn(&Measured) -> f64| {
-        let mut values: Vec<f64> = samples.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
+    let median = |of: fn(&Measured) -> f64| median(samples.iter().map(of));
     Measured {
         name: samples[0].name.clone(),
         seconds: median(|sample| sample.seconds),

@@ -10,7 +10,7 @@ use kld_host::Cmd;
 use kld_ui::{Phases, Printer};
 use kld_vm::{Disk, DiskFormat, Mac, Nic, Vm};
 
-use super::table::{Markdown, mib, ratio};
+use super::table::{Markdown, median, mib, ratio};
 use super::{Args, compile, scratch};
 use crate::test::inherit;
 
@@ -85,11 +85,6 @@ fn read(text: &str) -> anyhow::Result<Measured> {
         samples.entry(name.to_owned()).or_default().push(value);
     }
     Ok(samples.into_iter().map(|(name, values)| (name, median(values))).collect())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn table(measured: &Measured) -> Markdown {

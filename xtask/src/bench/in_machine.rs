@@ -10,7 +10,7 @@ use kld_ui::{Phases, Printer};
 use kld_vm::{Disk, DiskFormat, Guest, Mac, Nic, Vm};
 
 use super::Args;
-use super::table::{Markdown, ratio};
+use super::table::{Markdown, median, ratio};
 use crate::test::inherit;
 
 /// Longer than any machine takes to boot, or Ansible to look, under emulation.
@@ -93,14 +93,7 @@ fn measure(guest: &Guest, words: &[&str]) -> anyhow::Result<Measured> {
 }
 
 fn medians(of: &[(f64, f64)]) -> (f64, f64) {
-    let median = |mut values: Vec<f64>| {
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    (
-        median(of.iter().map(|(micros, _)| *micros).collect()),
-        median(of.iter().map(|(_, tasks)| *tasks).collect()),
-    )
+    (median(of.iter().map(|(micros, _)| *micros)), median(of.iter().map(|(_, tasks)| *tasks)))
 }
 
 fn rows(table: &mut Markdown, count: usize, measured: &Measured) {

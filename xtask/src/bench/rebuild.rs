@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use kld_host::Cmd;
 use kld_ui::Printer;
 
-use super::table::{Markdown, seconds};
+use super::table::{Markdown, median, seconds};
 use super::{compile, scratch};
 use crate::test::inherit;
 
@@ -32,9 +32,8 @@ pub(super) fn run(printer: &Printer, root: &Path, runs: usize) -> anyhow::Result
         inherit(build()).run().context("the build failed")?;
         times.push(start.elapsed().as_secs_f64());
     }
-    times.sort_by(f64::total_cmp);
     let mut table = Markdown::new(&["what", "seconds"]);
-    table.row(["rebuild after one application file changed".to_owned(), seconds(times[times.len() / 2])]);
+    table.row(["rebuild after one application file changed".to_owned(), seconds(median(times))]);
     printer.data(&table.to_string())?;
     fs::remove_dir_all(&scratch)?;
     Ok(())

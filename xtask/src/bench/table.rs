@@ -24,6 +24,13 @@ impl fmt::Display for Markdown {
     }
 }
 
+/// The one in the middle of what several runs gave; of an even number the larger. There is at least one.
+pub(super) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 pub(super) fn seconds(value: f64) -> String {
     format!("{value:.2}")
 }

@@ -11,7 +11,7 @@ use kld_vm::{Disk, DiskFormat, Guest, Mac, Nic, Vm};
 
 use super::Args;
 use super::peers::Place;
-use super::table::{Markdown, seconds};
+use super::table::{Markdown, median, seconds};
 use crate::test::inherit;
 
 /// Longer than any machine takes to boot, or to unpack a root tree, under emulation.
@@ -64,11 +64,10 @@ pub(super) fn run(printer: &Printer, place: &Place, args: &Args) -> anyhow::Resu
         }
         phase.finish();
     }
-    times.sort_by(f64::total_cmp);
     let mut table = Markdown::new(&["in a machine", "seconds"]);
     table.row([
         format!("`zpool create -O compression=lz4`, `tar -x`, `zpool export`; {}", guest.accel()),
-        seconds(times[times.len() / 2]),
+        seconds(median(times)),
     ]);
     guest.cut_power();
     printer.data(&format!("\n{table}"))?;
