@@ -129,20 +129,16 @@ impl<'a> Row<'a> {
     fn parse(line: &'a str) -> Option<Self> {
         let mut columns = line.split('\t');
         let mut text = || columns.next();
-        let (name, kind) = (text()?, text()?);
         // A property that does not apply is `-`.
-        let mut number = || match text()? {
+        let number = |text: &str| match text {
             "-" | "none" => Some(0),
             value => value.parse::<u64>().ok(),
         };
-        let (used, available, referenced) = (number()?, number()?, number()?);
-        let (logicalused, logicalreferenced) = (number()?, number()?);
-        let compressratio = columns.next()?.trim_end_matches('x').parse().ok()?;
-        let mut text = || columns.next();
-        let mut number = || match text()? {
-            "-" | "none" => Some(0),
-            value => value.parse::<u64>().ok(),
-        };
+        let (name, kind) = (text()?, text()?);
+        let (used, available, referenced) = (number(text()?)?, number(text()?)?, number(text()?)?);
+        let (logicalused, logicalreferenced) = (number(text()?)?, number(text()?)?);
+        let compressratio = text()?.trim_end_matches('x').parse().ok()?;
+        let mut number = || number(text()?);
         let (usedbysnapshots, usedbydataset) = (number()?, number()?);
         let (usedbychildren, usedbyrefreservation) = (number()?, number()?);
         let mut limit = || number().map(|value| Some(value).filter(|value| *value > 0));
