@@ -460,3 +460,13 @@ fn snapshots_are_not_made_of_what_makes_no_sense() {
         "{stdout}"
     );
 }
+
+/// The program is in every image, in every boot environment, and read at every start.
+#[test]
+fn the_program_is_at_most_15_mib() {
+    let size = std::fs::metadata(env!("CARGO_BIN_EXE_kldload")).expect("it was built").len();
+    // Only the release profile is what anybody gets; the other one carries the symbols of everything.
+    if !cfg!(debug_assertions) {
+        assert!(size <= 15 << 20, "{size} bytes");
+    }
+}

@@ -50,7 +50,11 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
             // What one shares with the next changes with each that goes.
             perform(printer, &plan_destroy(&Looked::before_change(&RealMachine)?, &environment.name)?)?;
         }
-        printer.note(&format!("{} environments are gone", chosen.len()));
+        printer.note(&match chosen.len() {
+            0 => "what interrupted commands have left is gone".to_owned(),
+            1 => "1 environment is gone".to_owned(),
+            many => format!("{many} environments are gone"),
+        });
     }
     let available = Looked::before_change(&RealMachine)?.available;
     if let Some(wanted) = args.free.filter(|wanted| wanted.0 > available) {

@@ -5,6 +5,7 @@
 
 mod repository;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use kld_host::Cmd;
@@ -32,7 +33,9 @@ fn volume(name: &str) -> std::path::PathBuf {
     let wants = "etc/systemd/system/multi-user.target.wants/app.service";
     let panics = cpio("init", b"#!/bin/sh\nexit 1\n");
     let more = cpio("etc/made-for-a-test", &[b'x'; 4 << 20]);
-    let append = "cat /usr/share/made-for-a-test/initrd >> /boot/initrd.img-$(uname -r)";
+    // The kernel reads an uncompressed archive behind a compressed one where it begins at a multiple of four.
+    let append =
+        "to=/boot/initrd.img-$(uname -r); truncate -s %4 $to; cat /usr/share/made-for-a-test/initrd >> $to";
     let mut add = |name: &str, version: &str, content: Content<'_>| {
         archive.add(name, version, &content, (name, version) != ("hello", "1.0"));
     };
@@ -152,9 +155,16 @@ fn said(guest: &Guest, command: &str) -> (i32, String, String) {
     (output.status, output.text(), output.error_text())
 }
 
-/// What differs between files and the package database; the running system's own words are kept for comparison.
-fn verify(guest: &Guest) -> String {
-    said(guest, "dpkg --verify; dpkg --audit").1
+/// What differs between files and the package database, a line each.
+fn verify(guest: &Guest) -> BTreeSet<String> {
+    said(guest, "dpkg --verify; dpkg --audit").1.lines().map(str::to_owned).collect()
+}
+
+/// Nothing differs that did not differ before. What did may be mended: a core image has no folders for apt's lists, and the
+/// first command that needs them makes them.
+fn assert_consistent(guest: &Guest, before: &BTreeSet<String>, why: &str) {
+    let new: Vec<_> = verify(guest).difference(before).cloned().collect();
+    assert!(new.is_empty(), "{why}: {new:#?}");
 }
 
 #[test]
@@ -170,7 +180,7 @@ fn an_upgrade_stays_when_it_is_well_and_goes_when_it_is_not() {
             let starts = restart(&guest, if expected == "with-app" { "august" } else { &expected });
             eprintln!("{:6.1} s: reboot, {starts} starts", at.elapsed().as_secs_f64());
             assert_eq!(starts, if expected == "with-app" { 2 } else { 1 });
-            assert_eq!(verify(&guest), consistent);
+            assert_consistent(&guest, &consistent, &expected);
             continue;
         }
         let (status, text, error) = said(&guest, &command);
@@ -244,7 +254,7 @@ fn what_would_ruin_a_system_is_refused_or_left_after_one_start() {
         guest.run_ok("rm -f /efi/fill").expect("removed");
         assert_eq!(environments(), before, "{package}");
     }
-    assert_eq!(verify(&guest), consistent);
+    assert_consistent(&guest, &consistent, "after refusals");
     eprintln!("{0} of {0} are refused, and nothing is left of them", refused.len());
 
     let left = [
@@ -260,7 +270,7 @@ fn what_would_ruin_a_system_is_refused_or_left_after_one_start() {
         let (status, text, _) = said(&guest, "kpkg status");
         assert!(status == 1 && text.contains(reason), "{package}: {text}");
         assert_eq!(starts, 2, "{package}: the ruined one, and the old one");
-        assert_eq!(verify(&guest), consistent, "{package}");
+        assert_consistent(&guest, &consistent, package);
         let (status, text, error) = said(&guest, "kbe destroy --yes ruined");
         assert_eq!(status, 0, "{package}: {text}\n{error}");
         assert_eq!(environments(), before, "{package}");
@@ -290,9 +300,11 @@ fn a_power_cut_at_any_time_of_an_upgrade_starts_a_whole_system() {
         guest.wait_control(BOOT, |_| ()).expect("it boots");
         let is_new = cut == CUTS;
         wait_for(&guest, if is_new { "cut" } else { "debian" });
-        let (status, text, error) = said(&guest, "kbe prune --yes && kbe list");
+        let (status, text, error) = said(&guest, "kbe prune --yes");
+        assert_eq!(status, 0, "{cut}: {text}\n{error}");
+        let (status, text, error) = said(&guest, "kbe list");
         assert!(status == 0 && !text.contains("half-"), "{cut}: {text}\n{error}");
-        assert_eq!(verify(&guest), consistent, "{cut}");
+        assert_consistent(&guest, &consistent, &format!("cut {cut}"));
         if !is_new {
             said(&guest, "kbe destroy --yes cut");
         }
