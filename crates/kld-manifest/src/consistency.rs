@@ -219,8 +219,9 @@ fn variables(draft: &Draft, report: &mut Reporter) {
     }
     let mut texts: Vec<(&str, Span, usize)> = Vec::new();
     for service in &draft.services {
-        let Service { command, setup, environment, .. } = service;
-        texts.extend(command.iter().chain(setup).map(|text| (text.value.as_str(), text.span, 0)));
+        let Service { command, setup, before_snapshot, after_snapshot, environment, .. } = service;
+        let commands = command.iter().chain(setup).chain(before_snapshot).chain(after_snapshot);
+        texts.extend(commands.map(|text| (text.value.as_str(), text.span, 0)));
         texts.extend(environment.iter().map(|pair| (pair.value.as_str(), pair.span, pair.name.len() + 1)));
     }
     for container in &draft.containers {

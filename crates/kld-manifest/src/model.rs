@@ -315,6 +315,10 @@ pub struct Service {
     pub command: Option<Spanned<String>>,
     /// Commands that run once on the machine's first boot, before the service, as `setup_user` or root.
     pub setup: Vec<Spanned<String>>,
+    /// Runs before a snapshot of its datasets is taken; when it fails, none is.
+    pub before_snapshot: Option<Spanned<String>>,
+    /// Runs after it, also when `before_snapshot` has failed.
+    pub after_snapshot: Option<Spanned<String>>,
     /// Account it runs as (`User=`).
     pub user: Option<Spanned<UserName>>,
     /// Where it listens; empty for a service that does not.

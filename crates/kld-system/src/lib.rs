@@ -29,7 +29,7 @@ pub use layers::recovery::UNIT as RECOVERY_UNIT;
 pub use node::{
     NodeConfig, NodeConfigError, NodeDatasetKey, NodeEncrypted, NodeEsp, NodeListen, NodeMount, NodeOpenPort,
     NodePeer, NodePlane, NodeReplication, NodeSecret, NodeSecretSource, NodeService, NodeSetup,
-    NodeSnapshots, NodeVerify, PATH as NODE_CONFIG_PATH, VERSION as NODE_CONFIG_VERSION,
+    NodeSnapshotHook, NodeSnapshots, NodeVerify, PATH as NODE_CONFIG_PATH, VERSION as NODE_CONFIG_VERSION,
 };
 pub use purpose::{Fit, Purpose};
 pub use render::{RenderError, render, render_core};

@@ -47,6 +47,9 @@ pub struct NodeConfig {
     pub setup: Vec<NodeSetup>,
     /// How old snapshots may be.
     pub snapshots: Option<NodeSnapshots>,
+    /// What runs around snapshots, whoever takes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshot_hooks: Vec<NodeSnapshotHook>,
     /// Where datasets are replicated to.
     pub replication: Option<NodeReplication>,
     /// Proofs that the machine does its job.
@@ -241,6 +244,18 @@ pub struct NodeReplication {
     pub stamp_file: String,
     /// A last success older than this means that something is wrong: twice the schedule's interval.
     pub max_age_minutes: u32,
+}
+
+/// The units that run around a snapshot of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeSnapshotHook {
+    /// Full name.
+    pub dataset: String,
+    /// To be started before; when it fails, there is to be no snapshot, and `after` has been started for it.
+    pub before: Option<String>,
+    /// To be started after a `before` that did not fail.
+    pub after: Option<String>,
 }
 
 /// A proof that the machine does its job.

@@ -219,6 +219,7 @@ fn render_server(appliance: &Appliance, distro: &DistroSpec) -> Result<System, R
     layers::ssh::add(&context, &mut draft);
     layers::services::add(&context, &mut draft);
     layers::containers::add(&context, &mut draft);
+    layers::snapshot_hooks::add(&context, &mut draft);
     layers::snapshots::add(&context, &mut draft);
     layers::replication::add(&context, &mut draft);
     layers::monitoring::add(&context, &mut draft);

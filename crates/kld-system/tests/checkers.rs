@@ -314,6 +314,8 @@ fn the_exposure_of_every_unit_stays_below_its_limit() {
         ("prometheus-node-exporter.service", 20),
         ("webapp.service", 20),
         ("kldload-setup-webapp.service", 40),
+        ("kldload-before-snapshot-postgresql@17-main.service", 40),
+        ("kldload-after-snapshot-postgresql@17-main.service", 40),
         ("postgresql@17-main.service", 40),
     ];
     let gitea = [

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 /// A line is at most this long: the output of a command in a guest, as base64.
 const LONGEST: usize = 256 << 20;
+/// A wait of no time would be one without end.
+const LEAST: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
 pub(crate) struct LineSocket {
@@ -39,10 +41,8 @@ impl LineSocket {
                 return Ok(Some(String::from_utf8_lossy(line.trim_ascii_end()).into_owned()));
             }
             self.searched = self.pending.len();
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(None);
-            }
+            // What has already come is read, also at the deadline.
+            let left = deadline.saturating_duration_since(Instant::now()).max(LEAST);
             if self.pending.len() > LONGEST {
                 return Err(io::Error::other("a line without end"));
             }

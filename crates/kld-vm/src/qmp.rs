@@ -204,6 +204,19 @@ mod tests {
     }
 
     #[test]
+    fn events_that_nobody_has_read_yet_have_come() {
+        let events = "{\"return\": {}}\r\n{\"event\": \"RESET\"}\r\n{\"event\": \"RESET\"}";
+        // It waits for a request that does not come.
+        let (_folder, mut qmp) = scripted(&[events, r#"{"return": {}}"#]);
+        qmp.execute("cont", json!({})).expect("answered");
+        // The script has written them in one piece with its answer, or will have soon.
+        let first = qmp.wait_event("RESET", Instant::now() + DEADLINE).expect("readable");
+        assert!(first.is_some());
+        let mut more = || qmp.wait_event("RESET", Instant::now()).expect("readable").is_some();
+        assert_eq!([more(), more()], [true, false]);
+    }
+
+    #[test]
     fn events_wait_while_commands_are_answered() {
         let (_folder, mut qmp) = scripted(&[
             "{\"event\": \"RESET\", \"data\": {\"guest\": true}}\r\n{\"return\": {\"status\": \"running\"}}",

@@ -30,6 +30,18 @@ pub(crate) static SERVICE: Section = Section {
             "setup:\n  - pg_createcluster 17 main",
         ),
         Key::optional(
+            "before_snapshot",
+            Kind::Text("an absolute path with arguments"),
+            "Runs, as root, before a snapshot of its datasets is taken; when it fails, none is.",
+            "dataset: rpool/srv/webapp\nbefore_snapshot: /usr/bin/webapp-ctl pause",
+        ),
+        Key::optional(
+            "after_snapshot",
+            Kind::Text("an absolute path with arguments"),
+            "Runs after it, also when `before_snapshot` has failed.",
+            "dataset: rpool/srv/webapp\nafter_snapshot: /usr/bin/webapp-ctl resume",
+        ),
+        Key::optional(
             "user",
             Kind::Text("a login name"),
             "Account it runs as; declared under `users:` unless it comes with a package.",

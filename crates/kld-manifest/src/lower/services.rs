@@ -37,14 +37,20 @@ pub(super) fn lower(node: &Node<'_>, report: &mut Reporter) -> Vec<Service> {
 fn service(item: &Node<'_>, report: &mut Reporter) -> Option<Service> {
     let fields = Fields::of(&SERVICE, item, report);
     let unit = unit(&fields, report);
-    let command = fields.string("command", report).filter(|command| {
-        let good = check_command(&command.value);
-        if let Err(wrong) = &good {
-            let word = Spanned::new(first_word(&command.value), first_word_span(command));
-            let message = format!("`{}` cannot be started: {}", word.value, wrong.reason);
-            report.error("relative-command", word.span, message).maybe_hint(wrong.hint.clone());
+    let command = command_line("command", &fields, report);
+    let datasets = names(&fields, "dataset", report);
+    let [before_snapshot, after_snapshot] = ["before_snapshot", "after_snapshot"].map(|key| {
+        let command = command_line(key, &fields, report)?;
+        if datasets.is_empty() {
+            report
+                .error(
+                    "hook-without-dataset",
+                    command.span,
+                    format!("`{key}` of a service without a dataset"),
+                )
+                .hint("`dataset:` says which snapshots it is for");
         }
-        good.is_ok()
+        Some(command)
     });
     let setup = commands(&fields, report);
     let mut hardening = pairs(&fields, "hardening", report);
@@ -64,9 +70,11 @@ fn service(item: &Node<'_>, report: &mut Reporter) -> Option<Service> {
     Some(Service {
         command,
         setup,
+        before_snapshot,
+        after_snapshot,
         user,
         listens: super::listens::listens(&fields, report),
-        datasets: names(&fields, "dataset", report),
+        datasets,
         writes,
         hardening,
         after,
@@ -91,6 +99,19 @@ fn unit(fields: &Fields<'_>, report: &mut Reporter) -> Option<Spanned<UnitName>>
         report.error("invalid-name", unit.span, format!("`{}` is not a service", unit.value)).hint(hint);
     }
     Some(unit)
+}
+
+/// A command line that systemd can start.
+fn command_line(key: &str, fields: &Fields<'_>, report: &mut Reporter) -> Option<Spanned<String>> {
+    fields.string(key, report).filter(|command| {
+        let good = check_command(&command.value);
+        if let Err(wrong) = &good {
+            let word = Spanned::new(first_word(&command.value), first_word_span(command));
+            let message = format!("`{}` cannot be started: {}", word.value, wrong.reason);
+            report.error("relative-command", word.span, message).maybe_hint(wrong.hint.clone());
+        }
+        good.is_ok()
+    })
 }
 
 fn first_word(command: &str) -> String {

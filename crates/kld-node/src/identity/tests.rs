@@ -75,6 +75,7 @@ pub(crate) fn config() -> NodeConfig {
         ],
         setup: vec![],
         snapshots: None,
+        snapshot_hooks: Vec::new(),
         replication: Some(NodeReplication {
             user: "backup".into(),
             host: "10.8.2.1".into(),

@@ -9,7 +9,9 @@ use crate::context::{Context, IDENTITY_UNIT, MESH_UNIT, protocol_name};
 use crate::draft::Draft;
 use crate::layers::boot::{ESP_LABEL, ESP_MOUNT};
 use crate::layers::datasets::boot_dataset;
-use crate::layers::{encryption, firewall, replication, secrets, services, snapshots, wireguard};
+use crate::layers::{
+    encryption, firewall, replication, secrets, services, snapshot_hooks, snapshots, wireguard,
+};
 use crate::node::{self, *};
 use crate::system::{Because, Created, Enablement, Layer, SystemDataset, SystemFile};
 use crate::unit_file::{Section, UnitFile};
@@ -111,6 +113,7 @@ pub(crate) fn node_config(context: &Context<'_>, draft: &Draft) -> NodeConfig {
         secrets: node_secrets(context),
         setup: services::node_setup(context),
         snapshots: appliance.snapshots.as_ref().map(|policy| snapshots::node_snapshots(context, policy)),
+        snapshot_hooks: snapshot_hooks::node_hooks(context),
         replication: appliance
             .replication
             .as_ref()

@@ -15,6 +15,7 @@ pub(crate) mod recovery;
 pub(crate) mod replication;
 pub(crate) mod secrets;
 pub(crate) mod services;
+pub(crate) mod snapshot_hooks;
 pub(crate) mod snapshots;
 pub(crate) mod ssh;
 pub(crate) mod users;

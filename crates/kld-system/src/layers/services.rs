@@ -140,7 +140,7 @@ fn add_order(context: &Context<'_>, service: &Service, unit: &mut UnitFile) {
 }
 
 /// Where the service's datasets are mounted.
-fn mount_points(context: &Context<'_>, service: &Service) -> Vec<(String, Span)> {
+pub(crate) fn mount_points(context: &Context<'_>, service: &Service) -> Vec<(String, Span)> {
     let path = |name: &kld_manifest::Spanned<kld_manifest::names::DatasetName>| {
         let dataset = context.appliance.datasets.iter().find(|d| d.name.value == name.value)?;
         Some((dataset.mountpoint.as_ref()?.value.clone(), name.span))
@@ -178,7 +178,7 @@ fn add_account(service: &Service, unit: &mut UnitFile) {
     // Else it runs as root, without any of root's rights: an account that comes and goes cannot own files.
 }
 
-fn add_environment(context: &Context<'_>, service: &Service, unit: &mut UnitFile) {
+pub(crate) fn add_environment(context: &Context<'_>, service: &Service, unit: &mut UnitFile) {
     let mut add = |name: &str, value: &str, span: Span, layer: Layer, reason: &str| {
         unit.add(Section::Service, name, value, Because::new(layer, span, reason));
     };
@@ -334,7 +334,8 @@ fn setup_file(context: &Context<'_>, service: &Service) -> SystemFile {
     for (name, value, reason) in hardening::PACKAGED {
         unit.add(Section::Service, name, *value, Because::new(Layer::Hardening, span, *reason));
     }
-    add_setup_reach(context, service, packaged, &mut unit);
+    unit.add(Section::Service, "ReadWritePaths", DONE, because("it is remembered there that they ran"));
+    add_command_reach(context, service, packaged.map_or(&[], |p| &*p.setup_writes), &mut unit);
     unit.into_file(
         format!("/etc/systemd/system/{}", setup_unit(service)),
         because(&format!(
@@ -344,23 +345,24 @@ fn setup_file(context: &Context<'_>, service: &Service) -> SystemFile {
     )
 }
 
-fn add_setup_reach(
+/// What a command that works for a service may write to: what the service may, and `more`.
+pub(crate) fn add_command_reach(
     context: &Context<'_>,
     service: &Service,
-    packaged: Option<&PackagedService>,
+    more: &[String],
     unit: &mut UnitFile,
 ) {
+    let (_, packaged) = context.running_unit(service);
     let mut add = |value: &str, span, reason: &str| {
         unit.add(Section::Service, "ReadWritePaths", value, Because::new(Layer::Hardening, span, reason));
     };
-    add(DONE, service.setup[0].span, "it is remembered there that they ran");
     for (path, span) in mount_points(context, service) {
         add(&path, span, "the service's own data");
     }
     for path in &service.writes {
         add(&format!("-{}", path.value), path.span, "asked for in the manifest");
     }
-    for path in packaged.into_iter().flat_map(|p| p.writes.iter().chain(&p.setup_writes)) {
+    for path in packaged.into_iter().flat_map(|p| &p.writes).chain(more) {
         add(path, service.unit.span, "the package's own directories");
     }
 }

@@ -6,7 +6,7 @@ use kld_manifest::names::DatasetName;
 use crate::context::Context;
 use crate::draft::Draft;
 use crate::ini_file::IniFile;
-use crate::layers::hardening;
+use crate::layers::{hardening, snapshot_hooks};
 use crate::node::NodeSnapshots;
 use crate::system::{Because, Enablement, Layer};
 use crate::unit_file::{Section, UnitFile};
@@ -26,6 +26,7 @@ pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {
         let because =
             Because::new(Layer::Snapshots, span, "its data can be brought back to an earlier minute");
         file.set("use_template", &policy.template, because);
+        snapshot_hooks::of_sanoid(context, dataset, &mut file);
     }
     file.block(format!("template_{}", policy.template));
     let kept = |count: u32, what: &str| match count {

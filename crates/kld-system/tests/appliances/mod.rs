@@ -92,6 +92,8 @@ pub(crate) fn service(line: u32, unit: &str, command: Option<&str>) -> Service {
         unit: at(line, n(unit)),
         command: command.map(|c| at(line + 1, c.to_owned())),
         setup: Vec::new(),
+        before_snapshot: None,
+        after_snapshot: None,
         user: None,
         listens: Vec::new(),
         datasets: Vec::new(),
@@ -199,6 +201,8 @@ pub(crate) fn webapp() -> Appliance {
     let mut database = service(40, "postgresql@17-main.service", None);
     database.listens = vec![listen(41, ListenOn::Loopback, 5432)];
     database.datasets = vec![at(42, n("rpool/srv/webapp-db"))];
+    database.before_snapshot = Some(at(43, "/usr/sbin/runuser -u postgres -- psql -c CHECKPOINT".to_owned()));
+    database.after_snapshot = Some(at(44, "/usr/bin/logger snapshot taken".to_owned()));
     let mut account = user(50, "webapp", true);
     account.home = Some(at(51, "/srv/webapp".to_owned()));
     let mut operator = user(52, "alice", false);

@@ -32,15 +32,19 @@ pub(crate) struct Args {
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
     let name: ShortName = args.name.as_deref().unwrap_or_default().parse()?;
     let stamp = stamp(now());
-    let mut names: Vec<String> = Vec::new();
+    let (mut datasets, mut names) = (Vec::new(), Vec::new());
     for word in &args.datasets {
-        let full = name.of(&dataset(word)?, &stamp)?;
+        let dataset = dataset(word)?;
         // Two paths may lie on one dataset.
-        if !names.contains(&full) {
-            names.push(full);
+        if !datasets.contains(&dataset) {
+            names.push(name.of(&dataset, &stamp)?);
+            datasets.push(dataset);
         }
     }
-    let ready = args.hooks.ready()?;
+    let ready = args.hooks.ready(&datasets, args.recursive)?;
+    if args.dry_run {
+        ready.lines().iter().for_each(|line| printer.note(line));
+    }
     let after = match args.dry_run {
         true => Ok(()),
         false => ready.around(printer, || Ok(snapshot_cmd(&names, args.recursive).run()?))?,

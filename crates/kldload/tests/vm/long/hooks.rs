@@ -3,6 +3,7 @@
 use kld_host::Cmd;
 use kld_vm::Guest;
 
+use crate::apply::{give, kldload};
 use crate::daily::{ok, refused, run};
 use crate::fixture::{fresh, webapp};
 
@@ -40,6 +41,56 @@ fn hooks_end_what_they_have_begun_and_a_swap_is_whole_when_killed() {
     assert_eq!(ok(&guest, count), "2");
     a_frozen_file_system_needs_no_recovery(&guest);
     a_killed_swap_is_one_or_the_other(&guest);
+    what_services_want_is_done_around_every_snapshot(&guest);
+}
+
+/// By `ksnap` and by sanoid; and no snapshot is taken of a database that cannot do its part.
+fn what_services_want_is_done_around_every_snapshot(guest: &Guest) {
+    let listens = "    listens:      localhost:5432\n";
+    let hooks = "    before_snapshot: /usr/sbin/runuser -u postgres -- psql -c CHECKPOINT\n    \
+                 after_snapshot: /usr/bin/touch /var/log/postgresql/after\n";
+    give(guest, "/root/hooked", &[(listens, &format!("{listens}{hooks}"))]);
+    let (status, said, error) = kldload(guest, "apply --yes /root/hooked/appliance.manifest");
+    assert_eq!(status, 0, "{said}\n{error}");
+    let unit = "kldload-before-snapshot-postgresql@17-main.service";
+    let (status, _, error) = run(guest, "ksnap --dry-run rpool/srv/webapp-db asked");
+    assert!(status == 3 && error.contains(&format!("before: systemctl start -- {unit}")), "{error}");
+
+    let taken = |by: &str| {
+        let list = format!("zfs list -Ht snapshot -o name rpool/srv/webapp-db | grep -c @{by} || true");
+        ok(guest, &list).parse::<usize>().expect("a number")
+    };
+    // Sanoid takes one when it finds none.
+    let sanoid =
+        "zfs list -Ht snapshot -o name rpool/srv/webapp-db | grep @autosnap_ | xargs -rn1 zfs destroy
+                  rm -rf /var/cache/sanoid/*; systemctl start sanoid.service || true";
+    let log = format!("journalctl -b -u {unit} | grep -c CHECKPOINT");
+    ok(guest, "ksnap rpool/srv/webapp-db asked; rm /var/log/postgresql/after");
+    assert_eq!(taken("asked-"), 1);
+    assert_ne!(ok(guest, &log), "0");
+    ok(guest, sanoid);
+    ok(guest, "rm /var/log/postgresql/after");
+    assert!(taken("autosnap_") > 0);
+
+    ok(guest, "systemctl stop postgresql@17-main");
+    // systemd starts what comes after by itself, in a moment.
+    let after =
+        "for i in $(seq 60); do rm /var/log/postgresql/after 2>/dev/null && exit 0; sleep 0.5; done; exit 1";
+    refused(
+        guest,
+        "ksnap rpool/srv/webapp-db asked",
+        "the command before the snapshot has failed, and none was made",
+    );
+    ok(guest, after);
+    ok(guest, sanoid);
+    ok(guest, after);
+    assert_eq!((taken("asked-"), taken("autosnap_")), (1, 0));
+    ok(guest, "ksnap --no-hooks rpool/srv/webapp-db asked; test ! -e /var/log/postgresql/after");
+    assert_eq!(taken("asked-"), 2);
+    ok(guest, "systemctl start postgresql@17-main; systemctl reset-failed");
+    let (status, said, error) = kldload(guest, "undo --yes");
+    assert_eq!(status, 0, "{said}\n{error}");
+    ok(guest, &format!("test ! -e /etc/systemd/system/{unit}"));
 }
 
 /// ext4 on a volume, made outside: the machine has no tool for it.
