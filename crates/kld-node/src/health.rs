@@ -5,6 +5,9 @@
 //! node file (profile `core`, or any machine with ZFS) the probes look at what is there.
 
 mod boot;
+mod certificates;
+mod clock;
+mod disks;
 mod firewall;
 mod host_id;
 mod pool;
@@ -233,6 +236,7 @@ pub fn check(
         Task::new("boot", deadline, boot::probe),
         Task::new("pool", deadline, pool::probe),
         Task::new("scrub", deadline, scrub::probe),
+        Task::new("disks", deadline, disks::probe),
         Task::new("services", deadline, services::probe),
         Task::new("sandboxes", deadline, sandboxes::probe),
         Task::new("snapshots", deadline, snapshots::probe),
@@ -240,6 +244,8 @@ pub fn check(
         Task::new("wireguard", deadline, wireguard::probe),
         Task::new("firewall", deadline, firewall::probe),
         Task::new("sockets", deadline, sockets::probe),
+        Task::new("clock", deadline, clock::probe),
+        Task::new("certificates", deadline, certificates::probe),
         Task::new("host-id", deadline, host_id::probe),
     ];
     tasks.extend(more.into_iter().map(|Question { name, look }| Task::new(name, deadline, |_| vec![look()])));

@@ -24,13 +24,19 @@ fn probe_one(view: &View, pool: &str) -> Probe {
         Ok(status) => status,
         Err(error) => return Probe::unanswered("pool", &error).with_metric(Family::PoolOnline, pool, 0.0),
     };
-    let capacity = Cmd::new("zpool").args(["get", "-Hp", "-o", "value", "capacity", pool]).timeout(DEADLINE);
-    let capacity: Option<u64> =
-        view.machine.run_text(capacity).ok().and_then(|text| text.trim_end_matches('%').parse().ok());
+    let get = ["get", "-Hp", "-o", "property,value", "capacity,fragmentation", pool];
+    let text = view.machine.run_text(Cmd::new("zpool").args(get).timeout(DEADLINE)).unwrap_or_default();
+    let percent = |name: &str| -> Option<u64> {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('\t'))?;
+        value.trim_end_matches('%').parse().ok()
+    };
+    let capacity = percent("capacity");
     let errors = status.errors.saturating_add(status.device_errors);
     let mut parts = vec![format!("{pool} {}", status.state)];
     parts.push(if errors == 0 { "no errors".to_owned() } else { format!("{errors} errors") });
     parts.extend(capacity.map(|percent| format!("{percent}% full")));
+    // Of the free space: how much of it lies in small pieces. Worth knowing, and nothing that anybody can mend but by room.
+    parts.extend(percent("fragmentation").map(|percent| format!("{percent}% fragmented")));
 
     let full = capacity.unwrap_or(0);
     let found = if status.state != "ONLINE" || status.errors > 0 || full >= CAPACITY_FAIL {

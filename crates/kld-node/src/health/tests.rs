@@ -18,6 +18,23 @@ const STATUS: &str = r#"{"output_version":{"command":"zpool status","vers_major"
 "vdevs":{"vda2":{"name":"vda2","vdev_type":"disk","guid":4,"path":"/dev/vda2","class":"normal","state":"ONLINE",
 "read_errors":0,"write_errors":0,"checksum_errors":0}}}},"error_count":0}}}"#;
 
+/// `smartctl --json --health --attributes` of smartmontools 7.4, of a disk for ATA and of one for NVMe.
+const DISK: &str = r#"{"json_format_version":[1,0],"smartctl":{"version":[7,4],"exit_status":0},
+"device":{"name":"/dev/sda","info_name":"/dev/sda [SAT]","type":"sat","protocol":"ATA"},"smart_status":{"passed":true},
+"ata_smart_attributes":{"revision":16,"table":[{"id":5,"name":"Reallocated_Sector_Ct","value":100,"worst":100,"thresh":10,
+"raw":{"value":0,"string":"0"}},{"id":197,"name":"Current_Pending_Sector","value":100,"raw":{"value":0,"string":"0"}}]}}"#;
+const NVME: &str = r#"{"smartctl":{"exit_status":0},"smart_status":{"passed":true,"nvme":{"value":0}},
+"nvme_smart_health_information_log":{"critical_warning":0,"available_spare":100,"percentage_used":3,"media_errors":0}}"#;
+/// Of a disk that sleeps.
+const ASLEEP: &str =
+    r#"{"smartctl":{"messages":[{"string":"Device is in STANDBY mode, exit(2)"}],"exit_status":2}}"#;
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n";
+
+fn disk(args: &[String], report: &str) -> Vec<u8> {
+    let scan = r#"{"devices":[{"name":"/dev/sda","type":"sat"}]}"#;
+    if args[1] == "--scan" { scan.into() } else { report.into() }
+}
+
 const RULES: &str = r#"{"nftables":[{"metainfo":{"version":"1.1.3","json_schema_version":1}},
 {"table":{"family":"inet","name":"kldload","handle":1}},
 {"chain":{"family":"inet","table":"kldload","name":"input","handle":1,"type":"filter","hook":"input","prio":0,"policy":"drop"}},
@@ -58,7 +75,7 @@ fn machine() -> FakeMachine {
         Ok(match (&args[0][..], args.last().map(String::as_str)) {
             ("status", _) => STATUS.into(),
             ("list", _) => "rpool\n".into(),
-            _ => "41\n".into(),
+            _ => "capacity\t41\nfragmentation\t7\n".into(),
         })
     });
     machine.tool("systemctl", |args, _, _| {
@@ -79,6 +96,12 @@ fn machine() -> FakeMachine {
         ),
     );
     machine.answer("systemd-analyze", EXPOSURE);
+    machine.tool("smartctl", |args, _, _| Ok(disk(args, DISK)));
+    machine.put("/etc/letsencrypt/live/app/cert.pem", CERTIFICATE);
+    machine.put("/etc/ssl/localcerts/own.pem", CERTIFICATE);
+    machine.put("/etc/ssl/localcerts/own.key.pem", "-----BEGIN PRIVATE KEY-----\n");
+    machine.answer("openssl", "notAfter=Mar  1 12:00:00 2027 GMT\nCertificate will not expire\n");
+    machine.answer("timedatectl", "NTP=yes\nNTPSynchronized=yes\n");
     machine.answer("nft", RULES);
     machine.answer("ss", SOCKETS);
     machine.answer("setpriv", "hello from the database\n");
@@ -100,8 +123,9 @@ fn a_machine_that_is_well() {
     expect![[r#"
         PROBE                STATUS  SUMMARY
         boot                 ok      running
-        pool                 ok      rpool ONLINE, no errors, 41% full
+        pool                 ok      rpool ONLINE, no errors, 41% full, 7% fragmented
         scrub                ok      scrub of rpool found no errors 24 h ago
+        disks                ok      1 of 1 say that they are well
         services             ok      2 of 2 running, no unit has failed
         sandboxes            ok      app.service 1.2 of at most 2.0
         snapshots            ok      newest of 1 datasets at most 10 min old
@@ -110,6 +134,8 @@ fn a_machine_that_is_well() {
         wireguard            ok      wg1 up, 1 of 1 peers up, last heard 30 s ago
         firewall             ok      1 rules, everything else is dropped
         sockets              ok      5 listen, all where they may
+        clock                ok      kept right by the network
+        certificates         ok      2 valid for two weeks and more
         host-id              ok      0x04030201 in 1 boot entries
         verify: app answers  ok      as expected
     "#]]
@@ -148,6 +174,9 @@ fn a_machine_that_is_well() {
         # HELP kldload_probe_status What a probe of kst found: 0 ok, 1 info, 2 warn, 3 timeout, 4 fail.
         # TYPE kldload_probe_status gauge
         kldload_probe_status{probe="boot"} 0
+        kldload_probe_status{probe="certificates"} 0
+        kldload_probe_status{probe="clock"} 0
+        kldload_probe_status{probe="disks"} 0
         kldload_probe_status{probe="firewall"} 0
         kldload_probe_status{probe="host-id"} 0
         kldload_probe_status{probe="pool"} 0
@@ -180,6 +209,34 @@ fn every_probe_sees_what_it_is_for() {
             m.tool("zpool", |args, _, _| pool(args, "\"errors\":0,\"bytes", "\"errors\":2,\"bytes"))
         }),
         ("scrub", Status::Warn, |m| m.tool("zpool", |args, _, _| pool(args, "1795219200", "1700000000"))),
+        ("disks", Status::Fail, |m| {
+            m.tool("smartctl", |args, _, _| Ok(disk(args, &DISK.replace("true", "false"))))
+        }),
+        ("disks", Status::Warn, |m| {
+            let worn = || DISK.replace("\"value\":0,", "\"value\":8,");
+            m.tool("smartctl", move |args, _, _| Ok(disk(args, &worn())));
+        }),
+        ("disks", Status::Fail, |m| {
+            m.tool("smartctl", |args, _, _| Ok(disk(args, &NVME.replace("warning\":0", "warning\":4"))))
+        }),
+        ("disks", Status::Warn, |m| {
+            let old = || NVME.replace("used\":3", "used\":97").replace("errors\":0", "errors\":2");
+            m.tool("smartctl", move |args, _, _| Ok(disk(args, &old())));
+        }),
+        ("disks", Status::Fail, |m| m.answer("smartctl", "no JSON")),
+        ("clock", Status::Warn, |m| {
+            m.put("/proc/uptime", "90000.12 170000.00\n");
+            m.answer("timedatectl", "NTP=yes\nNTPSynchronized=no\n");
+        }),
+        ("certificates", Status::Warn, |m| {
+            m.tool("openssl", |args, _, _| {
+                let will = if args.contains(&"0".to_owned()) { "will not" } else { "will" };
+                Ok(format!("notAfter=Dec  1 12:00:00 2026 GMT\nCertificate {will} expire\n").into_bytes())
+            })
+        }),
+        ("certificates", Status::Fail, |m| {
+            m.answer("openssl", "notAfter=Nov  1 12:00:00 2026 GMT\nCertificate will expire\n")
+        }),
         ("sandboxes", Status::Fail, |m| m.answer("systemd-analyze", &EXPOSURE.replace("1.2", "2.1"))),
         ("snapshots", Status::Fail, |m| m.answer("zfs", &format!("rpool/srv/app@a\t{}\n", NOW - 9000))),
         ("snapshots", Status::Warn, |m| m.answer("zfs", "")),
@@ -225,6 +282,14 @@ fn every_probe_sees_what_it_is_for() {
         pool: rpool ONLINE, 3 errors, 41% full
         scrub: scrub of rpool found 2 errors
         scrub: scrub of rpool found no errors 1103 days ago
+        disks: /dev/sda says that it fails
+        disks: /dev/sda has 8 reallocated sectors and 8 pending sectors
+        disks: /dev/sda says that it fails
+        disks: /dev/sda has 2 media errors and 97% of its life used
+        disks: could not read the output of `smartctl`: expected ident at line 1 column 2
+        clock: not set by the network since the start 25 h ago: no server has answered
+        certificates: /etc/letsencrypt/live/app/cert.pem expires on Dec  1 12:00:00 2026 GMT, /etc/ssl/localcerts/own.pem expires on Dec  1 12:00:00 2026 GMT
+        certificates: /etc/letsencrypt/live/app/cert.pem has expired on Nov  1 12:00:00 2026 GMT, /etc/ssl/localcerts/own.pem has expired on Nov  1 12:00:00 2026 GMT
         sandboxes: app.service 2.1 of at most 2.0
         snapshots: too old: rpool/srv/app: 2 h
         snapshots: none yet of rpool/srv/app
@@ -258,7 +323,7 @@ fn degraded(machine: &FakeMachine) {
 
 fn pool(args: &[String], from: &str, to: &str) -> Result<Vec<u8>, String> {
     assert!(STATUS.contains(from), "the fixture holds no `{from}`");
-    Ok(if args[0] == "status" { STATUS.replace(from, to) } else { "41\n".to_owned() }.into_bytes())
+    Ok(if args[0] == "status" { STATUS.replace(from, to) } else { "capacity\t41\n".to_owned() }.into_bytes())
 }
 
 #[test]
@@ -281,6 +346,41 @@ fn services_that_are_down_or_failed_are_named() {
 }
 
 #[test]
+fn a_disk_that_sleeps_or_cannot_be_asked_is_left_alone() {
+    let asks: [fn(&FakeMachine); 3] = [
+        |m| m.tool("smartctl", |args, _, _| Ok(disk(args, ASLEEP))),
+        |m| m.answer("smartctl", r#"{"devices":[]}"#),
+        |m| drop(m.state().tools.remove("smartctl")),
+    ];
+    let mut text = String::new();
+    for ask in asks {
+        let machine = machine();
+        ask(&machine);
+        let health = look(machine, Some(config()));
+        let probe = health.probes.iter().find(|probe| probe.name == "disks").expect("it has looked");
+        assert_eq!(probe.status, Status::Info);
+        text.push_str(&format!("{}\n", probe.summary));
+    }
+    expect![[r#"
+        /dev/sda does not say
+        none that knows how it is
+        not asked: smartmontools is not installed
+    "#]]
+    .assert_eq(&text);
+}
+
+#[test]
+fn a_machine_without_a_network_has_a_day_before_its_clock_is_a_matter() {
+    let machine = machine();
+    machine.put("/proc/uptime", "7300.5 1.0\n");
+    machine.answer("timedatectl", "NTP=no\nNTPSynchronized=no\n");
+    let health = look(machine, Some(config()));
+    let probe = health.probes.iter().find(|probe| probe.name == "clock").expect("it has looked");
+    assert_eq!(probe.status, Status::Info);
+    expect!["not set by the network since the start 2 h ago: nobody is asked"].assert_eq(&probe.summary);
+}
+
+#[test]
 fn a_peer_that_was_never_seen_is_no_failure() {
     let machine = machine();
     machine.answer("wg", "P\tP\t1\toff\nPEER=\t(none)\t(none)\t10.8.0.2/32\t0\t0\t0\toff\n");
@@ -293,18 +393,21 @@ fn a_peer_that_was_never_seen_is_no_failure() {
 fn a_machine_without_a_node_file_is_looked_at_as_it_is() {
     let health = look(machine(), None);
     expect![[r#"
-        PROBE        STATUS  SUMMARY
-        boot         ok      running
-        pool         ok      rpool ONLINE, no errors, 41% full
-        scrub        ok      scrub of rpool found no errors 24 h ago
-        services     ok      no unit has failed
-        sandboxes    info    no `max_exposure` is set
-        snapshots    info    no policy
-        replication  info    none is set up
-        wireguard    info    no interface
-        firewall     info    kldload has set up none
-        sockets      info    nothing is promised
-        host-id      info    kldload has not set one
+        PROBE         STATUS  SUMMARY
+        boot          ok      running
+        pool          ok      rpool ONLINE, no errors, 41% full, 7% fragmented
+        scrub         ok      scrub of rpool found no errors 24 h ago
+        disks         ok      1 of 1 say that they are well
+        services      ok      no unit has failed
+        sandboxes     info    no `max_exposure` is set
+        snapshots     info    no policy
+        replication   info    none is set up
+        wireguard     info    no interface
+        firewall      info    kldload has set up none
+        sockets       info    nothing is promised
+        clock         ok      kept right by the network
+        certificates  ok      2 valid for two weeks and more
+        host-id       info    kldload has not set one
     "#]]
     .assert_eq(&health.to_string());
     assert!(health.is_well());

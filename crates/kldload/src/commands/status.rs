@@ -1,5 +1,6 @@
 //! `kldload status`, also called `kst`.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +13,16 @@ use kld_node::health::{Probe, Question, Status, check, render_prometheus};
 use kld_system::{NODE_CONFIG_PATH, NodeConfig};
 use kld_ui::{ExitStatus, Printer};
 
-use super::history::utc;
+use super::{be, history::utc};
 
-/// Say whether all is well: pool, services, snapshots, mesh, firewall, and the manifest's own proofs
+/// Say whether all is well, and which command mends what is not
 ///
-/// Exits with 0 only when all is well. Every probe has a deadline, so that a machine with a hung pool still answers.
+/// Pool, disks, services, snapshots, mesh, firewall, boot environments, clock, certificates, what was changed by hand, and the
+/// manifest's own proofs. Exits with 0 only when all is well. Every probe has a deadline, so that a machine with a hung pool
+/// still answers.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  kst\n  kst --json | jq '.items[] | select(.status != \"ok\")'\n  kldload status --prometheus --output /var/lib/prometheus/node-exporter/kldload.prom"
+    after_help = "Examples:\n  kst\n  kst --watch\n  kst --json | jq '.items[] | select(.status != \"ok\")'\n  kldload status --prometheus --output /var/lib/prometheus/node-exporter/kldload.prom"
 )]
 pub(crate) struct Args {
     /// Print JSON on standard output
@@ -31,16 +34,48 @@ pub(crate) struct Args {
     /// Write the metrics to this file, whole or not at all
     #[arg(long, requires = "prometheus", value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Look again every so many seconds, until Ctrl-C
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        default_missing_value = "5",
+        value_parser = clap::value_parser!(u64).range(1..),
+        conflicts_with = "prometheus"
+    )]
+    watch: Option<u64>,
     /// How long each probe may take, in seconds
     #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     timeout: u64,
 }
 
-/// Looks.
+/// Where to a terminal is taken before it is written anew: the upper left corner, and nothing below it (ECMA-48).
+const CLEAR: &str = "\x1b[H\x1b[J";
+/// A probe that hangs leaves its thread behind: one that goes on hanging is asked less often.
+const AFTER_A_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Looks, once or until it is told to end.
 pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
+    let Some(seconds) = args.watch else { return look(printer, args).map(|(_, status)| status) };
+    loop {
+        if !args.json && std::io::stdout().is_terminal() {
+            printer.data(CLEAR)?;
+        }
+        let (hangs, _) = look(printer, args)?;
+        let pause = Duration::from_secs(seconds);
+        std::thread::sleep(if hangs { pause.max(AFTER_A_TIMEOUT) } else { pause });
+    }
+}
+
+/// Looks once, shows it, and says whether a probe did not answer.
+fn look(printer: &Printer, args: &Args) -> anyhow::Result<(bool, ExitStatus)> {
     let config = read_config()?;
-    let changes = Question { name: CHANGES, look: Box::new(changes) };
-    let health = check(Arc::new(RealMachine), config, Duration::from_secs(args.timeout), vec![changes]);
+    let questions = vec![
+        Question { name: CHANGES, look: Box::new(changes) },
+        Question { name: be::PROBE, look: Box::new(be::probe) },
+    ];
+    let health = check(Arc::new(RealMachine), config, Duration::from_secs(args.timeout), questions);
+    let hangs = health.probes.iter().any(|probe| probe.status == Status::Timeout);
     let status = if health.is_well() { ExitStatus::Done } else { ExitStatus::Failed };
     if args.prometheus {
         let text = render_prometheus(&health);
@@ -49,14 +84,14 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
             None => printer.data(&text)?,
         }
         // Metrics tell what is wrong by themselves: the timer that writes them has not failed.
-        return Ok(ExitStatus::Done);
+        return Ok((hangs, ExitStatus::Done));
     }
     if args.json {
         printer.envelope("health", &health.probes)?;
     } else {
         printer.data(&health.to_string())?;
     }
-    Ok(status)
+    Ok((hangs, status))
 }
 
 /// What this machine should be; `None` on a machine that no manifest made.

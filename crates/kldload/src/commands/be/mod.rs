@@ -6,6 +6,7 @@ mod destroy;
 mod diff;
 mod export;
 mod good;
+mod health;
 mod import;
 mod list;
 mod mount;
@@ -13,6 +14,7 @@ mod prune;
 mod rename;
 mod snapshots;
 
+pub(crate) use health::{PROBE, probe};
 use kld_boot::{Action, Plan, RealMachine, carry_out};
 use kld_ui::{ExitStatus, Hinted, Printer};
 
