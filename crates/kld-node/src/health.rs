@@ -78,6 +78,8 @@ pub struct Probe {
     pub summary: String,
     /// The command that mends it or shows more.
     pub command: Option<String>,
+    /// How long it took to find out.
+    pub milliseconds: u64,
     /// Numbers for a monitoring system.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub metrics: Vec<Metric>,
@@ -113,7 +115,14 @@ pub enum Family {
 impl Probe {
     /// What was found, in one line.
     pub fn new(name: impl Into<String>, status: Status, summary: impl Into<String>) -> Self {
-        Self { name: name.into(), status, summary: summary.into(), command: None, metrics: Vec::new() }
+        Self {
+            name: name.into(),
+            status,
+            summary: summary.into(),
+            command: None,
+            milliseconds: 0,
+            metrics: Vec::new(),
+        }
     }
 
     /// The command that mends it or shows more.
@@ -267,8 +276,13 @@ fn run_tasks(view: Arc<View>, tasks: Vec<Task>) -> Vec<Probe> {
             let (sender, receiver) = channel();
             let view = Arc::clone(&view);
             let thread = std::thread::Builder::new().name(name.clone());
-            // Nobody receives any more after the deadline; then the answer is of no use.
-            let started = thread.spawn(move || drop(sender.send(look(&view))));
+            let started = thread.spawn(move || {
+                let mut probes = look(&view);
+                let took = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+                probes.iter_mut().for_each(|probe| probe.milliseconds = took);
+                // Nobody receives any more after the deadline; then the answer is of no use.
+                drop(sender.send(probes));
+            });
             (name, deadline, receiver, started.is_ok())
         })
         .collect();

@@ -91,7 +91,7 @@ fn table(measured: &Measured) -> Markdown {
     let mut table =
         Markdown::new(&["", "seconds", "of the first", "transaction groups, or longest wait of `zfs get`"]);
     let value = |name: &str| measured.get(name).copied();
-    let rows: [(&str, &str, &str, Option<String>); 11] = [
+    let rows: [(&str, &str, &str, Option<String>); 13] = [
         ("snapshot-zfs", "snapshot-zfs", "one `zfs snapshot` with all datasets", None),
         (
             "snapshot-ksnap",
@@ -112,6 +112,8 @@ fn table(measured: &Measured) -> Markdown {
         ("prune-each", "prune-each", "`zfs destroy`, one by one", stall(measured, "prune-each")),
         ("prune-ksnap", "prune-each", "`ksnap prune --keep 1`", stall(measured, "prune-ksnap")),
         ("prune-nothing", "prune-nothing", "nothing, 5 seconds", stall(measured, "prune-nothing")),
+        ("kst-slowest", "kst-slowest", "the slowest probe of `kst`", None),
+        ("kst", "kst-slowest", "`kst`, all probes", None),
         ("start-ksnap", "start-true", "20 times `ksnap --help`; beside 20 times `true`", None),
     ];
     for (name, first, shown, more) in rows {
