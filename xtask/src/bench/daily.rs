@@ -91,7 +91,7 @@ fn table(measured: &Measured) -> Markdown {
     let mut table =
         Markdown::new(&["", "seconds", "of the first", "transaction groups, or longest wait of `zfs get`"]);
     let value = |name: &str| measured.get(name).copied();
-    let rows: [(&str, &str, &str, Option<String>); 13] = [
+    let rows: [(&str, &str, &str, Option<String>); 15] = [
         ("snapshot-zfs", "snapshot-zfs", "one `zfs snapshot` with all datasets", None),
         (
             "snapshot-ksnap",
@@ -112,6 +112,8 @@ fn table(measured: &Measured) -> Markdown {
         ("prune-each", "prune-each", "`zfs destroy`, one by one", stall(measured, "prune-each")),
         ("prune-ksnap", "prune-each", "`ksnap prune --keep 1`", stall(measured, "prune-ksnap")),
         ("prune-nothing", "prune-nothing", "nothing, 5 seconds", stall(measured, "prune-nothing")),
+        ("rollback-bare", "rollback-bare", "`systemctl stop`, `zfs rollback`, `systemctl start`, a query", None),
+        ("rollback-ksnap", "rollback-bare", "`ksnap rollback --stop-services`, a query", None),
         ("kst-slowest", "kst-slowest", "the slowest probe of `kst`", None),
         ("kst", "kst-slowest", "`kst`, all probes", None),
         ("start-ksnap", "start-true", "20 times `ksnap --help`; beside 20 times `true`", None),

@@ -19,6 +19,28 @@ for run in $(seq "$runs"); do
     say kst-slowest "$(grep -o '"milliseconds": *[0-9]*' /run/out | tr -dc '0-9\n' | sort -n | tail -1)000"
 done
 
+# A schema migration taken back: from the command to an answer of the database.
+db=rpool/srv/webapp-db
+query() { runuser -u postgres -- psql -At -d webapp -c "$1"; }
+before() { until [ "$(query "select to_regclass('migrated') is null" 2> /run/served)" = t ]; do sleep 0.05; done; }
+bare() { systemctl stop postgresql@17-main; zfs rollback "$db@bare"; systemctl start postgresql@17-main; before; }
+# It goes on to prove the machine while the database serves again.
+ours() { ksnap rollback --yes --stop-services "$db" ours > /run/said 2>&1 & before; }
+cd /
+before
+systemctl stop sanoid.timer
+for run in $(seq "$runs"); do
+    zfs snapshot "$db@bare"
+    query 'create table migrated (x int)' > /run/served
+    measure rollback-bare bare
+    zfs destroy "$db@bare"
+    ksnap "$db" ours > /run/served
+    query 'create table migrated (x int)' > /run/served
+    measure rollback-ksnap ours
+    wait || { cat /run/said >&2; exit 1; }
+    zfs destroy "$db@$(zfs list -Ho name -t snapshot "$db" | sed -n 's/.*@\(ours-.*\)/\1/p' | tail -1)"
+done
+
 systemctl stop sanoid.timer webapp postgresql@17-main 2> /run/err || true
 zpool create -O compression=off -m /bench bench /dev/vdb
 zfs create -o mountpoint=none bench/d
