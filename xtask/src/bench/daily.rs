@@ -112,7 +112,12 @@ fn table(measured: &Measured) -> Markdown {
         ("prune-each", "prune-each", "`zfs destroy`, one by one", stall(measured, "prune-each")),
         ("prune-ksnap", "prune-each", "`ksnap prune --keep 1`", stall(measured, "prune-ksnap")),
         ("prune-nothing", "prune-nothing", "nothing, 5 seconds", stall(measured, "prune-nothing")),
-        ("rollback-bare", "rollback-bare", "`systemctl stop`, `zfs rollback`, `systemctl start`, a query", None),
+        (
+            "rollback-bare",
+            "rollback-bare",
+            "`systemctl stop`, `zfs rollback`, `systemctl start`, a query",
+            None,
+        ),
         ("rollback-ksnap", "rollback-bare", "`ksnap rollback --stop-services`, a query", None),
         ("kst-slowest", "kst-slowest", "the slowest probe of `kst`", None),
         ("kst", "kst-slowest", "`kst`, all probes", None),

@@ -3,6 +3,7 @@
 
 #![expect(clippy::print_stderr, reason = "the figures are what these tests are for")]
 
+mod ours;
 mod repository;
 
 use std::collections::BTreeSet;
