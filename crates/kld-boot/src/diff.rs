@@ -7,7 +7,7 @@ use kld_host::zfs::{self, Change, ChangeKind};
 use crate::error::BootError;
 use crate::look::{Environment, Looked, Snapshot};
 use crate::machine::{Machine, MachineError};
-use crate::mount::{SOURCE, mount_for_a_look, unmount};
+use crate::mount::{SOURCE, mount_for_a_look, unmount, while_mounted};
 
 /// Longer than comparing two systems takes that have nothing in common but their beginning.
 const DEADLINE: Duration = Duration::from_secs(900);
@@ -66,7 +66,10 @@ pub fn file_changes(
     at: &str,
 ) -> Result<Vec<Change>, MachineError> {
     let diff = zfs::diff_cmd(since, dataset).timeout(DEADLINE);
-    Ok(relative(zfs::parse_diff(&machine.run(&diff)?)?, at))
+    // It compares mounted file systems only, and a clone with the file system that owns the snapshot.
+    let owner = since.split('@').next().unwrap_or_default();
+    let said = while_mounted(machine, owner, || machine.run(&diff))?;
+    Ok(relative(zfs::parse_diff(&said)?, at))
 }
 
 /// Folders whose entries have changed are told of by these.

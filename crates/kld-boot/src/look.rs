@@ -10,7 +10,7 @@ use crate::error::{BootError, Protection};
 use crate::esp::{self, Entry, Esp};
 use crate::loader::{self, Loader};
 use crate::machine::{Machine, MachineError};
-use crate::mount::{SOURCE, unmount};
+use crate::mount::unmount_leftovers;
 use crate::trial::Trial;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -243,7 +243,7 @@ impl Looked {
     /// # Errors
     /// As [`Self::at`].
     pub fn before_change(machine: &dyn Machine) -> Result<Self, BootError> {
-        unmount(machine, SOURCE)?;
+        unmount_leftovers(machine)?;
         Self::at(machine)
     }
 

@@ -13,6 +13,8 @@ use crate::machine::{Machine, MachineError};
 const PLACES: &str = "/run/kbe";
 /// Where the origin of a new environment is mounted, for its kernel only. No environment has this name.
 pub(crate) const SOURCE: &str = "/run/kbe/.source";
+/// Where the owner of a snapshot is mounted while `zfs diff` compares with it.
+pub(crate) const OWNER: &str = "/run/kbe/.owner";
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn mount_cmd(source: &str, options: &str, place: &str) -> Cmd {
@@ -23,9 +25,33 @@ fn mount_cmd(source: &str, options: &str, place: &str) -> Cmd {
 
 /// Mounts a dataset or snapshot at [`SOURCE`], read-only; what a killed command has left there goes first.
 pub(crate) fn mount_for_a_look(machine: &dyn Machine, source: &str) -> Result<(), MachineError> {
-    unmount(machine, SOURCE)?;
-    machine.make_directory(SOURCE)?;
-    machine.run(&mount_cmd(source, "ro,zfsutil", SOURCE)).map(drop)
+    mount_read_only(machine, source, SOURCE)
+}
+
+fn mount_read_only(machine: &dyn Machine, source: &str, place: &str) -> Result<(), MachineError> {
+    unmount(machine, place)?;
+    machine.make_directory(place)?;
+    machine.run(&mount_cmd(source, "ro,zfsutil", place)).map(drop)
+}
+
+/// Does something while a dataset is mounted somewhere, whoever has mounted it.
+pub(crate) fn while_mounted<T>(
+    machine: &dyn Machine,
+    dataset: &str,
+    work: impl FnOnce() -> Result<T, MachineError>,
+) -> Result<T, MachineError> {
+    if mounts(machine)?.iter().any(|mount| mount.source == dataset) {
+        return work();
+    }
+    mount_read_only(machine, dataset, OWNER)?;
+    let done = work();
+    unmount(machine, OWNER)?;
+    done
+}
+
+/// Unmounts what a killed command has left mounted for its own look.
+pub(crate) fn unmount_leftovers(machine: &dyn Machine) -> Result<(), MachineError> {
+    [SOURCE, OWNER].iter().try_for_each(|place| unmount(machine, place))
 }
 
 /// Unmounts what is mounted at `place` and removes the directory; nothing there is no error.

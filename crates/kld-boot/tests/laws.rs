@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 
 use kld_boot::{
     BootError, Keep, Looked, Maker, Origin, Plan, Starts, activate, carry_out, choose, claim,
-    common_snapshot, create, export, import, leftovers, mark_good, outdated, plan_destroy, plan_rename,
+    common_snapshot, create, export, file_changes, import, leftovers, look_into, mark_good, outdated,
+    plan_destroy, plan_rename,
 };
 use support::{Cut, ESPS, Fake};
 
@@ -462,5 +463,25 @@ fn environments_are_compared_from_where_they_parted() {
         ("a", "stranger", None),
     ] {
         assert_eq!(common(&fake, a, b).as_deref(), want, "{a} {b}");
+    }
+    // Whichever of them runs, and whether the one that they come from is mounted or not.
+    for running in ["debian", "b"] {
+        activate(&fake, running, Starts::Always, &mut |_| ()).expect("activated");
+        assert_eq!(fake.start().expect("it starts"), format!("rpool/ROOT/{running}"));
+        for [a, b] in [["debian", "a"], ["a", "b"], ["c", "a"], ["debian", "c"]] {
+            let looked = Looked::at(&fake).expect("readable");
+            let since = common_snapshot(&looked, a, b).expect("there").expect("they have one").name.clone();
+            for side in [a, b] {
+                let look = |of: &kld_boot::Environment, at: &str| -> Result<_, BootError> {
+                    Ok(file_changes(&fake, &since, &of.dataset, at)?)
+                };
+                let changes = look_into(&fake, side, look)
+                    .unwrap_or_else(|error| panic!("{running} {a} {b}: {error:?}"));
+                assert_eq!(changes, []);
+            }
+            let left = Looked::at(&fake).expect("readable");
+            let mounted = left.environments.iter().filter(|of| !of.mounted.is_empty());
+            assert_eq!(mounted.count(), 1, "only what runs stays mounted");
+        }
     }
 }

@@ -16,6 +16,16 @@ impl State {
                     format!("{last}\tcompression\tlz4\tinherited from rpool\n{last}\tused\t1\t-\n");
                 Ok(own.iter().map(line).collect::<String>() + &inherited)
             }
+            ("zfs", "diff") => {
+                let since = args[args.len() - 2];
+                let owner = since.split('@').next().unwrap_or_default();
+                if !self.disk.snapshots.contains_key(since)
+                    || ![owner, last].iter().all(|of| self.is_busy(of))
+                {
+                    return Err(error("Cannot diff an unmounted snapshot"));
+                }
+                Ok(String::new())
+            }
             ("zfs", _) => {
                 self.burn()?;
                 self.change_zfs(args, last).map(|()| String::new())
