@@ -115,6 +115,26 @@ fn passwords_are_the_manifests_and_nobody_sees_them() {
 }
 
 #[test]
+fn taking_back_keeps_the_accounts_that_people_have_made_since() {
+    let fake = machine_for(&[&wanted(&people(None, None))]);
+    bring(&fake, &people(None, None));
+    let carol =
+        kld_host::Cmd::new("useradd").args(["--uid", "1005", "--gid", "1005", "--home-dir", "/home/carol"]);
+    let group = kld_host::Cmd::new("groupadd").args(["--force", "--gid", "1005", "carol"]);
+    fake.run(&group).expect("made");
+    fake.run(&carol.args(["--shell", "/bin/bash", "--create-home", "--groups", "sudo", "carol"]))
+        .expect("made");
+    engine(&fake).take_back("taken back", &mut Said::default()).expect("it goes back");
+    for path in ["/etc/passwd", "/etc/group"] {
+        let text = fake.text(path);
+        assert!(text.contains("carol:x:1005:"), "{path}: {text}");
+        assert!(!text.contains("ada") && !text.contains("bob"), "{path}: {text}");
+    }
+    let group = fake.text("/etc/group");
+    assert!(group.lines().any(|line| line.starts_with("sudo:") && line.ends_with("carol")), "{group}");
+}
+
+#[test]
 fn taking_back_brings_the_old_one_back_and_leaves_those_of_others() {
     let fake = machine_for(&[&wanted(&people(None, None))]);
     bring(&fake, &people(Some(OLD), None));

@@ -4,6 +4,7 @@
 //! how to remove them. A password that the manifest gives is set, one that leaves it is locked, and those that it never gave
 //! are people's own.
 
+mod lines;
 mod shadow;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use self::shadow::Password;
 use super::{Found, Kind, Refusal, digest, to_value};
 use crate::history::Store;
-use crate::host::{Host, HostError, KeptEntry};
+use crate::host::{Entry, Host, HostError, KeptEntry, Node};
+use crate::journal::Event;
 use crate::plan::{Action, Because, Cause, Left, Step, key};
 use crate::wanted::Wanted;
 
@@ -186,7 +188,15 @@ impl Kind for Account {
     ) -> Result<(), HostError> {
         let is_shadow = |(path, _): &&(String, Option<KeptEntry>)| path == shadow::PATH;
         let others = memory.files.iter().filter(|file| !is_shadow(file));
-        others.into_iter().try_for_each(|(path, kept)| store.put_back(path, kept.as_ref()))?;
+        // What an apply that came to nothing has made of them goes whole, with the accounts that its packages brought. Since one
+        // that was committed, people have made accounts of their own.
+        let was_committed = store.journal()?.events.contains(&Event::Committed);
+        for (path, kept) in others {
+            match kept {
+                Some(kept) if was_committed => put_back_lines(host, store, path, kept, &change.name)?,
+                kept => store.put_back(path, kept.as_ref())?,
+            }
+        }
         let kept = memory.files.iter().find(is_shadow).and_then(|(_, kept)| kept.as_ref());
         shadow::put_back(host, store, &change.name, kept)
     }
@@ -201,6 +211,24 @@ impl Kind for Account {
         let gone = names.filter(|(name, _)| !seen.accounts.contains_key(*name));
         Ok(gone.map(|(name, _)| (*name).to_owned()).collect())
     }
+}
+
+fn put_back_lines(
+    host: &dyn Host,
+    store: &Store<'_>,
+    path: &str,
+    kept: &KeptEntry,
+    account: &str,
+) -> Result<(), HostError> {
+    let Some(Entry { node: Node::File(bytes), mode, uid, gid }) = host.entry(path)? else {
+        return store.put_back(path, Some(kept));
+    };
+    let now = String::from_utf8_lossy(&bytes).into_owned();
+    let text = lines::merge(path, &now, &store.text_of(path, kept)?, account);
+    if text == now {
+        return Ok(());
+    }
+    host.put(path, &Entry { node: Node::File(text.into_bytes()), mode, uid, gid })
 }
 
 /// That the manifest gives an account's password, among what is remembered; `#` is in no name of an account.
