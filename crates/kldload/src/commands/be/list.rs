@@ -1,9 +1,11 @@
 //! `kbe list`.
 
 use kld_boot::{Environment, Looked, RealMachine, Unfinished, frees, leftovers};
+use kld_host::LockError;
 use kld_ui::{ByteSize, ExitStatus, Printer, Table};
 use serde::Serialize;
 
+use crate::commands::apply::lock;
 use crate::commands::history::utc;
 use crate::commands::pkg;
 
@@ -60,10 +62,16 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     }
     let said = leftovers(&looked).said;
     if !said.is_empty() {
-        printer.warning(&format!(
-            "an interrupted command has left something, `kbe prune` removes it:\n  {}",
-            said.join("\n  ")
-        ));
+        let said = said.join("\n  ");
+        // What is half-made may be in somebody's hands.
+        match lock("kbe list") {
+            Err(error) if error.is::<LockError>() => {
+                printer.note(&format!("a command is at work, {error}:\n  {said}"))
+            }
+            _ => printer.warning(&format!(
+                "an interrupted command has left something, `kbe prune` removes it:\n  {said}"
+            )),
+        }
     }
     Ok(ExitStatus::Done)
 }
