@@ -2,7 +2,7 @@
 
 mod support;
 
-use kld_engine::{ApplyError, CONFIRM_TIMER, Cause, History, Outcome, State};
+use kld_engine::{ApplyError, CONFIRM_TIMER, Cause, Entry, History, Host as _, Node, Outcome, State};
 use support::fake::Machine;
 use support::{
     RECIPE, Silent, applied, apply, changed, cleared, engine, environments, machine_for, plan_for, wanted,
@@ -81,6 +81,30 @@ fn any_manifest_after_any_other_leaves_nothing_to_do() {
             fake.machine().datasets["rpool/srv/webapp-db"].get("quota").is_some_and(|quota| quota != "0");
         assert_eq!(quota, bits & 0b100 != 0, "{number}, {bits:b}");
     }
+}
+
+/// The cache of mounts belongs to ZFS's event daemon, too: what somebody makes with `zfs create` is mounted by the next start.
+#[test]
+fn datasets_that_the_manifest_does_not_know_go_on_being_mounted() {
+    const CACHE: &str = "/etc/zfs/zfs-list.cache/rpool";
+    const MINE: &str = "rpool/mine\t/mine\ton\n";
+    let (fake, old, new) = applied();
+    let add = |line: &str| {
+        let entry = fake.entry(CACHE).expect("readable").expect("it is there");
+        let text = fake.text(CACHE) + line;
+        fake.put(CACHE, &Entry { node: Node::File(text.into_bytes()), ..entry }).expect("written");
+    };
+    add(MINE);
+    assert!(plan_for(&fake, &old).is_empty(), "{:#?}", plan_for(&fake, &old));
+    assert_eq!(History::new(&fake).drift().expect("readable"), []);
+    apply(&fake, &plan_for(&fake, &new));
+    let text = fake.text(CACHE);
+    assert!(text.contains(MINE) && text.contains("rpool/srv/webapp-cache\t"), "{text}");
+    add("rpool/later\t/later\ton\n");
+    engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
+    let text = fake.text(CACHE);
+    assert!(text.contains(MINE) && text.contains("rpool/later\t"), "{text}");
+    assert!(!text.contains("rpool/srv/webapp-cache\t"), "{text}");
 }
 
 #[test]

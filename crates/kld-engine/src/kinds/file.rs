@@ -2,6 +2,8 @@
 //!
 //! A file that leaves the manifest is removed when it is as kldload put it there; one that was changed since stays.
 
+mod mount_cache;
+
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -72,7 +74,8 @@ impl Kind for File {
         for (path, file) in &wanted.files {
             found.items.insert(path.clone(), digest_of(&file.node, file.mode));
             let there = host.entry(path).map_err(look)?;
-            found.steps.extend(compare_one(&accounts, path, file, there)?);
+            let file = mount_cache::shared(path, file, there.as_ref());
+            found.steps.extend(compare_one(&accounts, path, &file, there)?);
         }
         // The deepest first: directories empty themselves.
         for gone in super::gone(Self::NAME, before, &found.items).rev() {
@@ -134,7 +137,22 @@ impl Kind for File {
         change: &Change,
         memory: &Memory,
     ) -> Result<(), HostError> {
-        store.put_back(change.path(), memory.entry.as_ref())?;
+        match (change, &memory.entry) {
+            (Change::Put { path, node: NewNode::File(made), .. }, Some(kept))
+                if mount_cache::is_one(path) =>
+            {
+                let made = STANDARD.decode(made).unwrap_or_default();
+                let now = host.read(path)?.unwrap_or_default();
+                let before = store.text_of(path, kept)?;
+                let text = mount_cache::back(&before, &String::from_utf8_lossy(&made), &now);
+                let KeptEntry { mode, uid, gid, .. } = *kept;
+                let entry = Entry { node: Node::File(text.into_bytes()), mode, uid, gid };
+                if host.entry(path)?.as_ref() != Some(&entry) {
+                    host.put(path, &entry)?;
+                }
+            }
+            (_, kept) => store.put_back(change.path(), kept.as_ref())?,
+        }
         memory.missing.iter().rev().try_for_each(|path| remove_if_empty(host, path))
     }
 
@@ -144,7 +162,7 @@ impl Kind for File {
 
     fn drifted(&self, host: &dyn Host, items: &[(&str, &str)]) -> Result<Vec<String>, HostError> {
         let mut drifted = Vec::new();
-        for (path, digest) in items {
+        for (path, digest) in items.iter().filter(|(path, _)| !mount_cache::is_one(path)) {
             let there = host.entry(path)?;
             if there.is_none_or(|there| digest_of(&there.node, there.mode) != *digest) {
                 drifted.push((*path).to_owned());

@@ -1,0 +1,83 @@
+//! `/etc/zfs/zfs-list.cache/POOL`, which belongs to two: the manifest's datasets must be mounted by the next start whatever
+//! happens to ZFS's event daemon until then, and the daemon keeps the lines of all others (zfs-mount-generator(8)).
+//!
+//! A line is a dataset's, named in its first column.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use crate::host::{Entry, Node};
+use crate::wanted::WantedFile;
+
+const DIRECTORY: &str = "/etc/zfs/zfs-list.cache/";
+
+pub(super) fn is_one(path: &str) -> bool {
+    path.starts_with(DIRECTORY)
+}
+
+/// What is to be in the file, with the lines of datasets that the manifest does not know.
+pub(super) fn shared<'a>(path: &str, file: &'a WantedFile, there: Option<&Entry>) -> Cow<'a, WantedFile> {
+    let (Node::File(ours), Some(Entry { node: Node::File(there), .. })) = (&file.node, there) else {
+        return Cow::Borrowed(file);
+    };
+    if !is_one(path) {
+        return Cow::Borrowed(file);
+    }
+    let text = merge(&String::from_utf8_lossy(ours), &String::from_utf8_lossy(there));
+    Cow::Owned(WantedFile { node: Node::File(text.into_bytes()), ..file.clone() })
+}
+
+fn dataset(line: &str) -> &str {
+    line.split('\t').next().unwrap_or_default()
+}
+
+fn datasets(text: &str) -> BTreeSet<&str> {
+    text.lines().map(dataset).collect()
+}
+
+/// In the order in which the daemon sorts them.
+fn joined<'a>(lines: impl Iterator<Item = &'a str>) -> String {
+    let lines: BTreeSet<&str> = lines.collect();
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// `there` itself where it says the same: the order is the daemon's.
+fn merge(ours: &str, there: &str) -> String {
+    let own = datasets(ours);
+    let text = joined(ours.lines().chain(there.lines().filter(|line| !own.contains(dataset(line)))));
+    if text == joined(there.lines()) { there.to_owned() } else { text }
+}
+
+/// The file as it was before `made` was written, but for datasets that came or went since.
+pub(super) fn back(before: &str, made: &str, now: &str) -> String {
+    let (known, ours, still) = (datasets(before), datasets(made), datasets(now));
+    let went = |name: &str| ours.contains(name) && !still.contains(name);
+    let came = |name: &str| !ours.contains(name) && !known.contains(name);
+    let old = before.lines().filter(|line| !went(dataset(line)));
+    joined(old.chain(now.lines().filter(|line| came(dataset(line)))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_other_datasets_stay() {
+        let ours = "rpool/a\t/a\ton\nrpool/c\t/c\ton\n";
+        let there = "rpool/a\t/old\toff\nrpool/b\t/b\ton\n";
+        assert_eq!(merge(ours, there), "rpool/a\t/a\ton\nrpool/b\t/b\ton\nrpool/c\t/c\ton\n");
+        assert_eq!(merge(ours, ours), ours);
+        let unsorted = "rpool/x\t/x\ton\nrpool/c\t/c\ton\nrpool/a\t/a\ton\n";
+        assert_eq!(merge(ours, unsorted), unsorted);
+        assert_eq!(merge(ours, ""), ours);
+    }
+
+    #[test]
+    fn what_came_or_went_since_is_left_so() {
+        let before = "rpool/a\t/a\nrpool/b\t/b\n";
+        let made = "rpool/a\t/new\nrpool/b\t/b\nrpool/c\t/c\n";
+        assert_eq!(back(before, made, made), before);
+        let now = "rpool/a\t/new\nrpool/c\t/c\nrpool/d\t/d\n";
+        assert_eq!(back(before, made, now), "rpool/a\t/a\nrpool/d\t/d\n");
+    }
+}
