@@ -266,6 +266,11 @@ impl Store<'_> {
         Ok(Journal::parse(&self.host.read(&self.path("journal"))?.unwrap_or_default()))
     }
 
+    /// Whether its apply was proven good once: what is taken back now has been lived with since.
+    pub(crate) fn was_committed(&self) -> Result<bool, HostError> {
+        Ok(self.journal()?.events.contains(&Event::Committed))
+    }
+
     /// Adds an event; it is on disk when this returns.
     pub(crate) fn write(&self, event: &Event) -> Result<(), HostError> {
         self.host.append(&self.path("journal"), to_line(event).as_bytes())

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kld_host::Cmd;
-use kld_system::{NODE_CONFIG_PATH, RECOVERY_UNIT};
+use kld_system::{IDENTITY_UNIT, NODE_CONFIG_PATH, RECOVERY_UNIT};
 use serde::{Deserialize, Serialize};
 
 use crate::firewall;
@@ -34,7 +34,7 @@ pub(crate) enum Tell {
 /// What a file belongs to: a path or the beginning of one, and what is told when it changes. The first that fits counts.
 const READERS: [(&str, Reader); 12] = [
     (firewall::RULES, Reader::Reload(firewall::UNIT)),
-    (NODE_CONFIG_PATH, Reader::Restart("kldload-identity.service")),
+    (NODE_CONFIG_PATH, Reader::Restart(IDENTITY_UNIT)),
     ("/etc/ssh/", Reader::Reload("ssh.service")),
     ("/etc/systemd/network/", Reader::Reload("systemd-networkd.service")),
     ("/etc/systemd/resolved.conf", Reader::Restart("systemd-resolved.service")),
@@ -126,7 +126,21 @@ pub(crate) fn restarts(host: &dyn Host, wanted: &Wanted, steps: &[Step]) -> Resu
         let tell = if is_active { Tell::Reload { unit } } else { Tell::Restart { unit } };
         why.insert(tell, NOT_LOADED.to_owned());
     }
+    let mut why: Vec<(Tell, String)> = why.into_iter().collect();
+    why.sort_by_key(|(tell, _)| rank(tell));
     Ok(why.into_iter().map(|(tell, reason)| step(&tell, reason)).collect())
+}
+
+/// Who comes first: keys are made before the network reads that it needs them, interfaces and rules are there before services
+/// start that bind to them.
+fn rank(tell: &Tell) -> usize {
+    match tell {
+        Tell::DaemonReload => 0,
+        Tell::Stop { .. } => 1,
+        Tell::Restart { unit } if unit == IDENTITY_UNIT => 2,
+        Tell::Reload { .. } => 3,
+        Tell::Restart { .. } => 4,
+    }
 }
 
 fn step(tell: &Tell, reason: String) -> Step {

@@ -83,6 +83,44 @@ fn any_manifest_after_any_other_leaves_nothing_to_do() {
     }
 }
 
+#[test]
+fn keys_come_before_the_network_and_the_network_before_services() {
+    let (fake, ..) = applied();
+    let moved =
+        RECIPE.replace("port=51822  over=wg0", "port=51832  over=wg0").replace("--workers 2", "--workers 1");
+    let plan = plan_for(&fake, &wanted(&moved));
+    let told: Vec<&str> =
+        plan.all().filter(|step| step.kind == "service").map(|step| step.name.as_str()).collect();
+    let at =
+        |name: &str| told.iter().position(|told| *told == name).unwrap_or_else(|| panic!("{name}: {told:?}"));
+    let order = ["systemd", "kldload-identity.service", "systemd-networkd.service", "webapp.service"].map(at);
+    assert!(order.is_sorted(), "{told:?}");
+}
+
+/// What services put into a directory of kldload's, as they do with keys: gone with an apply that came to nothing, kept when
+/// peers have known them.
+#[test]
+fn keys_go_with_an_apply_that_failed_and_stay_with_one_that_held() {
+    const KEY: &str = "/etc/kldload/wireguard/wg0.key";
+    let fake = machine_for(&[&wanted(RECIPE)]);
+    let plan = plan_for(&fake, &wanted(RECIPE));
+    let born = || {
+        let entry = Entry { node: Node::File(b"key".to_vec()), mode: 0o640, uid: 0, gid: 0 };
+        fake.put(KEY, &entry).expect("written");
+    };
+    let fails = || {
+        born();
+        Err("it does not hold".to_owned())
+    };
+    engine(&fake).apply(&plan, "tester", None, &fails, &mut Silent).expect("it goes back");
+    assert_eq!((fake.text(KEY), fake.list("/etc/kldload").expect("readable")), (String::new(), vec![]));
+    apply(&fake, &plan_for(&fake, &wanted(RECIPE)));
+    born();
+    engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
+    assert_eq!(fake.text(KEY), "key");
+    assert!(fake.take_log().iter().any(|line| line == "networkctl delete wg0"));
+}
+
 /// The cache of mounts belongs to ZFS's event daemon, too: what somebody makes with `zfs create` is mounted by the next start.
 #[test]
 fn datasets_that_the_manifest_does_not_know_go_on_being_mounted() {

@@ -8,7 +8,7 @@ use kld_manifest::names::{InterfaceName, UnitName};
 use crate::distro::{DistroSpec, PackagedService};
 
 /// The unit that makes what an image must not hold.
-pub(crate) const IDENTITY_UNIT: &str = "kldload-identity.service";
+pub const IDENTITY_UNIT: &str = "kldload-identity.service";
 /// The unit that is active once every plane has its address.
 pub(crate) const MESH_UNIT: &str = "kldload-mesh.service";
 /// Port of node_exporter (the registry of Prometheus' exporter ports).

@@ -18,6 +18,7 @@ mod render;
 mod system;
 mod unit_file;
 
+pub use context::IDENTITY_UNIT;
 pub use distro::{
     AccountNames, DistroSpec, DpkgPaths, ModuleBuild, PackagedService, Paths, PreparedFile, RolePackages,
     SwitchedOff, UnitNames, UnknownDistro, find_distro, known as known_distros,

@@ -17,7 +17,6 @@ use self::shadow::Password;
 use super::{Found, Kind, Refusal, digest, to_value};
 use crate::history::Store;
 use crate::host::{Entry, Host, HostError, KeptEntry, Node};
-use crate::journal::Event;
 use crate::plan::{Action, Because, Cause, Left, Step, key};
 use crate::wanted::Wanted;
 
@@ -190,7 +189,7 @@ impl Kind for Account {
         let others = memory.files.iter().filter(|file| !is_shadow(file));
         // What an apply that came to nothing has made of them goes whole, with the accounts that its packages brought. Since one
         // that was committed, people have made accounts of their own.
-        let was_committed = store.journal()?.events.contains(&Event::Committed);
+        let was_committed = store.was_committed()?;
         for (path, kept) in others {
             match kept {
                 Some(kept) if was_committed => put_back_lines(host, store, path, kept, &change.name)?,

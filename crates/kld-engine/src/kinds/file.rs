@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use kld_host::Cmd;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -18,6 +19,11 @@ use crate::plan::{Action, Because, Cause, Left, Step, key};
 use crate::wanted::{Wanted, WantedFile};
 
 pub(super) struct File;
+
+/// Where only kldload's services put files.
+const OWN: &str = "/etc/kldload/";
+/// Where interfaces are described: systemd.netdev(5).
+const NETWORK: &str = "/etc/systemd/network/";
 
 /// What is to be at a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,7 +132,7 @@ impl Kind for File {
                 };
                 host.put(path, &Entry { node, mode: *mode, uid, gid })
             }
-            Change::Remove { path } => host.remove(path),
+            Change::Remove { path } => remove(host, path),
         }
     }
 
@@ -151,6 +157,10 @@ impl Kind for File {
                     host.put(path, &entry)?;
                 }
             }
+            (Change::Put { path, node: NewNode::Directory, .. }, None) => {
+                remove_made(host, path, store.was_committed()?)?;
+            }
+            (Change::Put { path, .. }, None) => remove(host, path)?,
             (_, kept) => store.put_back(change.path(), kept.as_ref())?,
         }
         memory.missing.iter().rev().try_for_each(|path| remove_if_empty(host, path))
@@ -181,6 +191,35 @@ pub(super) fn missing_above(host: &dyn Host, path: &str) -> Result<Vec<String>, 
         }
     }
     Ok(missing)
+}
+
+/// Removes a directory that an apply has made. What its services have put there since, keys that peers know among it, stays;
+/// when the apply came to nothing, nobody knows them, and they go.
+fn remove_made(host: &dyn Host, path: &str, was_committed: bool) -> Result<(), HostError> {
+    if !was_committed && path.starts_with(OWN) {
+        for name in host.list(path)? {
+            let inner = format!("{path}/{name}");
+            if host.entry(&inner)?.is_some_and(|entry| matches!(entry.node, Node::File(_) | Node::Link(_))) {
+                host.remove(&inner)?;
+            }
+        }
+    }
+    remove_if_empty(host, path)
+}
+
+/// Removes a file, and the network interface that it described: systemd-networkd makes interfaces and forgets them.
+fn remove(host: &dyn Host, path: &str) -> Result<(), HostError> {
+    let interface = match path.starts_with(NETWORK) && path.ends_with(".netdev") {
+        true => host
+            .read(path)?
+            .and_then(|text| Some(text.lines().find_map(|l| l.strip_prefix("Name="))?.to_owned())),
+        false => None,
+    };
+    if let Some(interface) = interface {
+        // One that is not there is as good as removed.
+        host.run(&Cmd::new("networkctl").args(["delete", &interface]).accept(1))?;
+    }
+    host.remove(path)
 }
 
 /// A directory that somebody else has put files into stays.

@@ -252,7 +252,7 @@ impl State {
             "nft" => Ok(nft::list(&self.machine.rules)),
             "zpool" => self.burn("zpool sync").map(|()| String::new()),
             "findmnt" => Ok(self.root.map_or_else(|| format!("{ROOT} zfs\n"), |root| format!("{root}\n"))),
-            "dpkg" => Ok(String::new()),
+            "dpkg" | "networkctl" => Ok(String::new()),
             "dpkg-query" => {
                 Ok(self.text(STATUS).lines().map(|name| format!("installed\t{name}\n")).collect())
             }
