@@ -217,7 +217,26 @@ fn module(release: &str) -> Result<Vec<Finding>, PackageError> {
     let module = String::from_utf8_lossy(&module.stdout).trim().to_owned();
     let tools = Room::ask(&["zfs", "--version"])?;
     let tools = String::from_utf8_lossy(&tools.stdout).lines().next().unwrap_or_default().to_owned();
-    Ok(all(Check::Kernel, versions_differ(release, &module, &tools)))
+    let signer = Room::ask(&["modinfo", "-k", release, "-F", "signer", "zfs"])?;
+    let signer = String::from_utf8_lossy(&signer.stdout).trim().to_owned();
+    let [enforced, lockdown] =
+        [SIGNED_ONLY, LOCKDOWN].map(|path| std::fs::read_to_string(path).unwrap_or_default());
+    let wrong = versions_differ(release, &module, &tools);
+    Ok(all(Check::Kernel, wrong.or_else(|| is_refused(release, &signer, &enforced, &lockdown))))
+}
+
+/// Whether the kernel that runs loads signed modules only: `module.sig_enforce`, and what Secure Boot brings
+/// (kernel_lockdown(7)). The next one is started by the same firmware.
+const SIGNED_ONLY: &str = "/sys/module/module/parameters/sig_enforce";
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+
+fn is_refused(release: &str, signer: &str, enforced: &str, lockdown: &str) -> Option<String> {
+    let signed_only =
+        enforced.trim() == "Y" || lockdown.contains("[integrity]") || lockdown.contains("[confidentiality]");
+    let refused = signed_only && signer.is_empty();
+    refused.then(|| {
+        format!("{release} has a zfs.ko without a signature, and this machine loads signed modules only")
+    })
 }
 
 fn versions_differ(release: &str, module: &str, tools: &str) -> Option<String> {
@@ -314,6 +333,15 @@ mod tests {
             versions_differ("6.12", "2.3.9-1", "zfs-2.4.0-1").as_deref(),
             Some("6.12 has zfs.ko 2.3.9, and the tools are 2.4.0")
         );
+        let [open, locked] = ["[none] integrity confidentiality\n", "none [integrity] confidentiality\n"];
+        assert_eq!(is_refused("6.12", "", "N\n", open), None);
+        assert_eq!(is_refused("6.12", "DKMS module signing key", "Y\n", locked), None);
+        for (enforced, lockdown) in [("Y\n", open), ("N\n", locked), ("", locked)] {
+            assert!(
+                is_refused("6.12", "", enforced, lockdown)
+                    .is_some_and(|of| of.contains("without a signature"))
+            );
+        }
         let list = "init\nusr/lib/modules/6.12/extra/zfs.ko.xz\nusr/sbin/zpool\netc/hostid\n";
         assert_eq!(lacking("/boot/i", list, "6.12", true), [""; 0]);
         assert_eq!(lacking("/boot/i", "", "6.12", true).len(), 4);
