@@ -514,6 +514,24 @@ impl<'a> Engine<'a> {
             let what = format!("{} {}", step.kind, step.name);
             move |source| ApplyError::Stuck { number, what, source }
         };
+        // Of an apply that failed or that nobody has confirmed everything goes back, rules that somebody had flushed to let himself
+        // in among it. One that was done repaired something, and that stays repaired.
+        let was_active = |step: &Step, memory: &Value| {
+            let was: WasActive = serde_json::from_value(memory.clone()).unwrap_or(WasActive { active: true });
+            was.active || packages == Packages::Stay && !journal.waits() && step.cause == Cause::Drift
+        };
+        let told = |(index, memory): &(usize, &Value)| {
+            let tell = as_tell(steps[*index]).filter(|_| !self.starting)?;
+            Some((*index, tell, was_active(steps[*index], memory)))
+        };
+        let told: Vec<(usize, Tell, bool)> = begun.iter().filter_map(told).collect();
+        // What did not run before stops first, the newest first: its program, its files and its dataset are about to go.
+        let (run, stop): (Vec<_>, Vec<_>) = told.into_iter().partition(|(_, _, was_active)| *was_active);
+        for (index, tell, _) in stop.iter().rev() {
+            progress.undo(steps[*index]);
+            services::stop(self.host, tell).map_err(stuck(steps[*index]))?;
+            store.write(&Event::Undone { step: *index }).map_err(ApplyError::Journal)?;
+        }
         for (index, memory) in begun.iter().rev() {
             let step = steps[*index];
             let stays = step.kind == "package" && packages == Packages::Stay;
@@ -525,18 +543,10 @@ impl<'a> Engine<'a> {
             }
         }
         // In the order in which they were told of the change: systemd first.
-        for (index, memory) in &begun {
-            let step = steps[*index];
-            if let Some(tell) = as_tell(step).filter(|_| !self.starting) {
-                progress.undo(step);
-                let was: WasActive =
-                    serde_json::from_value((*memory).clone()).unwrap_or(WasActive { active: true });
-                // Of an apply that failed or that nobody has confirmed everything goes back, rules that somebody had flushed to
-                // let himself in among it. One that was done repaired something, and that stays repaired.
-                let repaired = packages == Packages::Stay && !journal.waits() && step.cause == Cause::Drift;
-                services::bring_back(self.host, &tell, was.active || repaired).map_err(stuck(step))?;
-                store.write(&Event::Undone { step: *index }).map_err(ApplyError::Journal)?;
-            }
+        for (index, tell, _) in &run {
+            progress.undo(steps[*index]);
+            services::bring_back(self.host, tell).map_err(stuck(steps[*index]))?;
+            store.write(&Event::Undone { step: *index }).map_err(ApplyError::Journal)?;
         }
         if self.starting && !begun.is_empty() {
             self.tell_while_starting(&steps).map_err(ApplyError::Journal)?;

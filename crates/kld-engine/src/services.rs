@@ -203,32 +203,39 @@ pub(crate) fn make(host: &dyn Host, tell: &Tell) -> Result<(), HostError> {
     }
 }
 
-/// Brings a unit back to how it was before a plan: started again with its old configuration, or stopped.
-pub(crate) fn bring_back(host: &dyn Host, tell: &Tell, was_active: bool) -> Result<(), HostError> {
-    let systemctl = |words: &[&str]| host.run(&Cmd::new("systemctl").args(words)).map(drop);
+/// Stops a unit that did not run before a plan.
+pub(crate) fn stop(host: &dyn Host, tell: &Tell) -> Result<(), HostError> {
+    let Some(unit) = unit_told(tell) else { return Ok(()) };
+    // After an undo that was interrupted its file may be gone, and then there is nothing to stop, unless it still runs.
+    let seen = unit_properties(host, &[unit], "LoadState,ActiveState")?;
+    let is =
+        |name: &str, value: &str| seen.get(unit).and_then(|of| of.get(name)).is_some_and(|of| of == value);
+    if is("LoadState", "not-found") && !is("ActiveState", "active") {
+        return Ok(());
+    }
+    host.run(&Cmd::new("systemctl").args(["stop", unit])).map(drop)
+}
+
+/// Brings a unit that ran back to how it was before a plan: started again with its old configuration.
+pub(crate) fn bring_back(host: &dyn Host, tell: &Tell) -> Result<(), HostError> {
+    let Some(unit) = unit_told(tell) else {
+        return host.run(&Cmd::new("systemctl").arg("daemon-reload")).map(drop);
+    };
+    let reload = matches!(tell, Tell::Reload { .. });
+    host.run(&Cmd::new("systemctl").args([if reload { "try-reload-or-restart" } else { "restart" }, unit]))
+        .map(drop)
+}
+
+fn unit_told(tell: &Tell) -> Option<&str> {
     match tell {
-        Tell::DaemonReload => systemctl(&["daemon-reload"]),
-        Tell::Restart { unit } | Tell::Reload { unit } | Tell::Stop { unit } => {
-            if was_active {
-                let reload = matches!(tell, Tell::Reload { .. });
-                systemctl(&[if reload { "try-reload-or-restart" } else { "restart" }, unit])
-            } else {
-                // A unit that came with the plan may be gone again: there is nothing to stop then.
-                let loaded = unit_properties(host, &[unit], "LoadState")?;
-                let gone =
-                    loaded.get(unit).and_then(|p| p.get("LoadState")).is_some_and(|s| s == "not-found");
-                if gone { Ok(()) } else { systemctl(&["stop", unit]) }
-            }
-        }
+        Tell::DaemonReload => None,
+        Tell::Restart { unit } | Tell::Reload { unit } | Tell::Stop { unit } => Some(unit),
     }
 }
 
 /// Whether the unit of a restart is active.
 pub(crate) fn is_active(host: &dyn Host, tell: &Tell) -> Result<bool, HostError> {
-    let unit = match tell {
-        Tell::DaemonReload => return Ok(true),
-        Tell::Restart { unit } | Tell::Reload { unit } | Tell::Stop { unit } => unit,
-    };
+    let Some(unit) = unit_told(tell) else { return Ok(true) };
     let found = unit_properties(host, &[unit], "ActiveState")?;
     let state = found.get(unit).and_then(|p| p.get("ActiveState")).map_or("", String::as_str);
     Ok(matches!(state, "active" | "activating" | "reloading"))

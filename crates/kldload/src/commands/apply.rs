@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use kld_engine::{Adopter, Engine, Outcome, Plan, Progress, RealHost, Step};
-use kld_host::{Lock, LockError};
+use kld_host::{Cmd, Lock, LockError};
 use kld_node::RealMachine;
 use kld_node::health::{Status, check};
 use kld_system::NodeConfig;
@@ -84,11 +84,26 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
             }
             Ok(ExitStatus::Done)
         }
-        Outcome::RolledBack { number, what, error } => Err(Hinted::new(
-            format!("apply {number} failed at {what}, and everything is as it was before\n  {error}"),
-            "mend what it names and apply again",
-        )
-        .into()),
+        Outcome::RolledBack { number, what, error } => {
+            say_put_aside(printer, number);
+            Err(Hinted::new(
+                format!("apply {number} failed at {what}, and everything is as it was before\n  {error}"),
+                "mend what it names and apply again",
+            )
+            .into())
+        }
+    }
+}
+
+/// Names the datasets that an apply had made and that something was written into: they are not destroyed.
+pub(crate) fn say_put_aside(printer: &Printer, number: u32) {
+    let list = Cmd::new("zfs").args(["list", "-H", "-o", "name", "-t", "filesystem,volume"]);
+    let names = list.timeout(Duration::from_secs(60)).stdout_string().unwrap_or_default();
+    let end = format!(".undone-{number:06}");
+    for name in names.lines().filter(|name| name.ends_with(&end)) {
+        printer.note(&format!(
+            "left: `{name}`, with what was written into it; `zfs destroy -r {name}` removes it"
+        ));
     }
 }
 

@@ -74,6 +74,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     for _ in &taken {
         let done = apply::engine().take_back(why, &mut apply::Said { printer })?;
         printer.note(&format!("apply {} is taken back: {} steps undone", done.number, done.steps));
+        apply::say_put_aside(printer, done.number);
         for packages in &done.packages {
             printer.note(&format!("left: apt-get purge {}", packages.replace(',', "")));
         }

@@ -86,6 +86,10 @@ fn stock_debian_becomes_the_recipe_and_itself_again() {
     let failed = kldload("apply --yes --within 5 /root/bad/appliance.manifest");
     assert_eq!(failed.status, 1, "{}{}", failed.text(), failed.error_text());
     assert!(failed.error_text().contains("everything is as it was before"), "{}", failed.error_text());
+    // The database wrote into its dataset, which is put aside and not destroyed.
+    let aside = "rpool/srv/webapp-db.undone-000001";
+    assert!(failed.error_text().contains(&format!("`zfs destroy -r {aside}`")), "{}", failed.error_text());
+    guest.run_ok(&format!("zfs destroy -r {aside}; sleep 5; zfs list -H -o name")).expect("removed");
     let after = guest.run_ok(STATE).expect("readable");
     let journal = |line: &&str| !line.starts_with("rpool/var/lib/kldload\t");
     assert_same(&before, &after.lines().filter(journal).collect::<Vec<_>>().join("\n"));

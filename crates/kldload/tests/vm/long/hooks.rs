@@ -67,7 +67,11 @@ fn what_services_want_is_done_around_every_snapshot(guest: &Guest) {
         "zfs list -Ht snapshot -o name rpool/srv/webapp-db | grep @autosnap_ | xargs -rn1 zfs destroy
                   rm -rf /var/cache/sanoid/*; systemctl start sanoid.service || true";
     let log = format!("journalctl -b -u {unit} | grep -c CHECKPOINT");
-    ok(guest, "ksnap rpool/srv/webapp-db asked; rm /var/log/postgresql/after");
+    let words = format!("journalctl -b -u {unit} -u postgresql@17-main --no-pager -o cat | tail -20 >&2");
+    ok(
+        guest,
+        &format!("ksnap rpool/srv/webapp-db asked && rm /var/log/postgresql/after || {{ {words}; exit 1; }}"),
+    );
     assert_eq!(taken("asked-"), 1);
     assert_ne!(ok(guest, &log), "0");
     ok(guest, sanoid);
