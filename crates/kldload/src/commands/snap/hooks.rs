@@ -127,7 +127,10 @@ impl Ready {
             }
             ran
         });
-        let ready = ready.context("the command before the snapshot has failed, and none was made");
+        let ready = ready.context(Hinted::new(
+            "the command before the snapshot has failed, and none was made",
+            "mend it (`journalctl` has what units said), or leave out --before, or take one with --no-hooks",
+        ));
         let done = ready.and_then(|()| match told.load(Ordering::SeqCst) {
             true => Err(Hinted::new("told to end before the snapshot: none was made", "run it again").into()),
             false => work(),
