@@ -50,6 +50,9 @@ fn luggage() -> PathBuf {
     disk
 }
 
+/// What ZFS's mount generator reads.
+const CACHE: &str = "/etc/zfs/zfs-list.cache/rpool";
+
 /// Stock Debian, with the program installed and an archive that apt knows.
 fn bare(luggage: &Path) -> Guest {
     let vm = machine(core_image(), 6).disk(Disk::new(luggage, DiskFormat::Raw).volatile());
@@ -77,6 +80,7 @@ fn stock_debian_becomes_the_recipe_and_itself_again() {
     assert!(refused.error_text().contains("`hostnamectl hostname webapp`"), "{}", refused.error_text());
     guest.run_ok("hostnamectl hostname webapp").expect("renamed");
     let before = guest.run_ok(STATE).expect("readable");
+    let mounts = guest.run_ok(&format!("sort {CACHE}")).expect("readable");
 
     let plan = kldload("plan /root/webapp/appliance.manifest");
     assert_eq!(plan.status, 3, "{}{}", plan.text(), plan.error_text());
@@ -91,8 +95,15 @@ fn stock_debian_becomes_the_recipe_and_itself_again() {
     assert!(failed.error_text().contains(&format!("`zfs destroy -r {aside}`")), "{}", failed.error_text());
     guest.run_ok(&format!("zfs destroy -r {aside}; sleep 5; zfs list -H -o name")).expect("removed");
     let after = guest.run_ok(STATE).expect("readable");
-    let journal = |line: &&str| !line.starts_with("rpool/var/lib/kldload\t");
-    assert_same(&before, &after.lines().filter(journal).collect::<Vec<_>>().join("\n"));
+    let others = |state: &str| {
+        let is_journal = |line: &str| line.starts_with("rpool/var/lib/kldload\t") || line.ends_with(CACHE);
+        state.lines().filter(|line| !is_journal(line)).collect::<Vec<_>>().join("\n")
+    };
+    assert_same(&others(&before), &others(&after));
+    // It is mounted by the next start, as all others are.
+    let cached =
+        guest.run_ok(&format!("grep -v '^rpool/var/lib/kldload\t' {CACHE} | sort")).expect("readable");
+    assert_same(&mounts, &cached);
 
     let applied = kldload("apply --yes --within 300 /root/webapp/appliance.manifest");
     assert_eq!(applied.status, 0, "{}{}", applied.text(), applied.error_text());
