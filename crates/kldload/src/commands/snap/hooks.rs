@@ -127,10 +127,13 @@ impl Ready {
             }
             ran
         });
-        let ready = ready.context(Hinted::new(
-            "the command before the snapshot has failed, and none was made",
-            "mend it (`journalctl` has what units said), or leave out --before, or take one with --no-hooks",
-        ));
+        let ready = ready.map_err(|error| {
+            Hinted::new(
+                format!("the command before the snapshot has failed, and none was made: {error}"),
+                "mend it (`journalctl` has what units said), or leave out --before, or take one with --no-hooks",
+            )
+            .into()
+        });
         let done = ready.and_then(|()| match told.load(Ordering::SeqCst) {
             true => Err(Hinted::new("told to end before the snapshot: none was made", "run it again").into()),
             false => work(),
@@ -225,7 +228,7 @@ mod tests {
 
     #[test]
     fn what_was_begun_is_ended_whatever_fails() {
-        let none = "the command before the snapshot has failed, and none was made";
+        let none = "the command before the snapshot has failed, and none was made: `false` failed with exit status: 1";
         let cases = [
             (
                 vec![("a", "b", false), ("c", "d", true)],
