@@ -8,7 +8,7 @@ use crate::kernel;
 use crate::loader;
 use crate::look::{Looked, Maker, Unfinished};
 use crate::machine::Machine;
-use crate::mount::{SOURCE, mount_for_a_look, unmount};
+use crate::mount::{SOURCE, while_mounted};
 use crate::name::BootEnvironmentName;
 use crate::trial;
 
@@ -119,19 +119,11 @@ pub fn activate(
         return Err(BootError::HalfMade { name: name.to_owned() });
     }
     if !is_complete(&looked, &environment.dataset) {
-        let at = environment.mounted.first().map(|place| place.trim_end_matches('/').to_owned());
-        if at.is_none() {
-            mount_for_a_look(machine, &environment.dataset)?;
-        }
-        let planned = plan_complete(machine, &looked, name, at.as_deref().unwrap_or(SOURCE));
-        let carried = planned.and_then(|plan| {
+        done = while_mounted(machine, &environment.dataset, SOURCE, |at| -> Result<Plan, BootError> {
+            let plan = plan_complete(machine, &looked, name, at)?;
             carry_out(machine, &plan, progress)?;
             Ok(plan)
-        });
-        if at.is_none() {
-            unmount(machine, SOURCE)?;
-        }
-        done = carried?;
+        })?;
         looked = Looked::at(machine)?;
     }
     let plan = plan_activate(&looked, name, starts)?;

@@ -7,7 +7,7 @@ use kld_host::zfs::{self, Change, ChangeKind};
 use crate::error::BootError;
 use crate::look::{Environment, Looked, Snapshot};
 use crate::machine::{Machine, MachineError};
-use crate::mount::{SOURCE, mount_for_a_look, unmount, while_mounted};
+use crate::mount::{OWNER, SOURCE, while_mounted};
 
 /// Longer than comparing two systems takes that have nothing in common but their beginning.
 const DEADLINE: Duration = Duration::from_secs(900);
@@ -46,13 +46,7 @@ pub fn look_into<T, E: From<BootError>>(
 ) -> Result<T, E> {
     let looked = Looked::before_change(machine)?;
     let environment = looked.environment(name)?;
-    if let Some(place) = environment.mounted.first() {
-        return look(environment, place.trim_end_matches('/'));
-    }
-    mount_for_a_look(machine, &environment.dataset).map_err(BootError::from)?;
-    let seen = look(environment, SOURCE);
-    unmount(machine, SOURCE).map_err(BootError::from)?;
-    seen
+    while_mounted(machine, &environment.dataset, SOURCE, |at| look(environment, at))
 }
 
 /// The files that an environment mounted at `at` has changed since a snapshot that it comes from.
@@ -64,12 +58,12 @@ pub fn file_changes(
     since: &str,
     dataset: &str,
     at: &str,
-) -> Result<Vec<Change>, MachineError> {
+) -> Result<Vec<Change>, BootError> {
     let diff = zfs::diff_cmd(since, dataset).timeout(DEADLINE);
     // It compares mounted file systems only, and a clone with the file system that owns the snapshot.
     let owner = since.split('@').next().unwrap_or_default();
-    let said = while_mounted(machine, owner, || machine.run(&diff))?;
-    Ok(relative(zfs::parse_diff(&said)?, at))
+    let said = while_mounted(machine, owner, OWNER, |_| machine.run(&diff).map_err(BootError::from))?;
+    Ok(relative(zfs::parse_diff(&said).map_err(MachineError::from)?, at))
 }
 
 /// Folders whose entries have changed are told of by these.

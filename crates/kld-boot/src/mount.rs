@@ -34,18 +34,21 @@ fn mount_read_only(machine: &dyn Machine, source: &str, place: &str) -> Result<(
     machine.run(&mount_cmd(source, "ro,zfsutil", place)).map(drop)
 }
 
-/// Does something while a dataset is mounted somewhere, whoever has mounted it.
-pub(crate) fn while_mounted<T>(
+/// Does something while a dataset is mounted: where it is, or else at `place`, read-only. `work` gets the path, `/` as nothing.
+pub(crate) fn while_mounted<T, E: From<BootError>>(
     machine: &dyn Machine,
     dataset: &str,
-    work: impl FnOnce() -> Result<T, MachineError>,
-) -> Result<T, MachineError> {
-    if mounts(machine)?.iter().any(|mount| mount.source == dataset) {
-        return work();
+    place: &str,
+    work: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, E> {
+    let mounts = mounts(machine).map_err(BootError::from)?;
+    let mounted = mounts.iter().filter(|mount| mount.source == dataset).map(|mount| mount.point.as_str());
+    if let Some(point) = mounted.min() {
+        return work(point.trim_end_matches('/'));
     }
-    mount_read_only(machine, dataset, OWNER)?;
-    let done = work();
-    unmount(machine, OWNER)?;
+    mount_read_only(machine, dataset, place).map_err(BootError::from)?;
+    let done = work(place);
+    unmount(machine, place).map_err(BootError::from)?;
     done
 }
 
