@@ -158,8 +158,7 @@ enum Packages {
 
 /// Taking back what was committed, and was interrupted, goes on as it began.
 fn packages_of(store: &Store<'_>) -> Result<Packages, ApplyError> {
-    let journal = store.journal().map_err(ApplyError::Journal)?;
-    let was_committed = journal.events.contains(&Event::Committed);
+    let was_committed = store.was_committed().map_err(ApplyError::Journal)?;
     Ok(if was_committed { Packages::Stay } else { Packages::Go })
 }
 

@@ -88,6 +88,24 @@ impl dyn Host + '_ {
     pub(crate) fn read(&self, path: &str) -> Result<Option<String>, HostError> {
         read(self, path)
     }
+
+    /// Edits a text file in place, with the mode and the owners that it has; nothing is written when nothing changes. `false`
+    /// when there is no file.
+    pub(crate) fn rewrite(
+        &self,
+        path: &str,
+        edit: impl FnOnce(&str) -> Result<String, HostError>,
+    ) -> Result<bool, HostError> {
+        let Some(Entry { node: Node::File(bytes), mode, uid, gid }) = self.entry(path)? else {
+            return Ok(false);
+        };
+        let now = String::from_utf8_lossy(&bytes).into_owned();
+        let text = edit(&now)?;
+        if text != now {
+            self.put(path, &Entry { node: Node::File(text.into_bytes()), mode, uid, gid })?;
+        }
+        Ok(true)
+    }
 }
 
 /// The text of a file, or nothing.

@@ -40,6 +40,7 @@ pub use exposure::Exposure;
 pub use history::{History, Record, State};
 pub use host::{Entry, Host, HostError, Node, RealHost};
 pub use journal::{Event, Journal};
+pub use kinds::put_aside;
 pub use plan::{Action, Because, Cause, Left, Plan, PlanError, Step, plan};
 pub use procedure::{
     Answer, End, Hands, Interrupted, Objective, Procedure, ProcedureEnd, ProcedureError, ProcedureKind,

@@ -102,22 +102,28 @@ fn keys_come_before_the_network_and_the_network_before_services() {
 #[test]
 fn keys_go_with_an_apply_that_failed_and_stay_with_one_that_held() {
     const KEY: &str = "/etc/kldload/wireguard/wg0.key";
+    // First steps are done again: what they made is put aside with its dataset.
+    const STEPS: &str = "/var/lib/kldload/setup";
     let fake = machine_for(&[&wanted(RECIPE)]);
     let plan = plan_for(&fake, &wanted(RECIPE));
     let born = || {
         let entry = Entry { node: Node::File(b"key".to_vec()), mode: 0o640, uid: 0, gid: 0 };
         fake.put(KEY, &entry).expect("written");
+        fake.put(&format!("{STEPS}/webapp.done"), &entry).expect("written");
     };
+    let steps = || fake.list(STEPS).expect("readable");
     let fails = || {
         born();
         Err("it does not hold".to_owned())
     };
     engine(&fake).apply(&plan, "tester", None, &fails, &mut Silent).expect("it goes back");
     assert_eq!((fake.text(KEY), fake.list("/etc/kldload").expect("readable")), (String::new(), vec![]));
+    assert_eq!(steps(), [""; 0]);
     apply(&fake, &plan_for(&fake, &wanted(RECIPE)));
     born();
     engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
     assert_eq!(fake.text(KEY), "key");
+    assert_eq!(steps(), [""; 0]);
     assert!(fake.take_log().iter().any(|line| line == "networkctl delete wg0"));
 }
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use self::shadow::Password;
 use super::{Found, Kind, Refusal, digest, to_value};
 use crate::history::Store;
-use crate::host::{Entry, Host, HostError, KeptEntry, Node};
+use crate::host::{Host, HostError, KeptEntry};
 use crate::plan::{Action, Because, Cause, Left, Step, key};
 use crate::wanted::Wanted;
 
@@ -191,9 +191,14 @@ impl Kind for Account {
         // that was committed, people have made accounts of their own.
         let was_committed = store.was_committed()?;
         for (path, kept) in others {
-            match kept {
-                Some(kept) if was_committed => put_back_lines(host, store, path, kept, &change.name)?,
-                kept => store.put_back(path, kept.as_ref())?,
+            let merged = match kept {
+                Some(kept) if was_committed => host.rewrite(path, |now| {
+                    Ok(lines::merge(path, now, &store.text_of(path, kept)?, &change.name))
+                })?,
+                _ => false,
+            };
+            if !merged {
+                store.put_back(path, kept.as_ref())?;
             }
         }
         let kept = memory.files.iter().find(is_shadow).and_then(|(_, kept)| kept.as_ref());
@@ -210,24 +215,6 @@ impl Kind for Account {
         let gone = names.filter(|(name, _)| !seen.accounts.contains_key(*name));
         Ok(gone.map(|(name, _)| (*name).to_owned()).collect())
     }
-}
-
-fn put_back_lines(
-    host: &dyn Host,
-    store: &Store<'_>,
-    path: &str,
-    kept: &KeptEntry,
-    account: &str,
-) -> Result<(), HostError> {
-    let Some(Entry { node: Node::File(bytes), mode, uid, gid }) = host.entry(path)? else {
-        return store.put_back(path, Some(kept));
-    };
-    let now = String::from_utf8_lossy(&bytes).into_owned();
-    let text = lines::merge(path, &now, &store.text_of(path, kept)?, account);
-    if text == now {
-        return Ok(());
-    }
-    host.put(path, &Entry { node: Node::File(text.into_bytes()), mode, uid, gid })
 }
 
 /// That the manifest gives an account's password, among what is remembered; `#` is in no name of an account.

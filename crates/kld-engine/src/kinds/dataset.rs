@@ -4,6 +4,7 @@
 //! Encrypted datasets are made by `kldload node init`, because their keys are born on the machine.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use kld_host::Cmd;
 use kld_host::zfs::{self, Property};
@@ -266,8 +267,24 @@ fn take_away(
         host.run(&unmount_cmd(dataset))?;
     }
     let (parent, name) = dataset.rsplit_once('/').unwrap_or(("", dataset));
-    let aside = format!("{parent}/{name}.undone-{:06}", store.number);
+    let aside = format!("{parent}/{name}{}", aside_end(store.number));
     host.run(&Cmd::new("zfs").args(["rename", dataset, &aside])).map(drop)
+}
+
+/// How the name of a dataset ends that taking this apply back has put aside.
+fn aside_end(number: u32) -> String {
+    format!(".undone-{number:06}")
+}
+
+/// The datasets that taking an apply back has put aside, because something was written into them.
+///
+/// # Errors
+/// When datasets cannot be listed.
+pub fn put_aside(host: &dyn Host, number: u32) -> Result<Vec<String>, HostError> {
+    let list = Cmd::new("zfs").args(["list", "-H", "-o", "name", "-t", "filesystem,volume"]);
+    let names = host.text(&list.timeout(Duration::from_secs(60)))?;
+    let end = aside_end(number);
+    Ok(names.lines().filter(|name| name.ends_with(&end)).map(str::to_owned).collect())
 }
 
 /// Whether there are files in a dataset, in one of its snapshots, or datasets below it.

@@ -414,6 +414,18 @@ fn a_machine_without_a_node_file_is_looked_at_as_it_is() {
 }
 
 #[test]
+fn only_what_matters_is_asked() {
+    let machine = Arc::new(machine());
+    let matters = |name: &str| name == "firewall" || name.starts_with("verify: ");
+    let asked: Arc<dyn Machine> = Arc::clone(&machine) as Arc<dyn Machine>;
+    let health = check_some(asked, Some(config()), Duration::from_secs(60), Vec::new(), matters);
+    let names: Vec<_> = health.probes.iter().map(|probe| probe.name.as_str()).collect();
+    assert_eq!(names, ["firewall", "verify: app answers"]);
+    let log = machine.take_log();
+    assert!(log.iter().all(|line| line.starts_with("nft ") || line.contains(" setpriv ")), "{log:?}");
+}
+
+#[test]
 fn a_machine_without_any_tool_fails_and_says_so() {
     let health = look(FakeMachine::default(), Some(config()));
     assert_eq!(health.status, Status::Fail);

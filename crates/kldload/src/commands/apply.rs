@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use kld_engine::{Adopter, Engine, Outcome, Plan, Progress, RealHost, Step};
-use kld_host::{Cmd, Lock, LockError};
+use kld_engine::{Adopter, Engine, Outcome, Plan, Progress, RealHost, Step, put_aside};
+use kld_host::{Lock, LockError};
 use kld_node::RealMachine;
-use kld_node::health::{Status, check};
+use kld_node::health::{Status, check_some};
 use kld_system::NodeConfig;
 use kld_ui::{ExitStatus, Hinted, Printer};
 
@@ -97,10 +97,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
 
 /// Names the datasets that an apply had made and that something was written into: they are not destroyed.
 pub(crate) fn say_put_aside(printer: &Printer, number: u32) {
-    let list = Cmd::new("zfs").args(["list", "-H", "-o", "name", "-t", "filesystem,volume"]);
-    let names = list.timeout(Duration::from_secs(60)).stdout_string().unwrap_or_default();
-    let end = format!(".undone-{number:06}");
-    for name in names.lines().filter(|name| name.ends_with(&end)) {
+    for name in put_aside(&RealHost, number).unwrap_or_default() {
         printer.note(&format!(
             "left: `{name}`, with what was written into it; `zfs destroy -r {name}` removes it"
         ));
@@ -169,16 +166,16 @@ pub(crate) fn who() -> String {
 pub(crate) fn prove(node: Option<&NodeConfig>, limit: Duration) -> Result<(), String> {
     let Some(node) = node else { return Ok(()) };
     let end = Instant::now() + limit;
+    // What a change of the machine can break; disks and clocks are not asked every second.
+    let matters = |name: &str| {
+        name.starts_with("verify: ") || ["services", "firewall", "wireguard", "sandboxes"].contains(&name)
+    };
     loop {
-        let health = check(Arc::new(RealMachine), Some(node.clone()), PROBE, Vec::new());
+        let health = check_some(Arc::new(RealMachine), Some(node.clone()), PROBE, Vec::new(), matters);
         let wrong: Vec<String> = health
             .probes
             .iter()
             .filter(|probe| matches!(probe.status, Status::Fail | Status::Timeout))
-            .filter(|probe| {
-                probe.name.starts_with("verify: ")
-                    || ["services", "firewall", "wireguard", "sandboxes"].contains(&probe.name.as_str())
-            })
             .map(|probe| format!("{}: {}", probe.name, probe.summary))
             .collect();
         if wrong.is_empty() {

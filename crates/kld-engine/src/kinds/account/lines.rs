@@ -25,7 +25,8 @@ pub(super) fn merge(path: &str, now: &str, before: &str, account: &str) -> Strin
     text
 }
 
-fn key(line: &str) -> &str {
+/// Whose line it is.
+pub(super) fn key(line: &str) -> &str {
     line.split(':').next().unwrap_or_default()
 }
 

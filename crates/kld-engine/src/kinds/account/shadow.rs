@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use kld_host::Cmd;
 use serde::{Deserialize, Serialize};
 
+use super::lines::key;
 use crate::history::Store;
-use crate::host::{Entry, Host, HostError, KeptEntry, Node};
+use crate::host::{Host, HostError, KeptEntry};
 use crate::kinds::root_dataset;
 
 /// Where they are.
@@ -66,26 +67,21 @@ pub(super) fn put_back(
     account: &str,
     kept: Option<&KeptEntry>,
 ) -> Result<(), HostError> {
-    let Some(Entry { node: Node::File(bytes), mode, uid, gid }) = host.entry(PATH)? else { return Ok(()) };
-    let now = String::from_utf8_lossy(&bytes).into_owned();
-    let before = match kept {
-        Some(kept) => store.text_of(PATH, kept)?,
-        None => host.read(&format!("/.zfs/snapshot/{}{PATH}", store.snapshot()))?.unwrap_or_default(),
+    let edit = |now: &str| {
+        let before = match kept {
+            Some(kept) => store.text_of(PATH, kept)?,
+            None => host.read(&format!("/.zfs/snapshot/{}{PATH}", store.snapshot()))?.unwrap_or_default(),
+        };
+        Ok(merge(now, &before, account, &host.read("/etc/passwd")?.unwrap_or_default()))
     };
-    let passwd = host.read("/etc/passwd")?.unwrap_or_default();
-    let text = merge(&now, &before, account, &passwd);
-    if text == now {
-        return Ok(());
-    }
-    host.put(PATH, &Entry { node: Node::File(text.into_bytes()), mode, uid, gid })
+    host.rewrite(PATH, edit).map(drop)
 }
 
 fn merge(now: &str, before: &str, account: &str, passwd: &str) -> String {
-    let name = |line: &str| line.split(':').next().unwrap_or_default().to_owned();
-    let there: BTreeSet<String> = passwd.lines().map(name).collect();
-    let old = before.lines().find(|line| name(line) == account);
-    let lines = now.lines().filter(|line| there.contains(&name(line)));
-    let lines = lines.map(|line| if name(line) == account { old.unwrap_or(line) } else { line });
+    let there: BTreeSet<&str> = passwd.lines().map(key).collect();
+    let old = before.lines().find(|line| key(line) == account);
+    let lines = now.lines().filter(|line| there.contains(key(line)));
+    let lines = lines.map(|line| if key(line) == account { old.unwrap_or(line) } else { line });
     lines.fold(String::new(), |text, line| text + line + "\n")
 }
 
