@@ -5,7 +5,7 @@ use std::io::Write;
 
 use anyhow::Context;
 use clap::Parser;
-use kld_pool::read::{NodeKind, Pool, diff};
+use kld_pool::read::{NodeKind, Piece, Pool, diff};
 use kld_pool::{ReadAt, Region};
 
 /// Lists datasets, properties and files of a pool on images of disks or partitions.
@@ -72,10 +72,13 @@ fn main() -> anyhow::Result<()> {
                 filesystem.xattrs(&entry.node).with_context(|| path.clone().into_owned())?;
                 match metadata.kind {
                     NodeKind::File => {
-                        let mut content = filesystem.content(&entry.node);
-                        let len = std::io::copy(&mut content, &mut std::io::sink())
+                        bytes += metadata.size;
+                        filesystem
+                            .read_pieces(&entry.node, 0, &mut |piece| match piece {
+                                Piece::Unreadable { error, .. } => Err(error),
+                                _ => Ok(()),
+                            })
                             .with_context(|| path.clone().into_owned())?;
-                        bytes += len;
                     }
                     NodeKind::Symlink => drop(filesystem.read_link(&entry.node)?),
                     _ => {}

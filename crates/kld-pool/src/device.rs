@@ -12,7 +12,8 @@ pub trait WriteAt: Sync {
     /// Writes all of `buf` at byte `offset`.
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
 
-    /// Makes what was written durable. Called before the labels are written and once more after them.
+    /// Makes what was written durable. Called before the labels are written and once more after them; of larger pools also
+    /// while others write, so that not all is left to the end.
     fn sync(&self) -> io::Result<()>;
 }
 

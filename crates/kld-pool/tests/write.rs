@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use kld_pool::tree::{Data, Kind, Meta, Timestamp, Tree};
 use kld_pool::{PoolSpec, WriteAt, WriteError, write_pool};
 use support::{Random, dataset, pool, random_tree, write};
@@ -112,6 +114,30 @@ fn an_output_that_fails_is_reported_with_its_place() {
     let error = write_pool(&pool(64), &[&Full], &()).unwrap_err();
     assert_eq!(error.to_string(), "cannot write the pool at byte 4194304");
     assert!(std::error::Error::source(&error).is_some());
+}
+
+#[test]
+fn a_lost_write_that_is_told_of_once_is_not_forgotten() {
+    /// As the system does it: what could not be made durable is an error of the next call, and of that one only.
+    #[derive(Default)]
+    struct Once(AtomicUsize);
+    impl WriteAt for Once {
+        fn write_all_at(&self, _: &[u8], _: u64) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn sync(&self) -> std::io::Result<()> {
+            match self.0.fetch_add(1, Ordering::Relaxed) {
+                0 => Err(std::io::Error::other("lost")),
+                _ => Ok(()),
+            }
+        }
+    }
+    let out = Once::default();
+    let mut spec = of_one_file(Random(5).bytes(48 << 20));
+    spec.vdevs[0].size = 128 << 20;
+    let error = write_pool(&spec, &[&out], &()).unwrap_err();
+    assert!(matches!(error, WriteError::Sync { .. }), "{error}");
+    assert_eq!(out.0.into_inner(), 1, "it was told of while content was written");
 }
 
 #[test]

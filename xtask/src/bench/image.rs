@@ -11,6 +11,9 @@ use super::peers::Place;
 use super::table::{Markdown, mib, ratio, seconds};
 use super::{Args, compile, scratch, tree};
 
+/// A file system in memory, on every Linux.
+const MEMORY: &str = "/dev/shm";
+
 pub(super) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result<()> {
     let place = prepare(root, args, &["--package", "kld-pool", "--example", "mkpool"])?;
     let mut contenders =
@@ -29,7 +32,11 @@ pub(super) fn prepare(root: &Path, args: &Args, what: &[&str]) -> anyhow::Result
     let content = size_of(&tree)?;
     // Half as much again, and room for tables; ext4 wants it, a pool would need less.
     let pool_mib = (content >> 20) * 3 / 2 + 1024;
-    Ok(Place { target, tree, scratch, pool_mib })
+    let memory = tempfile::Builder::new()
+        .prefix("kldload-bench-")
+        .tempdir_in(MEMORY)
+        .with_context(|| format!("cannot make a folder in `{MEMORY}`"))?;
+    Ok(Place { target, tree, scratch, memory, pool_mib })
 }
 
 /// Bytes of the files below a directory. A file with several names counts each time.

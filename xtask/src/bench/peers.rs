@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kld_host::Cmd;
+use tempfile::TempDir;
 
 use super::contender::Contender;
 
@@ -12,19 +13,29 @@ pub(super) struct Place {
     pub(super) target: PathBuf,
     pub(super) tree: PathBuf,
     pub(super) scratch: PathBuf,
+    /// A folder in memory, where outputs go. Nobody waits for a disk there, whether it makes its output durable, as our writer
+    /// does, or leaves that to the system.
+    pub(super) memory: TempDir,
     /// Size of the pools in MiB: the tree fits even when nothing can be compressed.
     pub(super) pool_mib: u64,
 }
 
 impl Place {
-    pub(super) fn output(&self, name: &str) -> PathBuf {
-        self.scratch.join(name.replace([' ', '|'], "-"))
+    fn output(&self, name: &str) -> PathBuf {
+        self.memory.path().join(name.replace([' ', '|'], "-"))
     }
 
     /// Our writer; on one processor only when `cpu` names it.
     pub(super) fn mkpool(&self, name: &str, compression: &str, cpu: Option<u32>) -> Contender {
         let output = self.output(name);
         let cmd = self.mkpool_cmd(&output, compression, cpu);
+        Contender { name: name.to_owned(), cmd, output: Some(output) }
+    }
+
+    /// Our writer with its output on the disk, which it makes durable.
+    pub(super) fn mkpool_on_disk(&self, name: &str, compression: &str) -> Contender {
+        let output = self.scratch.join("bench.img");
+        let cmd = self.mkpool_cmd(&output, compression, None);
         Contender { name: name.to_owned(), cmd, output: Some(output) }
     }
 

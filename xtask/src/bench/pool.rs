@@ -28,6 +28,7 @@ pub(super) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
     contenders.extend(CODECS.iter().map(|codec| place.stream(&format!("stream {codec}, `-cLe`"), codec)));
     contenders.extend(place.peers());
     let listed = contenders.len();
+    contenders.extend(CODECS.iter().map(|codec| place.mkpool_on_disk(&on_disk(codec), codec)));
     for codec in CODECS {
         contenders.push(place.mkpool(&format!("{codec}, one processor"), codec, Some(cpu)));
         contenders.push(place.ceiling(&format!("ceiling {codec}"), codec, None));
@@ -37,7 +38,7 @@ pub(super) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
 
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     printer.data(&format!(
-        "{} of content, {processors} processors, medians of {} runs taken in turns, page-cached.\n\n",
+        "{} of content, {processors} processors, medians of {} runs taken in turns, page-cached, outputs in memory.\n\n",
         mib(content),
         args.runs.max(1)
     ))?;
@@ -48,6 +49,10 @@ pub(super) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
         vm::run(printer, &place, args)?;
     }
     fs::remove_dir_all(&place.scratch).context("cannot remove the scratch directory")
+}
+
+fn on_disk(codec: &str) -> String {
+    format!("pool {codec}, on the disk")
 }
 
 /// Our writer beside what the machine can do at all, and beside the peer with the same codec.
@@ -61,6 +66,7 @@ fn limits(results: &[Measured]) -> Markdown {
         "one processor",
         "all",
         "scaling",
+        "all, durable on the disk",
         "ceiling, one processor",
         "ceiling, all",
         "share of the ceiling",
@@ -75,6 +81,7 @@ fn limits(results: &[Measured]) -> Markdown {
             seconds(one),
             seconds(all),
             format!("{} ×", ratio(one / all)),
+            seconds(time(on_disk(codec))),
             seconds(time(format!("ceiling {codec}, one processor"))),
             seconds(ceiling),
             format!("{:.0} %", ceiling / all * 100.0),
@@ -89,7 +96,7 @@ fn reading(printer: &Printer, place: &Place, content: u64, runs: usize) -> anyho
     let mut contenders = Vec::new();
     for codec in CODECS {
         // `zdb` looks for pools in a folder: each has its own.
-        let dir = place.scratch.join(format!("read-{codec}"));
+        let dir = place.memory.path().join(format!("read-{codec}"));
         fs::create_dir(&dir)?;
         let image = dir.join("bench.img");
         place.mkpool_cmd(&image, codec, None).run()?;

@@ -3,17 +3,19 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 
 use super::block::Blocks;
 use super::dnode::Dnode;
 use super::error::ReadError;
 use super::pointer::BlockPointer;
 
-/// Blocks that each thread is given ahead of the one that is handed over.
-const AHEAD: usize = 4;
+/// Bytes of data that a thread reads before it wakes the one that hands over: waking costs as much as reading a small block.
+const TASK: u64 = 1 << 20;
+/// Tasks that each thread is given ahead of the one that is handed over.
+const AHEAD: usize = 2;
 /// Bytes of data below which threads cost more than they bring.
-const MIN_PARALLEL: u64 = 1 << 20;
+const MIN_PARALLEL: u64 = 4 << 20;
 /// Threads beyond which the one that hands over is the slowest.
 const MAX_THREADS: usize = 16;
 
@@ -45,28 +47,33 @@ pub(crate) fn read_pieces<E>(
     threads: usize,
     sink: &mut dyn FnMut(Piece) -> Result<(), E>,
 ) -> Result<(), E> {
+    let mut leaves = Leaves::new(blocks, dnode, size);
+    let is_large = size.min(dnode.used.max(dnode.block_size)) >= MIN_PARALLEL;
     let threads = match threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        // Asking the system costs as much as reading a small file.
+        0 if is_large => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
     let threads = threads.min(MAX_THREADS);
-    let leaves = Leaves::new(blocks, dnode, size);
-    if threads < 2 || size.min(dnode.used.max(dnode.block_size)) < MIN_PARALLEL {
+    if threads < 2 || !is_large {
         for leaf in leaves {
             sink(leaf.read(blocks, size))?;
         }
         return Ok(());
     }
+    let per_task = usize::try_from(TASK / dnode.block_size.max(1)).unwrap_or(usize::MAX).max(1);
     std::thread::scope(|scope| {
-        // Thread i reads the blocks i, i + n, i + 2n …: the order needs no more than asking the threads in turn. No
+        // Thread i reads the tasks i, i + n, i + 2n …: the order needs no more than asking the threads in turn. No
         // channel ever holds more than `AHEAD`, so that sending does not wait.
-        let workers: Vec<(SyncSender<Leaf>, Receiver<Piece>)> = (0..threads)
+        let workers: Vec<_> = (0..threads)
             .map(|_| {
-                let (to_worker, work) = sync_channel::<Leaf>(AHEAD);
-                let (to_sink, done) = sync_channel(AHEAD);
+                let (to_worker, work) = sync_channel::<Vec<Leaf>>(AHEAD);
+                let (to_sink, done) = sync_channel::<Vec<Piece>>(AHEAD);
                 scope.spawn(move || {
-                    while let Ok(leaf) = work.recv()
-                        && to_sink.send(leaf.read(blocks, size)).is_ok()
+                    let read =
+                        |task: Vec<Leaf>| task.into_iter().map(|leaf| leaf.read(blocks, size)).collect();
+                    while let Ok(task) = work.recv()
+                        && to_sink.send(read(task)).is_ok()
                     {}
                 });
                 (to_worker, done)
@@ -74,15 +81,19 @@ pub(crate) fn read_pieces<E>(
             .collect();
         let (mut sent, mut received) = (0, 0);
         let mut receive = |received: &mut usize| {
-            let piece = workers[*received % threads].1.recv();
+            let pieces = workers[*received % threads].1.recv();
             *received += 1;
-            sink(piece.expect("a thread ends when its work does"))
+            pieces.expect("a thread ends when its work does").into_iter().try_for_each(&mut *sink)
         };
-        for leaf in leaves {
+        loop {
+            let task: Vec<Leaf> = leaves.by_ref().take(per_task).collect();
+            if task.is_empty() {
+                break;
+            }
             if sent - received == threads * AHEAD {
                 receive(&mut received)?;
             }
-            workers[sent % threads].0.send(leaf).expect("a thread ends when its work does");
+            workers[sent % threads].0.send(task).expect("a thread ends when its work does");
             sent += 1;
         }
         while received < sent {

@@ -2,15 +2,18 @@
 //!
 //! Work is cut into tasks of about a mebibyte. Threads take them in order; the caller's thread gives the results their
 //! places in that same order, so that the bytes of the pool do not depend on how many threads there are. Memory is bounded
-//! by the number of tasks under way, whatever the tree, and used again.
+//! by the number of tasks under way, whatever the tree, and used again. Meanwhile one more thread makes durable what was
+//! written, so that the disk works while the processors do, not after them.
 
 mod placer;
+mod syncer;
 mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 
 use placer::Placer;
+use syncer::Syncer;
 use worker::{CloseOnDrop, Done, Encoded, Queue, Work, work};
 
 use crate::codec::{Compression, Output};
@@ -156,6 +159,7 @@ pub(crate) fn write_content(
             scope.spawn(move || work(jobs, settings, outputs, queue, &done_sender));
         }
         drop(done_sender);
+        let mut syncer = Syncer::start(scope, &outputs);
         // Leaving early (an error) ends the threads, too.
         let queue = CloseOnDrop(&queue);
         let mut tasks = plan(jobs).enumerate();
@@ -173,6 +177,7 @@ pub(crate) fn write_content(
                 under_way += 1;
             }
             if under_way == 0 {
+                syncer.finish()?;
                 return Ok(placer.outcome);
             }
             match done_receiver.recv().expect("threads live while tasks are under way") {
@@ -180,7 +185,9 @@ pub(crate) fn write_content(
                     waiting.insert(number, (parts, result));
                 }
                 Done::Written(output) => {
-                    free.push(output?);
+                    let output = output?;
+                    syncer.wrote(output.bytes().len() as u64);
+                    free.push(output);
                     under_way -= 1;
                 }
                 Done::Died => panic!("a thread that writes content panicked"),
