@@ -22,8 +22,8 @@ pub(super) struct File;
 
 /// Where only kldload's services put files.
 const OWN: &str = "/etc/kldload/";
-/// That first steps were done: what they made goes, or is put aside, with the datasets of the same apply.
-const SETUP: &str = "/var/lib/kldload/setup";
+/// That first steps of a service were done: what they made goes, or is put aside, with the datasets of the same apply.
+const SETUP: &str = "/var/lib/kldload/setup/";
 /// Where interfaces are described: systemd.netdev(5).
 const NETWORK: &str = "/etc/systemd/network/";
 
@@ -198,7 +198,7 @@ pub(super) fn missing_above(host: &dyn Host, path: &str) -> Result<Vec<String>, 
 /// Removes a directory that an apply has made. What its services have put there since, keys that peers know among it, stays;
 /// when the apply came to nothing, nobody knows them, and they go.
 fn remove_made(host: &dyn Host, path: &str, was_committed: bool) -> Result<(), HostError> {
-    if path == SETUP || !was_committed && path.starts_with(OWN) {
+    if path.starts_with(SETUP) || !was_committed && path.starts_with(OWN) {
         for name in host.list(path)? {
             let inner = format!("{path}/{name}");
             if host.entry(&inner)?.is_some_and(|entry| matches!(entry.node, Node::File(_) | Node::Link(_))) {

@@ -18,12 +18,12 @@ use crate::node::NodeSetup;
 use crate::system::{Because, Enablement, Layer, SystemFile};
 use crate::unit_file::{Section, UnitFile, quote};
 
-/// Where it is remembered that first steps were done. Outside the boot environment, like the data they made.
+/// Where it is remembered that first steps were done, in a folder for each service. Outside the boot environment, like the data
+/// they made.
 const DONE: &str = "/var/lib/kldload/setup";
 
 /// Adds every service of the manifest.
 pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {
-    let mut any_setup = false;
     for service in &context.services {
         let because = Because::new(Layer::Services, service.unit.span, "a service of the manifest");
         let (running, packaged) = context.running_unit(service);
@@ -33,13 +33,14 @@ pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {
         draft.file(service_file(context, service, packaged));
         draft.unit(running.as_str(), Enablement::Enabled, because);
         if !service.setup.is_empty() {
-            any_setup = true;
             draft.file(setup_file(context, service));
+            let because = Because::new(
+                Layer::Services,
+                service.unit.span,
+                "remembers that its first steps were done, as long as the service is there",
+            );
+            draft.file(SystemFile::directory(done_dir(service), 0o755, because));
         }
-    }
-    if any_setup {
-        let because = Because::always(Layer::Services, "remembers which first steps were done");
-        draft.file(SystemFile::directory(DONE, 0o755, because));
     }
 }
 
@@ -52,8 +53,12 @@ fn setup_unit(service: &Service) -> String {
     format!("kldload-setup-{}.service", without_suffix(&service.unit.value))
 }
 
+fn done_dir(service: &Service) -> String {
+    format!("{DONE}/{}", without_suffix(&service.unit.value))
+}
+
 fn done_file(service: &Service) -> String {
-    format!("{DONE}/{}.done", without_suffix(&service.unit.value))
+    format!("{}/done", done_dir(service))
 }
 
 /// What the machine must know of first steps.
@@ -300,7 +305,7 @@ fn setup_file(context: &Context<'_>, service: &Service) -> SystemFile {
     let span = service.setup[0].span;
     let (running, packaged) = context.running_unit(service);
     let mut unit = UnitFile::default();
-    let done = done_file(service);
+    let (dir, done) = (done_dir(service), done_file(service));
     let because = |reason: &str| Because::new(Layer::Services, span, reason);
     let mut add =
         |section, name: &str, value: &str, reason: &str| unit.add(section, name, value, because(reason));
@@ -308,7 +313,7 @@ fn setup_file(context: &Context<'_>, service: &Service) -> SystemFile {
     let description = format!("First steps of {}", without_suffix(&service.unit.value));
     add(Unit, "Description", &description, "what people read in the log");
     add(Unit, "ConditionPathExists", &format!("!{done}"), "they run once");
-    add(Unit, "RequiresMountsFor", DONE, "it is remembered there that they ran");
+    add(Unit, "RequiresMountsFor", &dir, "it is remembered there that they ran");
     add(Unit, "Requires", IDENTITY_UNIT, "keys and secrets are made there");
     add(Unit, "After", IDENTITY_UNIT, "keys and secrets are made there");
     add(Unit, "Before", running.as_str(), "the service finds them done");
@@ -334,7 +339,7 @@ fn setup_file(context: &Context<'_>, service: &Service) -> SystemFile {
     for (name, value, reason) in hardening::PACKAGED {
         unit.add(Section::Service, name, *value, Because::new(Layer::Hardening, span, *reason));
     }
-    unit.add(Section::Service, "ReadWritePaths", DONE, because("it is remembered there that they ran"));
+    unit.add(Section::Service, "ReadWritePaths", &dir, because("it is remembered there that they ran"));
     add_command_reach(context, service, packaged.map_or(&[], |p| &*p.setup_writes), &mut unit);
     unit.into_file(
         format!("/etc/systemd/system/{}", setup_unit(service)),
