@@ -132,7 +132,7 @@ pub fn build(request: &BuildRequest<'_>, cache: &Cache, phases: &Phases) -> Resu
         return Err(BuildError::Program(program.to_owned()));
     }
     // Before the long work: an output that cannot be written must not cost ten minutes.
-    let mut out = AtomicFile::create(request.output, 0o644).map_err(BuildError::Output)?;
+    let mut out = AtomicFile::output(request.output, 0o644).map_err(BuildError::Output)?;
     let epoch = request.epoch.unwrap_or(system.distro.epoch);
     let packages: Vec<String> = system.packages.iter().map(|p| p.value.to_string()).collect();
     let inputs = LayerInputs {
@@ -166,7 +166,7 @@ pub fn build(request: &BuildRequest<'_>, cache: &Cache, phases: &Phases) -> Resu
     let pool = write_disk(tree, system, &disk, &mut out, phases)?;
     match request.format {
         Format::Raw => out.commit().map_err(BuildError::Output)?,
-        Format::Qcow2 => convert(&out, request.output)?,
+        Format::Qcow2 => convert(&out)?,
     }
 
     let name = system.host_name.as_ref().map_or_else(|| system.distro.id.clone(), ToString::to_string);
@@ -187,7 +187,8 @@ fn seed(system: &System, lock: &Lock) -> [u8; 32] {
     hash.finalize().into()
 }
 
-fn convert(raw: &AtomicFile, output: &Path) -> Result<(), BuildError> {
+fn convert(raw: &AtomicFile) -> Result<(), BuildError> {
+    let output = raw.target();
     let converted = beside(output, "qcow2.partial");
     let done = Cmd::new("qemu-img")
         .args(["convert", "-f", "raw", "-O", "qcow2", "-o", "compat=1.1"])

@@ -31,6 +31,7 @@ impl WriteError {
             io::ErrorKind::NotFound => {
                 Some(format!("make the folder first: `mkdir -p {}`", folder.display()))
             }
+            io::ErrorKind::InvalidInput => Some("name a file, and copy it from there".to_owned()),
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 Some(format!("choose a folder that you may write to instead of `{}`", folder.display()))
             }
@@ -64,13 +65,35 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Starts an empty file with these permission bits. It may be sparse and may be sought: see
-    /// [`AtomicFile::file`].
+    /// Starts the file that a person has named as an output: where the name is a symbolic link, the file that it leads to.
     ///
     /// # Errors
-    /// [`WriteError`] when the folder does not take it, or when this process writes the same target already.
+    /// As of [`AtomicFile::create`], and for links that lead nowhere.
+    pub fn output(name: &Path, mode: u32) -> Result<Self, WriteError> {
+        let error = |source| WriteError { action: "replace", path: name.to_owned(), source };
+        match fs::metadata(name) {
+            Ok(meta) => must_be_file(meta.file_type()).map_err(error)?,
+            Err(_) if fs::symlink_metadata(name).is_ok() => {
+                return Err(error(no_file("a symbolic link that leads nowhere")));
+            }
+            Err(_) => return Self::create(name, mode),
+        }
+        Self::create(&fs::canonicalize(name).map_err(error)?, mode)
+    }
+
+    /// Starts an empty file with these permission bits. It may be sparse and may be sought: see
+    /// [`AtomicFile::file`]. A symbolic link is replaced, and not followed.
+    ///
+    /// # Errors
+    /// [`WriteError`] when the folder does not take it, when something is there that is no file (a rename would put a file in the
+    /// place of `/dev/null`), or when this process writes the same target already.
     pub fn create(target: &Path, mode: u32) -> Result<Self, WriteError> {
         let error = |source| WriteError { action: "create", path: target.to_owned(), source };
+        if let Ok(meta) = fs::symlink_metadata(target)
+            && !meta.is_symlink()
+        {
+            must_be_file(meta.file_type()).map_err(error)?;
+        }
         let name = target.file_name().ok_or_else(|| error(io::ErrorKind::IsADirectory.into()))?;
         let prefix = format!(".{}.partial-", name.to_string_lossy());
         let folder = folder_of(target);
@@ -94,6 +117,11 @@ impl AtomicFile {
     /// Where it lies until it is committed, for a tool that writes to a path.
     pub fn partial_path(&self) -> &Path {
         &self.partial
+    }
+
+    /// Where it will be.
+    pub fn target(&self) -> &Path {
+        &self.target
     }
 
     /// Puts it in place: synced, renamed, and the folder synced.
@@ -124,6 +152,22 @@ impl Drop for AtomicFile {
 /// The folder that a path lies in.
 pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// What a rename may replace.
+fn must_be_file(kind: fs::FileType) -> io::Result<()> {
+    use std::os::unix::fs::FileTypeExt as _;
+    Err(no_file(match kind {
+        kind if kind.is_file() => return Ok(()),
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_block_device() || kind.is_char_device() => "a device",
+        kind if kind.is_fifo() => "a pipe",
+        _ => "a socket",
+    }))
+}
+
+fn no_file(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}"))
 }
 
 fn remove_stale(folder: &Path, prefix: &str) -> io::Result<()> {
@@ -194,6 +238,44 @@ mod tests {
     }
 
     #[test]
+    fn only_files_are_replaced() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let at = |name: &str| folder.path().join(name);
+        let make =
+            rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0);
+        make.expect("pipes can be made");
+        for (link, to) in [("to-pipe", "pipe"), ("to-nothing", "nothing"), ("to-file", "file")] {
+            std::os::unix::fs::symlink(to, at(link)).expect("writable");
+        }
+        fs::write(at("file"), "old").expect("writable");
+        let why = |result: Result<AtomicFile, WriteError>| {
+            let error = result.expect_err("it is no file");
+            format!("{}: {}", error, error.source).replace(&format!("{}/", folder.path().display()), "")
+        };
+        assert_eq!(why(AtomicFile::create(&at("pipe"), 0o600)), "could not create `pipe`: it is a pipe");
+        assert_eq!(
+            why(AtomicFile::output(&at("to-pipe"), 0o600)),
+            "could not replace `to-pipe`: it is a pipe"
+        );
+        assert_eq!(
+            why(AtomicFile::output(&at("to-nothing"), 0o600)),
+            "could not replace `to-nothing`: it is a symbolic link that leads nowhere"
+        );
+        assert_eq!(
+            why(AtomicFile::output(Path::new("/dev/null"), 0o600)),
+            "could not replace `/dev/null`: it is a device"
+        );
+        AtomicFile::output(&at("to-file"), 0o600).expect("writable").commit().expect("writable");
+        assert!(fs::symlink_metadata(at("to-file")).expect("there").is_symlink(), "the link stays");
+        assert_eq!(fs::read(at("file")).expect("readable"), b"", "and what it leads to is new");
+        atomic_write(&at("to-file"), b"x", 0o644).expect("writable");
+        assert!(
+            fs::symlink_metadata(at("to-file")).expect("there").is_file(),
+            "elsewhere links are replaced"
+        );
+    }
+
+    #[test]
     fn says_what_it_tried_and_what_to_do() {
         let error = atomic_write(Path::new("/nowhere/x/a"), b"", 0o644).expect_err("there is no such folder");
         assert_eq!(error.to_string(), "could not create `/nowhere/x/a`");
@@ -202,7 +284,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let target = folder.path().join("full");
         fs::create_dir(&target).expect("writable");
-        assert!(atomic_write(&target, b"x", 0o644).is_err());
+        let error = atomic_write(&target, b"x", 0o644).expect_err("it is a directory");
+        assert_eq!(
+            (error.kind(), error.source.to_string().as_str()),
+            (io::ErrorKind::InvalidInput, "it is a directory")
+        );
         assert_eq!(names(folder.path()), ["full"]);
         let first = AtomicFile::create(&folder.path().join("twice"), 0o644).expect("writable");
         let error = AtomicFile::create(&folder.path().join("twice"), 0o644).expect_err("it is being written");

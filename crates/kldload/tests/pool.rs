@@ -115,8 +115,11 @@ fn what_goes_in_comes_out() {
     let sparse = at.join("gnu/sparse").metadata().expect("it is there");
     assert!(sparse.len() == 64 << 20 && sparse.blocks() < 2048, "{} sectors", sparse.blocks());
 
+    Cmd::new("mkfifo").arg("pipe").cwd(at).run().expect("coreutils are installed");
     for (args, wanted) in [
-        (&["extract", "a.img", "tank/home", "--output", "out"][..], "`out` is not empty"),
+        (&["extract", "a.img", "tank/home", "--tar", "pipe"][..], "it is a pipe"),
+        (&["send", "a.img", "tank/home@first", "--output", "pipe"], "it is a pipe"),
+        (&["extract", "a.img", "tank/home", "--output", "out"], "`out` is not empty"),
         (&["extract", "a.img", "tank/home", "/nope", "--output", "new"], "no `/nope`"),
         (&["extract", "a.img", "tank/nope", "--output", "new"], "no dataset `tank/nope`"),
         (&["extract", "a.img", "tank/home", "--tar", "no/x.tar"], "mkdir -p no"),

@@ -79,7 +79,7 @@ fn extract(pool: &Pool<'_>, args: &Args, bar: &Bar) -> anyhow::Result<Report> {
         let mut out = BufWriter::with_capacity(1 << 20, raw_stdout()?);
         return Ok(extract_tar(&filesystem, &args.path, &mut out, 0, bar)?);
     }
-    let mut file = AtomicFile::create(tar, 0o600)?;
+    let mut file = AtomicFile::output(tar, 0o600)?;
     let report = {
         let mut out = BufWriter::with_capacity(1 << 20, file.file());
         let report = extract_tar(&filesystem, &args.path, &mut out, 0, bar)?;
@@ -95,7 +95,7 @@ fn to_image(volume: &Volume<'_>, output: &Path, bar: &Bar) -> anyhow::Result<Rep
         let hint = "name a new file";
         return Err(Hinted::new(format!("`{}` exists already", output.display()), hint).into());
     }
-    let mut file = AtomicFile::create(output, 0o600)?;
+    let mut file = AtomicFile::output(output, 0o600)?;
     let out: &File = file.file();
     let report = extract_volume(volume, out, 0, bar)
         .with_context(|| format!("cannot write `{}`", output.display()))?;

@@ -121,27 +121,20 @@ fn write(
             Err(error) => Err(error).with_context(cannot_send),
         };
     };
-    let mut file = AtomicFile::create(path, 0o600)?;
+    let mut file = AtomicFile::output(path, 0o600)?;
     let len = write_from(0, file.file()).with_context(cannot_send)?;
     file.commit()?;
     printer.note(&format!("{}: {} of {name}", path.display(), ByteSize(len)));
     Ok(ExitStatus::Done)
 }
 
-/// A stream is nothing to look at, and what is no file is not replaced by one.
+/// A stream is nothing to look at.
 fn refuse(args: &Args) -> anyhow::Result<()> {
-    match &args.output {
-        None if io::stdout().is_terminal() => {
-            let hint =
-                "send it on, `| ssh backup zfs receive tank/home`, or write a file with `--output FILE`";
-            Err(Hinted::new("a stream is not written to a terminal", hint).into())
-        }
-        Some(path) if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) => {
-            let hint = "redirect standard output instead: `> PATH`";
-            Err(Hinted::new(format!("`{}` is not a regular file", path.display()), hint).into())
-        }
-        _ => Ok(()),
+    if args.output.is_some() || !io::stdout().is_terminal() {
+        return Ok(());
     }
+    let hint = "send it on, `| ssh backup zfs receive tank/home`, or write a file with `--output FILE`";
+    Err(Hinted::new("a stream is not written to a terminal", hint).into())
 }
 
 /// `@sunday` and `sunday` are snapshots of the dataset that is sent.

@@ -47,7 +47,7 @@ impl Target {
                 }
             }
         }
-        Ok(Target::File(AtomicFile::create(path, 0o600)?))
+        Ok(Target::File(AtomicFile::output(path, 0o600)?))
     }
 
     fn device(path: &Path, force: bool) -> anyhow::Result<Target> {
