@@ -91,7 +91,7 @@ fn table(measured: &Measured) -> Markdown {
     let mut table =
         Markdown::new(&["", "seconds", "of the first", "transaction groups, or longest wait of `zfs get`"]);
     let value = |name: &str| measured.get(name).copied();
-    let rows: [(&str, &str, &str, Option<String>); 15] = [
+    let rows: [(&str, &str, &str, Option<String>); 16] = [
         ("snapshot-zfs", "snapshot-zfs", "one `zfs snapshot` with all datasets", None),
         (
             "snapshot-ksnap",
@@ -109,8 +109,9 @@ fn table(measured: &Measured) -> Markdown {
         ("list-zfs", "list-zfs", "`zfs list -Hp -t all`", None),
         ("list-kdf", "list-zfs", "`kdf`", None),
         ("list-kdf-json", "list-zfs", "`kdf --json`", None),
-        ("prune-each", "prune-each", "`zfs destroy`, one by one", stall(measured, "prune-each")),
-        ("prune-ksnap", "prune-each", "`ksnap prune --keep 1`", stall(measured, "prune-ksnap")),
+        ("prune-ksnap", "prune-ksnap", "`ksnap prune --keep 1`", stall(measured, "prune-ksnap")),
+        ("prune-sanoid", "prune-ksnap", "`sanoid --prune-snapshots`", stall(measured, "prune-sanoid")),
+        ("prune-each", "prune-ksnap", "`zfs destroy`, one by one", stall(measured, "prune-each")),
         ("prune-nothing", "prune-nothing", "nothing, 5 seconds", stall(measured, "prune-nothing")),
         (
             "rollback-bare",

@@ -80,12 +80,16 @@ for run in $(seq "$runs"); do
     measure start-true begin /bin/true
 done
 
-# Clearing up: the same snapshots twice, and how long somebody else waits meanwhile.
-for of in p q; do
+# Clearing up: the same snapshots for each, and how long somebody else waits meanwhile.
+for of in p q r; do
     zfs create "bench/$of"
     for i in $(seq "$scale"); do
         echo "$i" > "/bench/$of/file"
-        zfs snapshot "bench/$of@x-20260101-$(printf %06d "$i")"
+        case $of in
+            r) name=autosnap_2026-01-01_$(printf %08d "$i")_hourly ;;
+            *) name=x-20260101-$(printf %06d "$i") ;;
+        esac
+        zfs snapshot "bench/$of@$name"
     done
 done
 zpool sync bench
@@ -111,5 +115,13 @@ idle() { sleep 5; }
 watched prune-nothing idle
 watched prune-ksnap ksnap prune --yes --keep 1 bench/p
 watched prune-each one_by_one
+if [ -x /usr/sbin/sanoid ]; then
+    mkdir -p /run/pruned.d
+    cp /usr/share/sanoid/sanoid.defaults.conf /run/pruned.d/
+    printf '[bench/r]\nuse_template=none\n[template_none]\nautosnap=no\nautoprune=yes\nhourly=0\ndaily=0\nweekly=0\nmonthly=0\nyearly=0\nfrequently=0\n' > /run/pruned.d/sanoid.conf
+    watched prune-sanoid sanoid --configdir=/run/pruned.d --cache-dir=/run/pruned.d --run-dir=/run/pruned.d --prune-snapshots
+    left=$(zfs list -Ho name -t snapshot bench/r | wc -l)
+    [ "$left" = 0 ] || { echo "sanoid has left $left snapshots" >&2; exit 1; }
+fi
 say left "$(zfs list -Ho name -t snapshot bench/p bench/q | wc -l)"
 zpool destroy bench
