@@ -106,7 +106,8 @@ fn stock_debian_becomes_the_recipe_and_itself_again() {
     assert_same(&mounts, &cached);
 
     let applied = kldload("apply --yes --within 300 /root/webapp/appliance.manifest");
-    assert_eq!(applied.status, 0, "{}{}", applied.text(), applied.error_text());
+    let journal = guest.run("journalctl -b --no-pager | tail -300").expect("it answers").text();
+    assert_eq!(applied.status, 0, "{}{}\n{journal}", applied.text(), applied.error_text());
     wait_until_well(&guest);
     guest.run_ok("curl -fsS -d text=kept http://10.8.0.1:8000/notes").expect("the application works");
     let again = kldload("plan /root/webapp/appliance.manifest");

@@ -2,8 +2,18 @@
 
 use super::{restart, said};
 use crate::apply::make_package;
-use crate::fixture::{boot_until_well, copy_of, machine_on, wait_until_well, webapp_image};
+use crate::fixture::{BOOT, boot_until_well, copy_of, machine_on, wait_until_well, webapp_image};
 use crate::turn::Turn;
+
+/// A package after which nobody would get in, beside the others of the archive.
+const CLOSES_SSH: &str = r#"
+    set -e; cd /root/debs
+    mkdir -p p/DEBIAN p/etc/ssh/sshd_config.d
+    printf 'Package: closes-ssh\nVersion: 1.0\nArchitecture: all\nMaintainer: nobody <n@example.com>\nDescription: a fault\n' > p/DEBIAN/control
+    echo 'BadOption yes' > p/etc/ssh/sshd_config.d/90-closes.conf
+    dpkg-deb --root-owner-group --build p closes-ssh.deb > /dev/null
+    { echo; dpkg-deb -f closes-ssh.deb; echo "Filename: ./closes-ssh.deb"; echo "Size: $(stat -c %s closes-ssh.deb)"; echo "SHA256: $(sha256sum closes-ssh.deb | cut -d' ' -f1)"; } >> Packages
+    rm -r p"#;
 
 #[test]
 fn a_machine_of_ours_is_changed_and_taken_back_and_keeps_its_data() {
@@ -16,6 +26,11 @@ fn a_machine_of_ours_is_changed_and_taken_back_and_keeps_its_data() {
     let notes = || guest.run_ok("curl -fsS http://10.8.0.1:8000/notes").expect("it answers");
     write("before");
     make_package(&guest);
+    let package = guest.run_for(CLOSES_SSH, BOOT).expect("it answers");
+    assert!(package.is_ok(), "{}", package.error_text());
+    let (status, text, error) = said(&guest, "kpkg install closes-ssh");
+    assert!(status == 1 && error.contains("sshd: ") && error.contains("BadOption"), "{text}\n{error}");
+    guest.run_ok("sshd -t && ! test -e /etc/ssh/sshd_config.d/90-closes.conf").expect("as before");
     let (status, text, error) = said(&guest, "kpkg install --name probed kld-probe");
     assert_eq!(status, 0, "{text}\n{error}");
     let absent = "! test -e /usr/share/kld-probe && ! id kldprobe";
