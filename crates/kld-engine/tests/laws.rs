@@ -129,6 +129,27 @@ fn keys_go_with_an_apply_that_failed_and_stay_with_one_that_held() {
     assert!(fake.take_log().iter().any(|line| line == "networkctl delete wg0"));
 }
 
+/// A package that makes a database by itself would be in the way of first steps.
+#[test]
+fn what_packages_read_when_they_come_is_there_before_them_as_in_an_image() {
+    const PREPARED: &str = "/etc/postgresql-common/createcluster.d/kldload.conf";
+    for root in [None, Some("/dev/vda2 ext4")] {
+        let fake = machine_for(&[&wanted(RECIPE)]);
+        fake.root(root);
+        let there = |path: &str| fake.entry(path).expect("readable").is_some();
+        let plan = plan_for(&fake, &wanted(RECIPE));
+        let said = plan.steps.iter().flat_map(|step| &step.notes).any(|note| note.contains(PREPARED));
+        assert!(said, "a stranger reads of it: {plan:#?}");
+        apply(&fake, &plan);
+        assert!(there(PREPARED) && !there("/etc/postgresql/17/main"));
+        let fails = || Err("it does not hold".to_owned());
+        let fake = machine_for(&[&wanted(RECIPE)]);
+        fake.root(root);
+        engine(&fake).apply(&plan, "tester", None, &fails, &mut Silent).expect("it goes back");
+        assert!(fake.entry(PREPARED).expect("readable").is_none(), "{root:?}");
+    }
+}
+
 /// The cache of mounts belongs to ZFS's event daemon, too: what somebody makes with `zfs create` is mounted by the next start.
 #[test]
 fn datasets_that_the_manifest_does_not_know_go_on_being_mounted() {

@@ -29,6 +29,9 @@ pub(super) struct Package;
 #[serde(deny_unknown_fields)]
 pub(super) struct Change {
     names: Vec<String>,
+    /// What must be there before they are configured, as in an image: files by path. PostgreSQL would make a database of its own.
+    #[serde(default)]
+    prepared: BTreeMap<String, String>,
 }
 
 /// What it takes to go back.
@@ -117,6 +120,10 @@ impl Kind for Package {
             notes.push(format!("{along} more come along"));
         }
         let cost = cost::of(host, &simulated.installed).map_err(look)?;
+        let arrives = |package: &str| simulated.installed.iter().any(|name| name.starts_with(package));
+        let prepared: Vec<_> =
+            wanted.system.distro.prepared.iter().filter(|file| arrives(&file.package)).collect();
+        notes.extend(prepared.iter().map(|file| format!("`{}` before them: {}", file.path, file.reason)));
         notes.push(format!("downloads {}, takes {}", ByteSize(cost.download), ByteSize(cost.on_disk)));
         if root_dataset(host).map_err(look)?.is_none() {
             notes.push(
@@ -134,7 +141,10 @@ impl Kind for Package {
             summary: "install".to_owned(),
             notes,
             because,
-            change: to_value(&Change { names }),
+            change: to_value(&Change {
+                names,
+                prepared: prepared.iter().map(|file| (file.path.clone(), file.text.clone())).collect(),
+            }),
         });
         Ok(found)
     }
@@ -150,7 +160,11 @@ impl Kind for Package {
     }
 
     fn make(&self, host: &dyn Host, _store: &Store<'_>, change: &Change) -> Result<(), HostError> {
-        host.put(POLICY, &Entry { node: Node::File(POLICY_TEXT.into()), mode: 0o755, uid: 0, gid: 0 })?;
+        let root = |text: &str, mode| Entry { node: Node::File(text.into()), mode, uid: 0, gid: 0 };
+        for (path, text) in &change.prepared {
+            host.put(path, &root(text, 0o644))?;
+        }
+        host.put(POLICY, &root(POLICY_TEXT, 0o755))?;
         let installed = host.run(&apt().arg("install").args(&change.names).timeout(LIMIT));
         host.remove(POLICY)?;
         installed.map(drop)
@@ -160,13 +174,16 @@ impl Kind for Package {
         &self,
         host: &dyn Host,
         store: &Store<'_>,
-        _change: &Change,
+        change: &Change,
         memory: &Memory,
     ) -> Result<(), HostError> {
         host.remove(POLICY)?;
         let (root, before) = match memory {
             Memory::Snapshot { root, before } => (root, before),
-            Memory::Listed { there } => return purge(host, there),
+            Memory::Listed { there } => {
+                purge(host, there)?;
+                return change.prepared.keys().try_for_each(|path| host.remove(path));
+            }
         };
         // The last thing that going back does is to destroy it.
         if !has_snapshot(host, before)? {

@@ -2,6 +2,8 @@
 
 use super::*;
 
+const CREATE_CLUSTER: &str = "/etc/postgresql-common/createcluster.d/kldload.conf";
+
 impl State {
     pub(super) fn apt(&mut self, args: &[&str]) -> Result<String, HostError> {
         if let Some(at) = args.iter().position(|word| *word == "purge") {
@@ -34,6 +36,10 @@ impl State {
                 }
             }
             self.burn("dpkg status")?;
+            // Its scripts make a cluster, unless they are told not to.
+            if name == "postgresql" && !self.text(CREATE_CLUSTER).contains("create_main_cluster = false") {
+                self.put("/etc/postgresql/17/main/postgresql.conf", file(""));
+            }
             for unit in &of[&name].units {
                 self.put(&format!("/usr/lib/systemd/system/{unit}"), file("[Install]\n"));
                 self.put(&format!("{UNITS}/{unit}"), file("enabled"));

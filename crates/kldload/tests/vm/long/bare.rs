@@ -88,8 +88,11 @@ fn stock_debian_becomes_the_recipe_and_itself_again() {
     // A proof that fails: stock Debian, to the last package. Only the dataset of the journal is new.
     give(&guest, "/root/bad", &[("expect:   postgresql", "expect:   something else")]);
     let failed = kldload("apply --yes --within 5 /root/bad/appliance.manifest");
+    let journal = || guest.run("journalctl -b --no-pager | tail -300").expect("it answers").text();
     assert_eq!(failed.status, 1, "{}{}", failed.text(), failed.error_text());
-    assert!(failed.error_text().contains("everything is as it was before"), "{}", failed.error_text());
+    for part in ["the guest book answers with data from PostgreSQL", "everything is as it was before"] {
+        assert!(failed.error_text().contains(part), "{}\n{}", failed.error_text(), journal());
+    }
     // The database wrote into its dataset, which is put aside and not destroyed.
     let aside = "rpool/srv/webapp-db.undone-000001";
     assert!(failed.error_text().contains(&format!("`zfs destroy -r {aside}`")), "{}", failed.error_text());
@@ -106,8 +109,7 @@ fn stock_debian_becomes_the_recipe_and_itself_again() {
     assert_same(&mounts, &cached);
 
     let applied = kldload("apply --yes --within 300 /root/webapp/appliance.manifest");
-    let journal = guest.run("journalctl -b --no-pager | tail -300").expect("it answers").text();
-    assert_eq!(applied.status, 0, "{}{}\n{journal}", applied.text(), applied.error_text());
+    assert_eq!(applied.status, 0, "{}{}\n{}", applied.text(), applied.error_text(), journal());
     wait_until_well(&guest);
     guest.run_ok("curl -fsS -d text=kept http://10.8.0.1:8000/notes").expect("the application works");
     let again = kldload("plan /root/webapp/appliance.manifest");
