@@ -18,6 +18,7 @@ use anyhow::{Context as _, bail};
 use kld_build::Cache;
 use kld_host::Cmd;
 use kld_ui::{ByteSize, Printer};
+use tempfile::TempDir;
 
 use crate::setup;
 use crate::test::inherit;
@@ -79,12 +80,14 @@ fn compile(root: &Path, args: &[&str]) -> anyhow::Result<PathBuf> {
     Ok(target.join("x86_64-unknown-linux-gnu/release"))
 }
 
-/// An empty folder for what is measured.
-fn scratch() -> anyhow::Result<PathBuf> {
-    let scratch = Cache::default_root().join("bench");
-    let _ = fs::remove_dir_all(&scratch);
-    fs::create_dir_all(&scratch).with_context(|| format!("cannot make `{}`", scratch.display()))?;
-    Ok(scratch)
+/// An empty folder for what is measured, on the disk that the cache is on.
+fn scratch() -> anyhow::Result<TempDir> {
+    folder_in(&Cache::default_root())
+}
+
+fn folder_in(place: &Path) -> anyhow::Result<TempDir> {
+    let folder = tempfile::Builder::new().prefix("kldload-bench-").tempdir_in(place);
+    folder.with_context(|| format!("cannot make a folder in `{}`", place.display()))
 }
 
 /// The tree to take as input, all of it in the page cache.

@@ -12,7 +12,7 @@ pub(super) struct Place {
     /// The folder of what was compiled.
     pub(super) target: PathBuf,
     pub(super) tree: PathBuf,
-    pub(super) scratch: PathBuf,
+    pub(super) scratch: TempDir,
     /// A folder in memory, where outputs go. Nobody waits for a disk there, whether it makes its output durable, as our writer
     /// does, or leaves that to the system.
     pub(super) memory: TempDir,
@@ -34,7 +34,7 @@ impl Place {
 
     /// Our writer with its output on the disk, which it makes durable.
     pub(super) fn mkpool_on_disk(&self, name: &str, compression: &str) -> Contender {
-        let output = self.scratch.join("bench.img");
+        let output = self.scratch.path().join("bench.img");
         let cmd = self.mkpool_cmd(&output, compression, None);
         Contender { name: name.to_owned(), cmd, output: Some(output) }
     }

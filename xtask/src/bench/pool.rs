@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::Context as _;
 use kld_host::Cmd;
 use kld_ui::Printer;
 
@@ -48,7 +47,7 @@ pub(super) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
     if args.vm {
         vm::run(printer, &place, args)?;
     }
-    fs::remove_dir_all(&place.scratch).context("cannot remove the scratch directory")
+    Ok(())
 }
 
 fn on_disk(codec: &str) -> String {

@@ -14,8 +14,9 @@ use crate::test::inherit;
 
 pub(super) fn run(printer: &Printer, root: &Path, runs: usize) -> anyhow::Result<()> {
     let target = compile(root, &["--package", "kldload"])?;
-    let scratch = scratch()?;
-    Cmd::new("cp").arg("-r").arg(root.join("recipes/webapp")).arg(&scratch).run()?;
+    let folder = scratch()?;
+    let scratch = folder.path();
+    Cmd::new("cp").arg("-r").arg(root.join("recipes/webapp")).arg(scratch).run()?;
     let build = || {
         Cmd::new(target.join("kldload"))
             .args(["build", "--quiet", "--output"])
@@ -35,6 +36,5 @@ pub(super) fn run(printer: &Printer, root: &Path, runs: usize) -> anyhow::Result
     let mut table = Markdown::new(&["what", "seconds"]);
     table.row(["rebuild after one application file changed".to_owned(), seconds(median(times))]);
     printer.data(&table.to_string())?;
-    fs::remove_dir_all(&scratch)?;
     Ok(())
 }
