@@ -31,7 +31,7 @@ enum Packages {
 }
 
 /// Packages that are small, or in every Debian anyway, and Ansible, which is compared.
-const REAL: [&str; 24] = [
+const REAL: [&str; 25] = [
     "ansible-core",
     "base-passwd",
     "bsdutils",
@@ -52,6 +52,7 @@ const REAL: [&str; 24] = [
     "ncurses-base",
     "perl-base",
     "procps",
+    "python3-apt",
     "sed",
     "tar",
     "tzdata",

@@ -7,7 +7,7 @@ measure() {
     local name=$1 start end
     shift
     start=${EPOCHREALTIME/./}
-    "$@" > /run/out 2> /run/err || { echo "$* has failed:" >&2; tail -20 /run/out /run/err >&2; exit 1; }
+    "$@" > /run/out 2> /run/err || { echo "$* has failed:" >&2; tail -n 20 /run/out /run/err >&2; exit 1; }
     end=${EPOCHREALTIME/./}
     say "$name" $((end - start))
 }

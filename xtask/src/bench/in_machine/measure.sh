@@ -15,7 +15,7 @@ measure() {
     local name=$1 before start end
     shift
     made; before=$MADE; start=${EPOCHREALTIME/./}
-    "$@" > out 2> err || { echo "$* has failed with $?:" >&2; tail -50 out err >&2; exit 1; }
+    "$@" > out 2> err || { echo "$* has failed with $?:" >&2; tail -n 50 out err >&2; exit 1; }
     end=${EPOCHREALTIME/./}; made
     echo "$name $((end - start)) $((MADE - before))"
 }
