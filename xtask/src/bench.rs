@@ -16,9 +16,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use kld_build::Cache;
-use kld_host::Cmd;
+use kld_host::{Cmd, Lock};
 use kld_ui::{ByteSize, Printer};
-use tempfile::TempDir;
 
 use crate::setup;
 use crate::test::inherit;
@@ -64,6 +63,9 @@ enum What {
 /// Measures.
 pub(crate) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result<()> {
     setup::run(printer, false)?;
+    // Two at a time would measure each other.
+    let cache = Cache::open(&Cache::default_root())?;
+    let _lock = Lock::try_acquire(&cache.root().join("bench.lock"), "cargo xtask bench")?;
     match args.what {
         What::Image => image::run(printer, root, args),
         What::Pool => pool::run(printer, root, args),
@@ -80,14 +82,21 @@ fn compile(root: &Path, args: &[&str]) -> anyhow::Result<PathBuf> {
     Ok(target.join("x86_64-unknown-linux-gnu/release"))
 }
 
-/// An empty folder for what is measured, on the disk that the cache is on.
-fn scratch() -> anyhow::Result<TempDir> {
-    folder_in(&Cache::default_root())
+/// An empty folder for what is measured.
+fn scratch() -> anyhow::Result<PathBuf> {
+    emptied(Cache::default_root().join("bench"))
 }
 
-fn folder_in(place: &Path) -> anyhow::Result<TempDir> {
-    let folder = tempfile::Builder::new().prefix("kldload-bench-").tempdir_in(place);
-    folder.with_context(|| format!("cannot make a folder in `{}`", place.display()))
+/// The same in memory, where nobody waits for a disk.
+fn memory() -> anyhow::Result<PathBuf> {
+    emptied(PathBuf::from(format!("/dev/shm/kldload-bench-{}", rustix::process::getuid().as_raw())))
+}
+
+/// What a run that was ended has left there goes first.
+fn emptied(folder: PathBuf) -> anyhow::Result<PathBuf> {
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir(&folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
+    Ok(folder)
 }
 
 /// The tree to take as input, all of it in the page cache.

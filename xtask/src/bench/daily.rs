@@ -27,8 +27,7 @@ type Measured = BTreeMap<String, f64>;
 
 pub(super) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result<()> {
     let target = compile(root, &["--package", "kldload", "--bin", "kldload"])?;
-    let folder = scratch()?;
-    let scratch = folder.path();
+    let scratch = scratch()?;
     let program = target.join("kldload");
     let phases = Phases::new(printer, 3);
     let phase = phases.start("build the machine");
@@ -74,6 +73,7 @@ pub(super) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
         args.scale,
         own(&start, size)
     ))?;
+    fs::remove_dir_all(&scratch).context("cannot remove the scratch directory")?;
     Ok(())
 }
 

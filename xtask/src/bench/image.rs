@@ -9,10 +9,7 @@ use kld_ui::Printer;
 use super::contender::{Measured, measure};
 use super::peers::Place;
 use super::table::{Markdown, mib, ratio, seconds};
-use super::{Args, compile, folder_in, scratch, tree};
-
-/// A file system in memory, on every Linux.
-const MEMORY: &str = "/dev/shm";
+use super::{Args, compile, memory, scratch, tree};
 
 pub(super) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result<()> {
     let place = prepare(root, args, &["--package", "kld-pool", "--example", "mkpool"])?;
@@ -21,18 +18,18 @@ pub(super) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
     contenders.extend(place.peers());
     let results = measure(printer, &contenders, args.runs)?;
     printer.data(&writers(&results).to_string())?;
-    Ok(())
+    place.remove()
 }
 
 /// Compiles, and brings the tree into the page cache.
 pub(super) fn prepare(root: &Path, args: &Args, what: &[&str]) -> anyhow::Result<Place> {
     let target = compile(root, what)?;
     let scratch = scratch()?;
-    let tree = tree(args, scratch.path())?;
+    let tree = tree(args, &scratch)?;
     let content = size_of(&tree)?;
     // Half as much again, and room for tables; ext4 wants it, a pool would need less.
     let pool_mib = (content >> 20) * 3 / 2 + 1024;
-    let memory = folder_in(Path::new(MEMORY))?;
+    let memory = memory()?;
     Ok(Place { target, tree, scratch, memory, pool_mib })
 }
 

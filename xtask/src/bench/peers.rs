@@ -1,9 +1,10 @@
 //! The writers of images that are compared: ours and those of other formats.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use kld_host::Cmd;
-use tempfile::TempDir;
 
 use super::contender::Contender;
 
@@ -12,17 +13,25 @@ pub(super) struct Place {
     /// The folder of what was compiled.
     pub(super) target: PathBuf,
     pub(super) tree: PathBuf,
-    pub(super) scratch: TempDir,
+    pub(super) scratch: PathBuf,
     /// A folder in memory, where outputs go. Nobody waits for a disk there, whether it makes its output durable, as our writer
     /// does, or leaves that to the system.
-    pub(super) memory: TempDir,
+    pub(super) memory: PathBuf,
     /// Size of the pools in MiB: the tree fits even when nothing can be compressed.
     pub(super) pool_mib: u64,
 }
 
 impl Place {
     fn output(&self, name: &str) -> PathBuf {
-        self.memory.path().join(name.replace([' ', '|'], "-"))
+        self.memory.join(name.replace([' ', '|'], "-"))
+    }
+
+    /// Removes what was made.
+    pub(super) fn remove(&self) -> anyhow::Result<()> {
+        for folder in [&self.scratch, &self.memory] {
+            fs::remove_dir_all(folder).with_context(|| format!("cannot remove `{}`", folder.display()))?;
+        }
+        Ok(())
     }
 
     /// Our writer; on one processor only when `cpu` names it.
@@ -34,7 +43,7 @@ impl Place {
 
     /// Our writer with its output on the disk, which it makes durable.
     pub(super) fn mkpool_on_disk(&self, name: &str, compression: &str) -> Contender {
-        let output = self.scratch.path().join("bench.img");
+        let output = self.scratch.join("bench.img");
         let cmd = self.mkpool_cmd(&output, compression, None);
         Contender { name: name.to_owned(), cmd, output: Some(output) }
     }

@@ -47,7 +47,7 @@ pub(super) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
     if args.vm {
         vm::run(printer, &place, args)?;
     }
-    Ok(())
+    place.remove()
 }
 
 fn on_disk(codec: &str) -> String {
@@ -95,7 +95,7 @@ fn reading(printer: &Printer, place: &Place, content: u64, runs: usize) -> anyho
     let mut contenders = Vec::new();
     for codec in CODECS {
         // `zdb` looks for pools in a folder: each has its own.
-        let dir = place.memory.path().join(format!("read-{codec}"));
+        let dir = place.memory.join(format!("read-{codec}"));
         fs::create_dir(&dir)?;
         let image = dir.join("bench.img");
         place.mkpool_cmd(&image, codec, None).run()?;

@@ -14,9 +14,8 @@ use crate::test::inherit;
 
 pub(super) fn run(printer: &Printer, root: &Path, runs: usize) -> anyhow::Result<()> {
     let target = compile(root, &["--package", "kldload"])?;
-    let folder = scratch()?;
-    let scratch = folder.path();
-    Cmd::new("cp").arg("-r").arg(root.join("recipes/webapp")).arg(scratch).run()?;
+    let scratch = scratch()?;
+    Cmd::new("cp").arg("-r").arg(root.join("recipes/webapp")).arg(&scratch).run()?;
     let build = || {
         Cmd::new(target.join("kldload"))
             .args(["build", "--quiet", "--output"])
@@ -36,5 +35,6 @@ pub(super) fn run(printer: &Printer, root: &Path, runs: usize) -> anyhow::Result
     let mut table = Markdown::new(&["what", "seconds"]);
     table.row(["rebuild after one application file changed".to_owned(), seconds(median(times))]);
     printer.data(&table.to_string())?;
+    fs::remove_dir_all(&scratch)?;
     Ok(())
 }

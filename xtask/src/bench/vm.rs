@@ -27,12 +27,12 @@ pub(super) fn run(printer: &Printer, place: &Place, args: &Args) -> anyhow::Resu
     let runs = args.runs.max(1);
     let phases = Phases::new(printer, 2 + runs);
     let phase = phases.start("build the core image");
-    let image = place.scratch.path().join("core.img");
+    let image = place.scratch.join("core.img");
     let build = Cmd::new(place.target.join("kldload"))
         .args(["build", "--quiet", "--distro", "debian", "--profile", "core", "--size", "4G", "--output"])
         .arg(&image);
     inherit(build).run().context("cannot build the core image")?;
-    let tar = place.scratch.path().join("tree.tar");
+    let tar = place.scratch.join("tree.tar");
     Cmd::new("tar")
         .args(["--xattrs", "--xattrs-include=*", "--acls", "-cf"])
         .arg(&tar)
@@ -43,7 +43,7 @@ pub(super) fn run(printer: &Printer, place: &Place, args: &Args) -> anyhow::Resu
     phase.finish();
 
     let phase = phases.start("boot it");
-    let empty = place.scratch.path().join("empty.img");
+    let empty = place.scratch.join("empty.img");
     File::create(&empty)?.set_len(place.pool_mib << 20)?;
     let guest = start(&image, &tar, &empty)?;
     guest.wait_control(LIMIT, |step| phase.message(step))?;
