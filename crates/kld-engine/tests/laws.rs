@@ -147,6 +147,13 @@ fn what_packages_read_when_they_come_is_there_before_them_as_in_an_image() {
         fake.root(root);
         engine(&fake).apply(&plan, "tester", None, &fails, &mut Silent).expect("it goes back");
         assert!(fake.entry(PREPARED).expect("readable").is_none(), "{root:?}");
+
+        // One that was there before stays.
+        let mine = Entry { node: Node::File(b"mine".to_vec()), mode: 0o644, uid: 0, gid: 0 };
+        fake.put(PREPARED, &mine).expect("written");
+        let plan = plan_for(&fake, &wanted(RECIPE));
+        engine(&fake).apply(&plan, "tester", None, &fails, &mut Silent).expect("it goes back");
+        assert_eq!(fake.text(PREPARED), "mine", "{root:?}");
     }
 }
 

@@ -168,6 +168,13 @@ pub struct PreparedFile {
     pub reason: String,
 }
 
+impl PreparedFile {
+    /// Whether a package of this name reads it.
+    pub fn is_read_by(&self, package: &str) -> bool {
+        package.starts_with(&self.package)
+    }
+}
+
 /// `path-exclude` and `path-include` of dpkg.cfg(5).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -148,9 +148,7 @@ fn finish_core(mut draft: Draft, distro: &DistroSpec, pool: &PoolName) -> Result
     // Stock means whole: documentation stays, and only what is installed is prepared.
     let mut distro = distro.clone();
     distro.dpkg = DpkgPaths { exclude: Vec::new(), include: Vec::new() };
-    distro
-        .prepared
-        .retain(|file| checked.packages.iter().any(|p| p.value.as_str().starts_with(&file.package)));
+    distro.prepared.retain(|file| checked.packages.iter().any(|p| file.is_read_by(p.value.as_str())));
     Ok(System {
         host_name: None,
         profile: Profile::Core,

@@ -120,9 +120,15 @@ impl Kind for Package {
             notes.push(format!("{along} more come along"));
         }
         let cost = cost::of(host, &simulated.installed).map_err(look)?;
-        let arrives = |package: &str| simulated.installed.iter().any(|name| name.starts_with(package));
-        let prepared: Vec<_> =
-            wanted.system.distro.prepared.iter().filter(|file| arrives(&file.package)).collect();
+        let mut prepared = Vec::new();
+        for file in &wanted.system.distro.prepared {
+            // One that is there is an earlier apply's, or the image's, and not this one's to take away.
+            if simulated.installed.iter().any(|name| file.is_read_by(name))
+                && host.entry(&file.path).map_err(look)?.is_none()
+            {
+                prepared.push(file);
+            }
+        }
         notes.extend(prepared.iter().map(|file| format!("`{}` before them: {}", file.path, file.reason)));
         notes.push(format!("downloads {}, takes {}", ByteSize(cost.download), ByteSize(cost.on_disk)));
         if root_dataset(host).map_err(look)?.is_none() {
