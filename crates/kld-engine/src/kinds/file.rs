@@ -5,10 +5,12 @@
 mod mount_cache;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kld_host::Cmd;
+use kld_system::FIRST_STEPS_DONE;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -22,8 +24,6 @@ pub(super) struct File;
 
 /// Where only kldload's services put files.
 const OWN: &str = "/etc/kldload/";
-/// That first steps of a service were done: what they made goes, or is put aside, with the datasets of the same apply.
-const SETUP: &str = "/var/lib/kldload/setup/";
 /// Where interfaces are described: systemd.netdev(5).
 const NETWORK: &str = "/etc/systemd/network/";
 
@@ -198,7 +198,9 @@ pub(super) fn missing_above(host: &dyn Host, path: &str) -> Result<Vec<String>, 
 /// Removes a directory that an apply has made. What its services have put there since, keys that peers know among it, stays;
 /// when the apply came to nothing, nobody knows them, and they go.
 fn remove_made(host: &dyn Host, path: &str, was_committed: bool) -> Result<(), HostError> {
-    if path.starts_with(SETUP) || !was_committed && path.starts_with(OWN) {
+    // What first steps made goes, or is put aside, with the datasets of the same apply.
+    let is_mark = Path::new(path).parent() == Some(Path::new(FIRST_STEPS_DONE));
+    if is_mark || !was_committed && path.starts_with(OWN) {
         for name in host.list(path)? {
             let inner = format!("{path}/{name}");
             if host.entry(&inner)?.is_some_and(|entry| matches!(entry.node, Node::File(_) | Node::Link(_))) {

@@ -20,7 +20,7 @@ use crate::unit_file::{Section, UnitFile, quote};
 
 /// Where it is remembered that first steps were done, in a folder for each service. Outside the boot environment, like the data
 /// they made.
-const DONE: &str = "/var/lib/kldload/setup";
+pub const DONE: &str = "/var/lib/kldload/setup";
 
 /// Adds every service of the manifest.
 pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {
