@@ -489,6 +489,14 @@ fn a_plan_is_refused_before_anything_is_touched() {
         "cannot plan `git`: its packages take 100K, and `/` has 64M left / make room: `zfs list -o space`",
     );
     fake.room(None);
+    let state = "/proc/spl/kstat/zfs/rpool/state";
+    let suspended = Node::File(b"SUSPENDED\n".to_vec());
+    fake.put(state, &Entry { node: suspended, mode: 0o644, uid: 0, gid: 0 }).expect("writable");
+    check(
+        &changed(),
+        "cannot plan `rpool`: the pool is SUSPENDED, and would not answer / `zpool status rpool`",
+    );
+    fake.remove(state).expect("it was there");
     assert!(plan_for(&fake, &old).is_empty());
 }
 

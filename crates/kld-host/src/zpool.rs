@@ -1,11 +1,18 @@
 //! `zpool`: the state of a pool, and the few changes a running node makes to its own pool.
 //!
-//! Read from `zpool status --json` (OpenZFS 2.3 and later, `zpool-status(8)`, output version 0.x), never from tables.
+//! Read from `zpool status --json` (OpenZFS 2.3 and later, `zpool-status(8)`, output version 0.x); from what people read where
+//! there is no JSON.
+
+mod imported;
+mod text;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
+
+pub use imported::{Imported, KSTAT, imported, state_file};
+pub use text::{parse_status_text, status_text_cmd};
 
 use crate::{Cmd, ParseError};
 
@@ -52,9 +59,10 @@ pub struct Scan {
 }
 
 /// `zpool status` of one pool as JSON. With whole paths (`-P`): a partition that is labelled like its pool would have the
-/// pool's own name otherwise, and OpenZFS 2.3 then shows the pool's numbers for it.
+/// pool's own name otherwise, and OpenZFS 2.3 then shows the pool's numbers for it. Those before know no JSON and write nothing
+/// (`usage`, 2): [`status_text_cmd`] then.
 pub fn status_cmd(pool: &str) -> Cmd {
-    Cmd::new("zpool").args(["status", "--json", "--json-int", "-p", "-P", pool]).timeout(DEADLINE)
+    Cmd::new("zpool").args(["status", "--json", "--json-int", "-p", "-P", pool]).accept(2).timeout(DEADLINE)
 }
 
 /// Starts a scrub and returns at once.

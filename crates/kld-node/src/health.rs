@@ -27,10 +27,12 @@ mod tests;
 pub use prometheus::render_prometheus;
 
 use crate::machine::{Machine, MachineError};
+use kld_host::zpool::{self, Imported};
 use kld_system::node::NodeConfig;
 use kld_ui::Table;
 use serde::Serialize;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -193,15 +195,22 @@ struct View {
 }
 
 impl View {
-    /// The pools to look at: the node's own, or every one that is imported.
-    fn pools(&self) -> Result<Vec<String>, MachineError> {
-        match &self.config {
-            Some(config) => Ok(vec![config.pool.clone()]),
-            None => {
-                let list = kld_host::Cmd::new("zpool").args(["list", "-H", "-o", "name"]).timeout(DEADLINE);
-                Ok(self.machine.run_text(list)?.lines().map(str::to_owned).collect())
+    /// Every pool that is imported, the node's own first. The kernel is asked, without a process: `zpool` would wait for a pool
+    /// that is suspended.
+    fn pools(&self) -> Result<Vec<Imported>, MachineError> {
+        let mut pools = Vec::new();
+        for name in self.machine.list(Path::new(zpool::KSTAT))? {
+            // What is no pool has no state.
+            if let Some(state) = self.machine.read(Path::new(&zpool::state_file(&name)))? {
+                pools.push(Imported::new(&name, &state));
             }
         }
+        pools.sort_by_key(|pool| self.own_pool() != Some(&pool.name));
+        Ok(pools)
+    }
+
+    fn own_pool(&self) -> Option<&str> {
+        self.config.as_ref().map(|config| config.pool.as_str())
     }
 }
 

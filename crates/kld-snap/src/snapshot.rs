@@ -9,8 +9,6 @@ use crate::name::short_of;
 
 /// Thousands of snapshots on a busy pool take their time.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
-/// Names of one `zfs destroy`. Others wait for it as long as it takes: 14 ms for each name under emulation (`cargo xtask bench daily`).
-const BATCH: usize = 25;
 const COLUMNS: &str = "name,creation,createtxg,used,referenced,written,userrefs,clones";
 
 /// One snapshot.
@@ -103,17 +101,11 @@ pub fn rollback_cmd(full_name: &str, destroying: bool) -> Cmd {
     Cmd::new("zfs").arg("rollback").args(newer).arg(full_name).timeout(DEADLINE)
 }
 
-/// Removes these snapshots of one dataset, some at a time. What each frees is read with [`parse_reclaim`].
-pub fn destroy_cmds(dataset: &str, names: &[String]) -> Vec<Cmd> {
-    let batches = names.chunks(BATCH);
-    batches
-        .map(|names| {
-            Cmd::new("zfs")
-                .args(["destroy", "-vp"])
-                .arg(format!("{dataset}@{}", names.join(",")))
-                .timeout(DEADLINE)
-        })
-        .collect()
+/// Removes these snapshots of one dataset in one transaction group; [`crate::Pace`] says how many that should be. What it
+/// frees is read with [`parse_reclaim`].
+pub fn destroy_cmd(dataset: &str, names: &[String]) -> Cmd {
+    let list = format!("{dataset}@{}", names.join(","));
+    Cmd::new("zfs").args(["destroy", "-vp"]).arg(list).timeout(DEADLINE)
 }
 
 /// The bytes that `zfs destroy -vp` frees: its line `reclaim<TAB>BYTES`.
@@ -133,17 +125,15 @@ mod tests {
     #[test]
     fn commands_are_what_an_admin_would_type() {
         let names = ["tank/a b@-x-20261127-041300".to_owned(), "tank/c@x".to_owned()];
-        let many: Vec<String> = (0..50).map(|number| format!("s{number}")).collect();
-        assert_eq!(destroy_cmds("tank/a", &many).len(), 2);
-        let mut commands = vec![
+        let commands = [
             list_cmd(&["tank/a b".to_owned()], false),
             list_cmd(&["tank".to_owned()], true),
             snapshot_cmd(&names, false),
             snapshot_cmd(&names[1..], true),
             rollback_cmd("tank/c@x", false),
             rollback_cmd("tank/c@x", true),
+            destroy_cmd("tank/a", &["s0".to_owned(), "s1".to_owned()]),
         ];
-        commands.extend(destroy_cmds("tank/a", &many[..2]));
         let text: Vec<String> = commands.iter().map(ToString::to_string).collect();
         expect![[r#"
             zfs list -Hp -t snapshot -d 1 -o name,creation,createtxg,used,referenced,written,userrefs,clones -s createtxg 'tank/a b'

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use kld_host::Cmd;
 use kld_host::zfs::{self, Property};
+use kld_host::zpool::{self, Imported};
 use kld_system::{Created, Layer, SystemDataset};
 use kld_ui::ByteSize;
 use serde::{Deserialize, Serialize};
@@ -337,6 +338,13 @@ type Seen = BTreeMap<String, BTreeMap<String, Property>>;
 
 fn look(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>) -> Result<Seen, Refusal> {
     let pool = wanted.system.pool.as_str();
+    let state = host.read(&zpool::state_file(pool)).map_err(|error| Refusal::Look("the pool", error))?;
+    if let Some(known) =
+        state.map(|state| Imported::new(pool, state.as_bytes())).filter(|pool| !pool.answers())
+    {
+        let reason = format!("the pool is {}, and would not answer", known.state);
+        return Err(Refusal::Refused { name: pool.to_owned(), reason, hint: known.hint() });
+    }
     // Those that the manifest has stated, too: it may no longer do so.
     let stated = before.keys().filter_map(|item| {
         let (_, property) = item.strip_prefix(Dataset::NAME)?.split_once('#')?;

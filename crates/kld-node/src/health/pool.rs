@@ -1,7 +1,9 @@
 //! Whether the pools are whole and have room.
 
 use super::{DEADLINE, Family, Probe, Status, View, age};
-use kld_host::{Cmd, zpool};
+use crate::machine::MachineError;
+use kld_host::Cmd;
+use kld_host::zpool::{self, Imported, PoolStatus};
 
 /// ZFS slows down, and cannot free what it cannot log, when a pool is nearly full (zpoolconcepts, OpenZFS tuning).
 const CAPACITY_WARN: u64 = 80;
@@ -12,15 +14,31 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
         Ok(pools) => pools,
         Err(error) => return vec![Probe::unanswered("pool", &error)],
     };
-    if pools.is_empty() {
-        return vec![Probe::new("pool", Status::Info, "no pool is imported").with_command("zpool import")];
+    let mut probes: Vec<Probe> = pools.iter().map(|pool| probe_one(view, pool)).collect();
+    match view.own_pool() {
+        Some(own) if pools.iter().all(|pool| pool.name != own) => {
+            let probe = Probe::new("pool", Status::Fail, format!("{own} is not imported"));
+            let probe = probe.with_command(format!("zpool import {own}"));
+            probes.insert(0, probe.with_metric(Family::PoolOnline, own, 0.0));
+        }
+        None if pools.is_empty() => {
+            probes.push(Probe::new("pool", Status::Info, "no pool is imported").with_command("zpool import"));
+        }
+        _ => {}
     }
-    pools.iter().map(|pool| probe_one(view, pool)).collect()
+    probes
 }
 
-fn probe_one(view: &View, pool: &str) -> Probe {
-    let status = view.machine.run_text(zpool::status_cmd(pool));
-    let status = match status.and_then(|json| Ok(zpool::parse_status(pool, &json)?)) {
+fn probe_one(view: &View, pool: &Imported) -> Probe {
+    if !pool.answers() {
+        // Whoever asks it more than this waits, too.
+        let summary = format!("{} {}: whoever uses it waits", pool.name, pool.state);
+        return Probe::new("pool", Status::Fail, summary)
+            .with_command(format!("zpool status {}", pool.name))
+            .with_metric(Family::PoolOnline, &pool.name, 0.0);
+    }
+    let pool = pool.name.as_str();
+    let status = match status_of(view, pool) {
         Ok(status) => status,
         Err(error) => return Probe::unanswered("pool", &error).with_metric(Family::PoolOnline, pool, 0.0),
     };
@@ -57,6 +75,15 @@ fn probe_one(view: &View, pool: &str) -> Probe {
         probe = probe.with_metric(Family::PoolCapacity, pool, percent as f64 / 100.0);
     }
     if found == Status::Ok { probe } else { probe.with_command(format!("zpool status -v {pool}")) }
+}
+
+/// How a pool is that answers, as whichever OpenZFS there is says it.
+pub(super) fn status_of(view: &View, pool: &str) -> Result<PoolStatus, MachineError> {
+    let json = view.machine.run_text(zpool::status_cmd(pool))?;
+    if !json.is_empty() {
+        return Ok(zpool::parse_status(pool, &json)?);
+    }
+    Ok(zpool::parse_status_text(pool, &view.machine.run_text(zpool::status_text_cmd(pool))?)?)
 }
 
 /// How long ago a scan ended, from the seconds since 1970 that `zpool status --json-int` writes.

@@ -1,21 +1,23 @@
 //! Whether every block was read lately, and found good.
 
-use super::{Family, Probe, Status, View, pool::scan_age};
-use kld_host::zpool;
+use super::pool::{scan_age, status_of};
+use super::{Family, Probe, Status, View};
 
 /// The timer scrubs once a month; a week later something is wrong.
 const OLD: u64 = 38 * 86_400;
 
 pub(super) fn probe(view: &View) -> Vec<Probe> {
     match view.pools() {
-        Ok(pools) => pools.iter().map(|pool| probe_one(view, pool)).collect(),
+        // That one does not answer is said once.
+        Ok(pools) => {
+            pools.iter().filter(|pool| pool.answers()).map(|pool| probe_one(view, &pool.name)).collect()
+        }
         Err(error) => vec![Probe::unanswered("scrub", &error)],
     }
 }
 
 fn probe_one(view: &View, pool: &str) -> Probe {
-    let status = view.machine.run_text(zpool::status_cmd(pool));
-    let status = match status.and_then(|json| Ok(zpool::parse_status(pool, &json)?)) {
+    let status = match status_of(view, pool) {
         Ok(status) => status,
         Err(error) => return Probe::unanswered("scrub", &error),
     };

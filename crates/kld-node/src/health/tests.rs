@@ -30,6 +30,8 @@ const ASLEEP: &str =
     r#"{"smartctl":{"messages":[{"string":"Device is in STANDBY mode, exit(2)"}],"exit_status":2}}"#;
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n";
 
+const STATE: &str = "/proc/spl/kstat/zfs/rpool/state";
+
 fn disk(args: &[String], report: &str) -> Vec<u8> {
     let scan = r#"{"devices":[{"name":"/dev/sda","type":"sat"}]}"#;
     if args[1] == "--scan" { scan.into() } else { report.into() }
@@ -105,6 +107,8 @@ fn machine() -> FakeMachine {
     machine.answer("nft", RULES);
     machine.answer("ss", SOCKETS);
     machine.answer("setpriv", "hello from the database\n");
+    machine.put("/proc/spl/kstat/zfs/arcstats", "9 1 0x01\n");
+    machine.put(STATE, "ONLINE\n");
     machine.put("/efi/loader/entries/debian.conf", "linux /l\noptions spl.spl_hostid=0x04030201\n");
     machine.put("/etc/hostid", "\u{1}\u{2}\u{3}\u{4}");
     machine.put("/sys/module/spl/parameters/spl_hostid", "67305985\n");
@@ -205,6 +209,12 @@ fn every_probe_sees_what_it_is_for() {
         ("pool", Status::Warn, |m| {
             m.tool("zpool", |args, _, _| pool(args, "\"checksum_errors\":0}}}}", "\"checksum_errors\":3}}}}"))
         }),
+        ("pool", Status::Fail, |m| {
+            m.put(STATE, "SUSPENDED\n");
+            m.tool("zpool", |_, _, _| Err("it would wait for ever".to_owned()));
+        }),
+        ("pool", Status::Fail, |m| m.put("/proc/spl/kstat/zfs/tank/state", "SUSPENDED\n")),
+        ("pool", Status::Fail, |m| drop(m.state().files.0.remove(Path::new(STATE)))),
         ("scrub", Status::Fail, |m| {
             m.tool("zpool", |args, _, _| pool(args, "\"errors\":0,\"bytes", "\"errors\":2,\"bytes"))
         }),
@@ -280,6 +290,9 @@ fn every_probe_sees_what_it_is_for() {
         boot: degraded
         pool: rpool DEGRADED, no errors, 41% full
         pool: rpool ONLINE, 3 errors, 41% full
+        pool: rpool SUSPENDED: whoever uses it waits
+        pool: tank SUSPENDED: whoever uses it waits
+        pool: rpool is not imported
         scrub: scrub of rpool found 2 errors
         scrub: scrub of rpool found no errors 1103 days ago
         disks: /dev/sda says that it fails
@@ -411,6 +424,23 @@ fn a_machine_without_a_node_file_is_looked_at_as_it_is() {
     "#]]
     .assert_eq(&health.to_string());
     assert!(health.is_well());
+}
+
+/// OpenZFS 2.1 and 2.2 know no JSON.
+#[test]
+fn pools_of_an_older_zfs_are_looked_at_too() {
+    let machine = machine();
+    machine.tool("zpool", |args, _, _| {
+        let text = "  pool: rpool\n state: ONLINE\n  scan: scrub repaired 0B in 00:00:01 with 0 errors on Sat Nov 21 00:00:00 2026\nconfig:\n\n\tNAME       STATE  READ WRITE CKSUM\n\trpool      ONLINE    0     0     0\n\t  /dev/a2  ONLINE    0     0     2\n\nerrors: No known data errors\n";
+        Ok(match (&args[0][..], args[1].as_str()) {
+            ("status", "--json") => Vec::new(),
+            ("status", _) => text.into(),
+            _ => "capacity\t41\n".into(),
+        })
+    });
+    let health = look(machine, None);
+    let said: Vec<_> = health.probes[1..3].iter().map(|probe| probe.summary.as_str()).collect();
+    assert_eq!(said, ["rpool ONLINE, 2 errors, 41% full", "scrub of rpool found no errors 24 h ago"]);
 }
 
 #[test]

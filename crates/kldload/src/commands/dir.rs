@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use kld_engine::{Adopter, Directory, Made, RealHost, Wish};
-use kld_space::pools;
+use kld_host::zpool::imported;
 use kld_system::Purpose;
 use kld_ui::{ExitStatus, Hinted, Printer};
 use serde::Serialize;
 
 use super::adopt::{self, How, absolute, property};
 use super::apply;
+use super::place::answering;
 
 /// Make a directory that is a dataset, with the properties that fit what it is for
 ///
@@ -86,10 +87,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         return Err(Hinted::new(message, "`zfs create` makes datasets that are mounted elsewhere").into());
     }
     // All pools are asked where the path belongs.
-    if let Some(pool) = pools()?.into_iter().find(|pool| !pool.answers()) {
-        let hint = format!("`zpool status {0}`, then `zpool clear {0}`", pool.name);
-        return Err(Hinted::new(format!("the pool `{}` is {}", pool.name, pool.state), hint).into());
-    }
+    imported()?.iter().try_for_each(answering)?;
     let lock = if args.dry_run { None } else { Some(apply::lock("kldload dir")?) };
     let path = absolute(args.path.as_deref().unwrap_or(Path::new("")))?;
     let properties = properties(args.purpose, &args.property);

@@ -1,11 +1,13 @@
 //! Which dataset a word of the command line stands for.
 
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kld_host::Cmd;
-use kld_ui::Hinted;
+use kld_host::zpool::{self, Imported, imported};
+use kld_host::{Cmd, folder};
+use kld_ui::{ExitStatus, Hinted, Printer};
 
 /// Where a path lies.
 #[derive(Debug)]
@@ -14,8 +16,64 @@ pub(crate) struct Place {
     pub(crate) mounted_at: String,
 }
 
-/// The dataset that a word stands for: itself, or the one that a path (`/…`, `./…`) lies on.
+/// The datasets that a command is about.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    /// None: everything there is.
+    pub(crate) datasets: Vec<String>,
+    /// Pools that nobody named and that would not answer.
+    silent: Vec<Imported>,
+}
+
+impl Chosen {
+    /// Those that the words stand for. Without words all pools, less those that would not answer.
+    pub(crate) fn of(words: &[String]) -> anyhow::Result<Self> {
+        if !words.is_empty() {
+            let datasets = words.iter().map(|word| dataset(word)).collect::<Result<_, _>>()?;
+            return Ok(Self { datasets, silent: Vec::new() });
+        }
+        let (well, silent): (Vec<_>, Vec<_>) = imported()?.into_iter().partition(Imported::answers);
+        // ZFS itself would ask the silent ones, too.
+        let datasets =
+            if silent.is_empty() { Vec::new() } else { well.into_iter().map(|pool| pool.name).collect() };
+        Ok(Self { datasets, silent })
+    }
+
+    /// Whether no pool can be asked.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.datasets.is_empty() && !self.silent.is_empty()
+    }
+
+    /// Warns of the pools that were not asked; the answer is not whole then.
+    pub(crate) fn end(&self, printer: &Printer) -> ExitStatus {
+        for Imported { name, state } in &self.silent {
+            printer
+                .warning(&format!("the pool `{name}` is {state} and was not asked: `zpool status {name}`"));
+        }
+        if self.silent.is_empty() { ExitStatus::Done } else { ExitStatus::Failed }
+    }
+}
+
+/// The dataset that a word stands for: itself, or the one that a path (`/…`, `./…`) lies on. Its pool answers.
 pub(crate) fn dataset(word: &str) -> anyhow::Result<String> {
+    let dataset = named(word)?;
+    let pool = dataset.split('/').next().unwrap_or_default();
+    if let Some(state) = folder::present(fs::read(zpool::state_file(pool)))? {
+        answering(&Imported::new(pool, &state))?;
+    }
+    Ok(dataset)
+}
+
+/// That a pool can be asked: a command that asks one that is suspended hangs.
+pub(crate) fn answering(pool: &Imported) -> anyhow::Result<()> {
+    if pool.answers() {
+        return Ok(());
+    }
+    let message = format!("the pool `{}` is {}, and would not answer", pool.name, pool.state);
+    Err(Hinted::new(message, pool.hint()).into())
+}
+
+fn named(word: &str) -> anyhow::Result<String> {
     if word.starts_with('/')
         || word == "."
         || word == ".."
@@ -46,4 +104,22 @@ pub(crate) fn place(path: &Path) -> anyhow::Result<Place> {
     let source = field("source");
     let dataset = source.split_once('[').map_or(source.as_str(), |(dataset, _)| dataset).to_owned();
     Ok(Place { dataset, mounted_at: field("target") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_that_would_not_answer_is_named() {
+        assert!(answering(&Imported::new("t", b"DEGRADED\n")).is_ok());
+        let error = answering(&Imported::new("tank", b"SUSPENDED\n")).expect_err("it hangs").to_string();
+        assert_eq!(error, "the pool `tank` is SUSPENDED, and would not answer");
+    }
+
+    #[test]
+    fn words_are_datasets_and_no_snapshots() {
+        assert_eq!(named("tank/a b").expect("a name"), "tank/a b");
+        assert!(named("tank/a@x").is_err() && named("./nothing-of-this-name").is_err());
+    }
 }

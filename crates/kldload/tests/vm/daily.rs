@@ -164,6 +164,15 @@ fn a_suspended_pool_is_named(guest: &Guest) {
     refused(guest, "timeout 20 kdf stuck/data", "the pool `stuck` is SUSPENDED");
     refused(guest, "timeout 20 kdf --what-if destroy stuck/data@x", "the pool `stuck` is SUSPENDED");
     refused(guest, "timeout 20 kdir /srv/photos2", "the pool `stuck` is SUSPENDED");
+    refused(guest, "timeout 20 ksnap rpool/srv/webapp stuck/data before", "the pool `stuck` is SUSPENDED");
+    refused(guest, "timeout 20 ksnap prune --yes --keep 1 stuck", "the pool `stuck` is SUSPENDED");
+    let (status, said, error) = run(guest, "timeout 20 ksnap list");
+    assert!(status == 1 && said.contains("tank/a@s1"), "{said}{error}");
+    assert!(error.contains("the pool `stuck` is SUSPENDED and was not asked"), "{error}");
+    // The others are looked at all the same.
+    let (status, said, error) = run(guest, "timeout 120 kst --timeout 60");
+    assert!(status == 1 && said.contains("stuck SUSPENDED: whoever uses it waits"), "{said}{error}");
+    assert!(said.contains("rpool ONLINE") && said.contains("tank ONLINE"), "{said}");
     let (status, said, error) = run(guest, "timeout 20 kdf tank");
     assert!(status == 0 && said.contains("tank"), "{said}{error}");
 }

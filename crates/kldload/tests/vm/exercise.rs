@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use kld_host::zpool;
 use kld_pool::tree::{Data, Kind, Meta, Node, NodeId, Timestamp, Tree};
 use kld_pool::{DatasetSpec, PoolSpec, write_pool};
 use sha2::{Digest as _, Sha256};
@@ -292,6 +293,13 @@ impl Exercise {
         run("zpool export drill; zpool import drill");
         shell.scrub("drill");
         assert_eq!(run("zpool status -x drill"), "pool 'drill' is healthy");
+        // What `kst` reads of an OpenZFS that writes no JSON.
+        let text = run(&zpool::status_text_cmd("drill").to_string());
+        let status =
+            zpool::parse_status_text("drill", &text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        let scan = status.scan.expect("it was scrubbed");
+        assert_eq!((status.state.as_str(), status.errors, status.device_errors), ("ONLINE", 0, 0), "{text}");
+        assert!(scan.state == "FINISHED" && scan.ended.is_some(), "{text}");
         self.assert_equal(shell, "/drill/clone/.zfs/snapshot/install");
         self.assert_equal(shell, "/drill/c/.zfs/snapshot/install");
         run(&format!("zpool detach drill {third}; zpool export drill"));

@@ -1,5 +1,6 @@
 //! What `kld-host` says to the tools of a machine, and what it understands of their answers, with the real tools.
 
+use kld_host::zpool::PoolStatus;
 use kld_host::{Cmd, nft, systemd, wireguard, zfs, zpool};
 use kld_vm::Guest;
 
@@ -54,7 +55,17 @@ fn zpool_says_how_a_pool_is() {
     let guest = webapp();
     let status = |pool: &str| {
         let text = ask(&guest, &zpool::status_cmd(pool));
-        zpool::parse_status(pool, &text).unwrap_or_else(|error| panic!("{error}: {text}"))
+        let status = zpool::parse_status(pool, &text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        // What people read says the same, but for GUIDs; what is wrong is broken into lines there.
+        let text = ask(&guest, &zpool::status_text_cmd(pool));
+        let read = zpool::parse_status_text(pool, &text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        let words = |problem: &Option<String>| -> Vec<String> {
+            problem.iter().flat_map(|text| text.split_whitespace()).map(str::to_owned).collect()
+        };
+        assert_eq!(words(&read.problem), words(&status.problem));
+        let (devices, problem) = (status.devices.clone(), status.problem.clone());
+        assert_eq!(PoolStatus { devices, problem, ..read }, status);
+        status
     };
     let well = status("rpool");
     assert_eq!((well.state.as_str(), well.problem, well.errors, well.device_errors), ("ONLINE", None, 0, 0));

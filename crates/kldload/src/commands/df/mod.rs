@@ -6,11 +6,11 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kld_host::within;
-use kld_space::{Dataset, Forest, Growth, Node, Pool, Sum, list_cmd, parse_list, pools};
+use kld_space::{Dataset, Forest, Growth, Node, Sum, list_cmd, parse_list};
 use kld_ui::{ByteSize, ExitStatus, Hinted, Printer, Table};
 use serde::Serialize;
 
-use super::place::dataset;
+use super::place::Chosen;
 
 /// Say where the space is: data, snapshots, reservations, clones, and what has grown
 ///
@@ -87,47 +87,19 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
 }
 
 fn show(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
-    let all = pools()?;
-    let mut names = args.names.iter().map(|word| dataset(word)).collect::<Result<Vec<_>, _>>()?;
-    for name in &names {
-        answers(&all, name)?;
-    }
-    let silent: Vec<&Pool> = all.iter().filter(|pool| !pool.answers() && names.is_empty()).collect();
-    if !silent.is_empty() {
-        names = all.iter().filter(|pool| pool.answers()).map(|pool| pool.name.clone()).collect();
-    }
-    // Without a name `zfs list` would ask the silent ones, too.
-    let text = if names.is_empty() && !silent.is_empty() {
-        String::new()
-    } else {
-        list_cmd(&names).stdout_string()?
-    };
+    let chosen = Chosen::of(&args.names)?;
+    let text =
+        if chosen.is_nothing() { String::new() } else { list_cmd(&chosen.datasets).stdout_string()? };
     let forest = Forest::new(parse_list(&text)?);
     if args.json {
         let rows: Vec<Row<'_>> = shown(&forest, args).into_iter().map(Row::new).collect();
         printer.envelope("space", &rows)?;
     } else if !forest.nodes.is_empty() {
         printer.data(&page(&forest, args))?;
-    } else if silent.is_empty() {
+    } else if !chosen.is_nothing() {
         printer.note("there is no dataset");
     }
-    for pool in &silent {
-        printer.warning(&format!(
-            "the pool `{}` is {} and was not asked: `zpool status {0}`",
-            pool.name, pool.state
-        ));
-    }
-    Ok(if silent.is_empty() { ExitStatus::Done } else { ExitStatus::Failed })
-}
-
-/// The pool of this dataset can be asked.
-fn answers(pools: &[Pool], dataset: &str) -> anyhow::Result<()> {
-    let of = dataset.split(['/', '@']).next().unwrap_or_default();
-    let Some(pool) = pools.iter().find(|pool| pool.name == of && !pool.answers()) else { return Ok(()) };
-    let hint = format!(
-        "`zpool status {of}` says which device is missing; `zpool clear {of}` goes on when it is there again"
-    );
-    Err(Hinted::new(format!("the pool `{of}` is {}, and would not answer", pool.state), hint).into())
+    Ok(chosen.end(printer))
 }
 
 /// The nodes that are shown, in their order.
@@ -311,16 +283,5 @@ mod tests {
     fn days() -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("later").as_secs();
         format!("{}d", (now - 7) / 86_400)
-    }
-
-    #[test]
-    fn a_pool_that_would_not_answer_is_named() {
-        let pools = [("tank", "SUSPENDED"), ("t", "ONLINE")]
-            .map(|(name, state)| Pool { name: name.to_owned(), state: state.to_owned() });
-        assert!(answers(&pools, "t/tank").is_ok() && answers(&pools, "other").is_ok());
-        for name in ["tank", "tank/a b", "tank@x"] {
-            let error = answers(&pools, name).expect_err(name).to_string();
-            assert_eq!(error, "the pool `tank` is SUSPENDED, and would not answer");
-        }
     }
 }

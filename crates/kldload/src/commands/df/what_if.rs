@@ -1,7 +1,6 @@
 //! `kdf --what-if destroy`.
 
 use kld_snap::{Snapshot, choose, spared};
-use kld_space::pools;
 use kld_ui::{ByteSize, ExitStatus, Hinted, Printer, Table};
 use serde::Serialize;
 
@@ -21,13 +20,11 @@ struct Row {
 pub(super) fn destroy(printer: &Printer, words: &[String], json: bool) -> anyhow::Result<ExitStatus> {
     // Of each dataset, all that is chosen in any word: what one frees depends on the others.
     let mut wanted: Vec<(String, Vec<Snapshot>, Vec<Snapshot>)> = Vec::new();
-    let pools = pools()?;
     for word in words {
         let Some((of, specification)) = word.rsplit_once('@') else {
             let hint = format!("`ksnap list {word}` lists its snapshots: `{word}@NAME`");
             return Err(Hinted::new(format!("`{word}` is no snapshot"), hint).into());
         };
-        super::answers(&pools, of)?;
         let of = dataset(of)?;
         let place = match wanted.iter().position(|(known, _, _)| *known == of) {
             Some(place) => place,

@@ -2,7 +2,7 @@
 
 use kld_ui::{ByteSize, ExitStatus, Printer, Table};
 
-use super::{dataset, snapshots};
+use super::{Chosen, snapshots};
 use crate::commands::history::utc;
 
 /// List snapshots, oldest first, with what each holds for itself
@@ -24,15 +24,20 @@ pub(crate) struct Args {
 
 /// Lists them.
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
-    let datasets = args.datasets.iter().map(|word| dataset(word)).collect::<Result<Vec<_>, _>>()?;
-    let found = snapshots(&datasets, args.recursive || datasets.is_empty())?;
+    let chosen = Chosen::of(&args.datasets)?;
+    let found = match chosen.is_nothing() {
+        true => Vec::new(),
+        false => snapshots(&chosen.datasets, args.recursive || args.datasets.is_empty())?,
+    };
     if args.json {
         printer.envelope("snapshot", &found)?;
-        return Ok(ExitStatus::Done);
+        return Ok(chosen.end(printer));
     }
     if found.is_empty() {
-        printer.note("there is no snapshot");
-        return Ok(ExitStatus::Done);
+        if !chosen.is_nothing() {
+            printer.note("there is no snapshot");
+        }
+        return Ok(chosen.end(printer));
     }
     let mut table =
         Table::new().left("SNAPSHOT").left("WHEN").right("USED").right("REFER").right("HOLDS").left("CLONES");
@@ -47,5 +52,5 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         ]);
     }
     printer.data(&table.to_string())?;
-    Ok(ExitStatus::Done)
+    Ok(chosen.end(printer))
 }

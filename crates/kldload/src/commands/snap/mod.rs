@@ -15,7 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use kld_snap::{Snapshot, Spared, list_cmd, parse_list, parse_reclaim, reclaim_cmds};
 use kld_ui::{ExitStatus, Printer};
 
-use super::place::{dataset, place};
+use super::place::{Chosen, dataset, place};
 
 /// Make snapshots and go back to them, by short names
 ///

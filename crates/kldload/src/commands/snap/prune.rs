@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Instant;
 
-use kld_snap::{Keep, Pruned, Snapshot, destroy_cmds, parse_reclaim, prune};
-use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
+use kld_snap::{Keep, Pace, Pruned, Snapshot, destroy_cmd, parse_reclaim, prune};
+use kld_ui::{ByteSize, ExitStatus, Hinted, Phases, Printer};
 use serde::Serialize;
 
-use super::{counted, dataset, reclaimed, snapshots, why};
+use super::{Chosen, counted, reclaimed, snapshots, why};
 
 /// Destroy snapshots that ksnap has made, but for those that a policy keeps
 ///
 /// Each short name of each dataset counts by itself. Snapshots that are held or cloned, and those of others (sanoid, zfs),
-/// stay. They go in batches, so that other commands come in between.
+/// stay. They go in batches, as many at a time as the pool destroys in a quarter of a second, so that others never wait long.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  ksnap prune --dry-run --keep 5 rpool/srv/webapp-db\n  ksnap prune -r --keep last=3,daily=7,monthly=12 rpool/srv\n  ksnap prune --keep 1 --name pre-upgrade rpool/srv/webapp-db"
@@ -53,7 +54,7 @@ struct Row {
 /// Shows, asks, destroys.
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
     let keep: Keep = args.keep.parse()?;
-    let datasets = args.datasets.iter().map(|word| dataset(word)).collect::<Result<Vec<_>, _>>()?;
+    let datasets = Chosen::of(&args.datasets)?.datasets;
     let all = snapshots(&datasets, args.recursive)?;
     let asked_for = |snapshot: &&Snapshot| args.name.is_none() || snapshot.short() == args.name.as_deref();
     let asked_for: Vec<Snapshot> = all.iter().filter(asked_for).cloned().collect();
@@ -76,9 +77,7 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         if !printer.confirm("destroy them?", args.yes) {
             return Err(Hinted::new("nothing was destroyed: not confirmed", "`--yes` does not ask").into());
         }
-        for row in &mut rows {
-            row.frees = destroy(&row.dataset, &row.destroy)?;
-        }
+        destroy(printer, &mut rows)?;
         let freed = rows.iter().map(|row| row.frees).sum();
         printer.note(&format!(
             "{} destroyed, {} freed",
@@ -92,13 +91,33 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     Ok(if go || rows.is_empty() { ExitStatus::Done } else { ExitStatus::Pending })
 }
 
-/// Destroys them, and says what that has freed.
-fn destroy(dataset: &str, names: &[String]) -> anyhow::Result<u64> {
-    let mut bytes = 0;
-    for cmd in destroy_cmds(dataset, names) {
-        bytes += parse_reclaim(&cmd.stdout_string()?)?;
+/// Destroys them, and puts down what that has freed.
+fn destroy(printer: &Printer, rows: &mut [Row]) -> anyhow::Result<()> {
+    let mut pace = Pace::default();
+    let total: usize = rows.iter().map(|row| row.destroy.len()).sum();
+    // What is over at once needs no progress.
+    let phases = (total > pace.batch()).then(|| Phases::new(printer, 1));
+    let phase = phases.as_ref().map(|phases| phases.start("destroy snapshots"));
+    let mut done = 0;
+    for row in rows {
+        row.frees = 0;
+        let mut left = &row.destroy[..];
+        while !left.is_empty() {
+            let (batch, rest) = left.split_at(pace.batch().min(left.len()));
+            let start = Instant::now();
+            row.frees += parse_reclaim(&destroy_cmd(&row.dataset, batch).stdout_string()?)?;
+            pace = pace.after(batch.len(), start.elapsed());
+            done += batch.len();
+            if let Some(phase) = &phase {
+                phase.set(done as u64, total as u64);
+            }
+            left = rest;
+        }
     }
-    Ok(bytes)
+    if let Some(phase) = phase {
+        phase.finish();
+    }
+    Ok(())
 }
 
 fn page(pruned: &Pruned, rows: &[Row]) -> String {
