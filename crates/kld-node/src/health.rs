@@ -28,6 +28,7 @@ pub use prometheus::render_prometheus;
 
 use crate::machine::{Machine, MachineError};
 use kld_host::zpool::{self, Imported};
+use kld_host::{ExecError, ToolError};
 use kld_system::node::NodeConfig;
 use kld_ui::Table;
 use serde::Serialize;
@@ -139,8 +140,13 @@ impl Probe {
         self
     }
 
-    /// A probe whose tool did not answer.
+    /// A probe whose tool did not answer: in the tool's own words, when it has any.
     fn unanswered(name: &str, error: &MachineError) -> Self {
+        if let MachineError::Tool(ToolError::Exec(ExecError::Failed { stderr, .. })) = error
+            && let Some(line) = stderr.lines().map(str::trim).rfind(|line| !line.is_empty())
+        {
+            return Self::new(name, Status::Fail, line);
+        }
         let sources = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
         let text = sources.map(ToString::to_string).collect::<Vec<_>>().join(": ");
         let probe = Self::new(name, Status::Fail, text.lines().next().unwrap_or_default());

@@ -271,6 +271,10 @@ fn every_probe_sees_what_it_is_for() {
         ("host-id", Status::Fail, |m| m.put("/efi/loader/entries/new.conf", "linux /l\noptions ro\n")),
         ("host-id", Status::Warn, |m| m.put("/sys/module/spl/parameters/spl_hostid", "7\n")),
         ("verify: app answers", Status::Fail, |m| m.answer("setpriv", "502 Bad Gateway\n")),
+        ("verify: app answers", Status::Fail, |m| {
+            m.tool("setpriv", |_, _, _| Err("trying\ncurl: (7) Failed to connect to 10.8.0.1\n".to_owned()))
+        }),
+        ("verify: app answers", Status::Fail, |m| m.tool("setpriv", |_, _, _| Err(String::new()))),
     ];
     let mut text = String::new();
     for (name, status, break_it) in table {
@@ -281,6 +285,9 @@ fn every_probe_sees_what_it_is_for() {
         assert!(!bad.is_empty(), "{name}");
         for probe in bad {
             assert_eq!((probe.name.as_str(), probe.status), (*name, *status), "{}", probe.summary);
+            if name.starts_with("verify") {
+                assert_eq!(probe.command.as_deref(), Some("curl -fsS http://10.8.0.1:8000/"));
+            }
             text.push_str(&format!("{}: {}\n", probe.name, probe.summary));
         }
         assert_eq!(health.status, *status);
@@ -319,6 +326,8 @@ fn every_probe_sees_what_it_is_for() {
         host-id: boot entry `new.conf` does not carry 0x04030201
         host-id: the kernel does not run with 0x04030201
         verify: app answers: `hello` expected, not `502 Bad Gateway`
+        verify: app answers: curl: (7) Failed to connect to 10.8.0.1
+        verify: app answers: failed with exit status: 1
     "#]]
     .assert_eq(&text);
 }

@@ -1,8 +1,8 @@
 //! The manifest's own proofs: a command, run as nobody, and what its output must hold.
 
 use super::{Probe, Status, View};
-use crate::machine::plane_addresses;
-use kld_host::Cmd;
+use crate::machine::{MachineError, plane_addresses};
+use kld_host::{Cmd, ExecError, ToolError};
 use kld_system::node::NodeVerify;
 use std::time::Duration;
 
@@ -14,28 +14,35 @@ pub(super) fn probe(view: &View, wanted: &NodeVerify) -> Probe {
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--"])
         .args(["/bin/sh", "-c", &wanted.command])
         .timeout(Duration::from_secs(wanted.timeout_seconds.max(1)));
+    // As a person can repeat it.
+    let mut shown = wanted.command.clone();
     for (key, value) in plane_addresses(&*view.machine) {
+        shown = shown.replace(&format!("${{{key}}}"), &value);
         command = command.env(key, value);
     }
     match view.machine.run_text(command) {
         Err(error) => {
-            let mut probe = Probe::unanswered(&name, &error);
-            if matches!(
-                &error,
-                crate::machine::MachineError::Tool(kld_host::ToolError::Exec(
-                    kld_host::ExecError::TimedOut { .. }
-                ))
-            ) {
-                probe.status = Status::Timeout;
-                probe.summary = format!("no answer within {} s", wanted.timeout_seconds);
-            }
-            probe.with_command(&wanted.command)
+            // The command of ours around the manifest's is of no interest.
+            let probe = match &error {
+                MachineError::Tool(ToolError::Exec(ExecError::TimedOut { .. })) => Probe::new(
+                    name,
+                    Status::Timeout,
+                    format!("no answer within {} s", wanted.timeout_seconds),
+                ),
+                MachineError::Tool(ToolError::Exec(ExecError::Failed { status, stderr, .. }))
+                    if stderr.trim().is_empty() =>
+                {
+                    Probe::new(name, Status::Fail, format!("failed with {status}"))
+                }
+                error => Probe::unanswered(&name, error),
+            };
+            probe.with_command(shown)
         }
         Ok(output) => match &wanted.expect {
             Some(expected) if !output.contains(expected.as_str()) => {
                 let line: String = output.lines().next().unwrap_or_default().chars().take(60).collect();
                 Probe::new(name, Status::Fail, format!("`{expected}` expected, not `{line}`"))
-                    .with_command(&wanted.command)
+                    .with_command(shown)
             }
             _ => Probe::new(name, Status::Ok, "as expected"),
         },

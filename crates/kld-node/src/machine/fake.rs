@@ -3,10 +3,12 @@
 //! `fuel` is how many changes it still takes before it dies, which is how crash safety is tested.
 
 use super::{Access, Machine, MachineError};
-use kld_host::{Cmd, ParseError};
+use kld_host::{Cmd, ExecError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,12 +208,14 @@ impl Machine for FakeMachine {
         let mut state = self.state();
         state.burn(Path::new(&program))?;
         state.log.push(command.to_string());
-        let refuse = |reason: String| MachineError::from(ParseError { tool: "a fake tool", reason });
-        let mut tool =
-            state.tools.remove(&program).ok_or_else(|| refuse(format!("`{program}` is not installed")))?;
+        let Some(mut tool) = state.tools.remove(&program) else {
+            return Err(ExecError::Missing { program, package: None }.into());
+        };
         let result = tool(&args, input, &mut state.files);
-        state.tools.insert(program.clone(), tool);
-        result.map_err(|reason| refuse(format!("`{program}`: {reason}")))
+        state.tools.insert(program, tool);
+        // What it says and ends with 1.
+        let status = ExitStatus::from_raw(1 << 8);
+        result.map_err(|stderr| ExecError::Failed { command: command.to_string(), status, stderr }.into())
     }
 
     fn fill_random(&self, bytes: &mut [u8]) {

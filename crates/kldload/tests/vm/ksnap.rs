@@ -2,7 +2,9 @@
 
 use kld_vm::Guest;
 
+use crate::daily::without_rounds;
 use crate::fixture::{BOOT, webapp};
+use crate::transcript::{commands, misfit};
 
 fn ksnap(guest: &Guest, words: &str) -> (i32, String, String) {
     let output = guest.run_for(&format!("ksnap {words}"), BOOT).expect("it answers");
@@ -15,12 +17,16 @@ const PSQL: &str = "cd /; runuser -u postgres -- psql -At webapp -c";
 fn snapshots_are_made_found_and_gone_back_to() {
     let guest = webapp();
     // Snapshots of others would come in between.
-    guest.run_ok("systemctl stop sanoid.timer").expect("stopped");
+    without_rounds(&guest);
     guest.run_ok("echo first > /srv/webapp/notes.txt; chown webapp: /srv/webapp/notes.txt").expect("written");
     let text = include_str!("../../../../docs/snapshots.md");
-    let commands: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("$ ksnap ")).collect();
+    let commands: Vec<_> = commands(text)
+        .into_iter()
+        .filter_map(|(command, shown)| Some((command.strip_prefix("ksnap ")?.to_owned(), shown)))
+        .collect();
     assert!(commands.len() > 10, "{commands:?}");
-    for words in commands {
+    let mut wrong = Vec::new();
+    for (words, shown) in &commands {
         if words.starts_with("diff") {
             guest.run_ok("echo second try > /srv/webapp/notes.txt").expect("written");
             guest.run_ok(&format!("{PSQL} 'create table migrated (x int)'")).expect("migrated");
@@ -37,12 +43,14 @@ fn snapshots_are_made_found_and_gone_back_to() {
             _ => "",
         };
         assert!(said.contains(part), "{words}: {part:?} in {said}");
+        wrong.extend(misfit(words, shown, &said));
         if words.contains("--restore") {
             let file =
                 guest.run_ok("cat /srv/webapp/notes.txt; stat -c %U /srv/webapp/notes.txt").expect("there");
             assert_eq!(file, "first\nwebapp");
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // What `--swap` has put aside is there with its newer snapshots, and is not mounted.
     let aside = guest
         .run_ok("zfs list -H -o name,canmount,mountpoint,origin -t filesystem -r rpool/srv | grep webapp-db.before-")

@@ -7,5 +7,4 @@ mod environments;
 mod hooks;
 mod kbe;
 mod kernels;
-mod transcript;
 mod upgrades;

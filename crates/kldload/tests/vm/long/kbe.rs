@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use kld_host::Cmd;
 use kld_vm::{Disk, DiskFormat, Guest};
 
-use super::transcript::{commands, is_plain};
 use crate::fixture::{BOOT, KLDLOAD, core_image, fresh, machine};
+use crate::transcript::{commands, is_plain};
 use crate::turn::Turn;
 
 /// A file system with the program on it.

@@ -14,8 +14,8 @@ use kld_vm::{Disk, DiskFormat, Guest};
 use serde_json::json;
 
 use self::repository::{Archive, Content, cpio};
-use super::transcript::{commands, is_plain};
 use crate::fixture::{BOOT, KLDLOAD, core_image, fresh, machine};
+use crate::transcript::{commands, is_plain};
 use crate::turn::Turn;
 
 /// How long a system may take to come back after a start that failed: panics wait ten seconds, services a minute.
