@@ -8,6 +8,8 @@ use kld_host::zpool::{self, Imported, PoolStatus};
 /// ZFS slows down, and cannot free what it cannot log, when a pool is nearly full (zpoolconcepts, OpenZFS tuning).
 const CAPACITY_WARN: u64 = 80;
 const CAPACITY_FAIL: u64 = 95;
+/// A record of the default size: with less, nothing can be written. Reservations leave that little long before all is taken.
+const ROOM: u64 = 128 << 10;
 
 pub(super) fn probe(view: &View) -> Vec<Probe> {
     let pools = match view.pools() {
@@ -53,11 +55,15 @@ fn probe_one(view: &View, pool: &Imported) -> Probe {
     let mut parts = vec![format!("{pool} {}", status.state)];
     parts.push(if errors == 0 { "no errors".to_owned() } else { format!("{errors} errors") });
     parts.extend(capacity.map(|percent| format!("{percent}% full")));
+    let available = Cmd::new("zfs").args(["get", "-Hp", "-o", "value", "available", pool]).timeout(DEADLINE);
+    let available = view.machine.run_text(available).ok().and_then(|text| text.parse::<u64>().ok());
+    let is_out_of_room = available.is_some_and(|bytes| bytes < ROOM);
+    parts.extend(is_out_of_room.then(|| "no room left".to_owned()));
     // Of the free space: how much of it lies in small pieces. Worth knowing, and nothing that anybody can mend but by room.
     parts.extend(percent("fragmentation").map(|percent| format!("{percent}% fragmented")));
 
     let full = capacity.unwrap_or(0);
-    let found = if status.state != "ONLINE" || status.errors > 0 || full >= CAPACITY_FAIL {
+    let found = if status.state != "ONLINE" || status.errors > 0 || full >= CAPACITY_FAIL || is_out_of_room {
         Status::Fail
     } else if errors > 0 || full >= CAPACITY_WARN {
         Status::Warn
@@ -74,7 +80,11 @@ fn probe_one(view: &View, pool: &Imported) -> Probe {
     if let Some(percent) = capacity {
         probe = probe.with_metric(Family::PoolCapacity, pool, percent as f64 / 100.0);
     }
-    if found == Status::Ok { probe } else { probe.with_command(format!("zpool status -v {pool}")) }
+    match found {
+        Status::Ok => probe,
+        _ if is_out_of_room => probe.with_command(format!("kdf {pool}")),
+        _ => probe.with_command(format!("zpool status -v {pool}")),
+    }
 }
 
 /// How a pool is that answers, as whichever OpenZFS there is says it.

@@ -210,6 +210,12 @@ fn every_probe_sees_what_it_is_for() {
             m.tool("zpool", |args, _, _| pool(args, "\"checksum_errors\":0}}}}", "\"checksum_errors\":3}}}}"))
         }),
         ("pool", Status::Fail, |m| {
+            m.tool("zfs", |args, _, _| {
+                let newest = format!("rpool/srv/app@b\t{}\n", NOW - 600);
+                Ok(if args[0] == "get" { "4096\n".into() } else { newest.into() })
+            })
+        }),
+        ("pool", Status::Fail, |m| {
             m.put(STATE, "SUSPENDED\n");
             m.tool("zpool", |_, _, _| Err("it would wait for ever".to_owned()));
         }),
@@ -297,6 +303,7 @@ fn every_probe_sees_what_it_is_for() {
         boot: degraded
         pool: rpool DEGRADED, no errors, 41% full
         pool: rpool ONLINE, 3 errors, 41% full
+        pool: rpool ONLINE, no errors, 41% full, no room left, 7% fragmented
         pool: rpool SUSPENDED: whoever uses it waits
         pool: tank SUSPENDED: whoever uses it waits
         pool: rpool is not imported

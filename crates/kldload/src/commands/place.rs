@@ -54,16 +54,6 @@ impl Chosen {
     }
 }
 
-/// The dataset that a word stands for: itself, or the one that a path (`/…`, `./…`) lies on. Its pool answers.
-pub(crate) fn dataset(word: &str) -> anyhow::Result<String> {
-    let dataset = named(word)?;
-    let pool = dataset.split('/').next().unwrap_or_default();
-    if let Some(state) = folder::present(fs::read(zpool::state_file(pool)))? {
-        answering(&Imported::new(pool, &state))?;
-    }
-    Ok(dataset)
-}
-
 /// That a pool can be asked: a command that asks one that is suspended hangs.
 pub(crate) fn answering(pool: &Imported) -> anyhow::Result<()> {
     if pool.answers() {
@@ -73,7 +63,15 @@ pub(crate) fn answering(pool: &Imported) -> anyhow::Result<()> {
     Err(Hinted::new(message, pool.hint()).into())
 }
 
-fn named(word: &str) -> anyhow::Result<String> {
+/// That the pool of a dataset can be asked.
+fn can_be_asked(dataset: &str) -> anyhow::Result<()> {
+    let pool = dataset.split('/').next().unwrap_or_default();
+    let state = folder::present(fs::read(zpool::state_file(pool)))?;
+    state.map_or(Ok(()), |state| answering(&Imported::new(pool, &state)))
+}
+
+/// The dataset that a word stands for: itself, or the one that a path (`/…`, `./…`) lies on. Its pool answers.
+pub(crate) fn dataset(word: &str) -> anyhow::Result<String> {
     if word.starts_with('/')
         || word == "."
         || word == ".."
@@ -86,10 +84,11 @@ fn named(word: &str) -> anyhow::Result<String> {
         let hint = format!("write the dataset and the name apart: `{dataset} …`");
         return Err(Hinted::new(format!("`{word}` is a snapshot, and a dataset is wanted"), hint).into());
     }
+    can_be_asked(word)?;
     Ok(word.to_owned())
 }
 
-/// Where something that is there lies.
+/// Where something that is there lies. Its pool answers.
 pub(crate) fn place(path: &Path) -> anyhow::Result<Place> {
     let path = path.canonicalize().with_context(|| format!("cannot look at `{}`", path.display()))?;
     let cmd = Cmd::new("findmnt").args(["-J", "-o", "FSTYPE,SOURCE,TARGET", "-T"]).arg(&path);
@@ -103,6 +102,7 @@ pub(crate) fn place(path: &Path) -> anyhow::Result<Place> {
     // `rpool/srv[/dir]` is what a bind mount says.
     let source = field("source");
     let dataset = source.split_once('[').map_or(source.as_str(), |(dataset, _)| dataset).to_owned();
+    can_be_asked(&dataset)?;
     Ok(Place { dataset, mounted_at: field("target") })
 }
 
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn words_are_datasets_and_no_snapshots() {
-        assert_eq!(named("tank/a b").expect("a name"), "tank/a b");
-        assert!(named("tank/a@x").is_err() && named("./nothing-of-this-name").is_err());
+        assert_eq!(dataset("tank/a b").expect("a name"), "tank/a b");
+        assert!(dataset("tank/a@x").is_err() && dataset("./nothing-of-this-name").is_err());
     }
 }

@@ -191,6 +191,59 @@ fn a_suspended_pool_is_named(guest: &Guest) {
     assert!(status == 0 && said.contains("tank"), "{said}{error}");
 }
 
+/// Pools that have lost a disk, take no writes, or are full.
+#[test]
+fn pools_in_a_bad_way_are_told_as_they_are() {
+    let guest = webapp();
+    without_rounds(&guest);
+    ok(
+        &guest,
+        "set -e; cd /var/tmp; truncate -s 96M a b c
+         zpool create -O mountpoint=/worn worn mirror $PWD/a $PWD/b; zfs create worn/data; echo 1 > /worn/data/1
+         ksnap worn/data early; zpool offline worn $PWD/a
+         zpool create -O mountpoint=/full full $PWD/c; zfs create full/data; ksnap full/data early
+         ! dd if=/dev/urandom of=/full/data/x bs=1M status=none 2> /dev/null; sync",
+    );
+    let is_told = |line: &str, parts: &[&str]| {
+        let (status, said, error) = run(&guest, line);
+        let text = format!("{said}{error}").to_lowercase();
+        assert!(parts.iter().any(|part| text.contains(part)), "{line}: {said}\n{error}");
+        assert_eq!(status, 1, "{line}: {said}\n{error}");
+    };
+    // What has lost a disk works, and is told.
+    ok(
+        &guest,
+        "kdf worn; ksnap worn/data late; sleep 1; ksnap worn/data late; ksnap prune --yes --keep 1 worn/data",
+    );
+    is_told("kst --timeout 60", &["worn degraded"]);
+    // A full one takes nothing, and gives.
+    let row = &items(&guest, "kdf --json full/data")[0];
+    assert!(row["available"].as_u64().is_some_and(|bytes| bytes < 1 << 20), "{row}");
+    is_told("ksnap full/data late", &["out of space"]);
+    is_told("kdir --dataset full/more /full/more", &["out of space", "no space left"]);
+    is_told("kst --timeout 60", &["no room left"]);
+    ok(&guest, "rm /full/data/x; zfs destroy full/data@early-%; zpool sync full; ksnap full/data late");
+    // Nothing is written to what is imported read-only.
+    ok(
+        &guest,
+        "cd /var/tmp; zpool export worn; zpool import -o readonly=on -d $PWD worn; kdf worn; ksnap list worn/data",
+    );
+    let before = ok(&guest, "zfs list -Ht all -o name -r worn");
+    for line in [
+        "ksnap worn/data more",
+        "ksnap rollback --yes worn/data late",
+        "ksnap hold worn/data late",
+        "kdir --dataset worn/more /worn/more",
+    ] {
+        is_told(line, &["read-only", "readonly"]);
+    }
+    assert_eq!(ok(&guest, "zfs list -Ht all -o name -r worn"), before);
+    ok(
+        &guest,
+        "ksnap show /worn/data/1 --restore late --to /var/tmp/restored --yes; cmp /worn/data/1 /var/tmp/restored",
+    );
+}
+
 #[test]
 fn kdir_makes_datasets_where_they_belong() {
     let guest = webapp();
