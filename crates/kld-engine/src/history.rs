@@ -68,6 +68,17 @@ impl Record {
     }
 }
 
+/// A manifest that was applied, and that another one has replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replaced {
+    /// When it was applied last.
+    pub was: Record,
+    /// The first apply after that one that holds.
+    pub next: u32,
+    /// The last apply.
+    pub by: Record,
+}
+
 /// Everything that was done.
 #[derive(Clone, Copy)]
 pub struct History<'a> {
@@ -180,6 +191,26 @@ impl<'a> History<'a> {
             no_environment: environment.and_then(Result::err).map(str::to_owned),
             failure,
         }))
+    }
+
+    /// When this manifest was applied and another one has been since. `manifest` is its digest, as [`Plan::manifest`] has it.
+    ///
+    /// # Errors
+    /// When what was applied cannot be read.
+    pub fn replaced(&self, manifest: &str) -> Result<Option<Replaced>, HostError> {
+        let holds = |record: &Record| matches!(record.state, State::Committed | State::Unconfirmed);
+        let mut after: Vec<Record> = Vec::new();
+        for record in self.records()?.into_iter().filter(holds).rev() {
+            if self.plan(record.number)?.is_some_and(|plan| plan.manifest == manifest) {
+                return Ok(after.last().zip(after.first()).map(|(next, last)| Replaced {
+                    was: record,
+                    next: next.number,
+                    by: last.clone(),
+                }));
+            }
+            after.push(record);
+        }
+        Ok(None)
     }
 
     /// The plan of one apply.

@@ -37,7 +37,7 @@ pub use adopt::{
 pub use directory::{Directory, DirectoryError, Made, Place};
 pub use engine::{ApplyError, Back, CONFIRM_TIMER, Engine, Outcome, Progress, Recovered, TakenBack};
 pub use exposure::Exposure;
-pub use history::{History, Record, State};
+pub use history::{History, Record, Replaced, State};
 pub use host::{Entry, Host, HostError, Node, RealHost};
 pub use journal::{Event, Journal};
 pub use kinds::put_aside;

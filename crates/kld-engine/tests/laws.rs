@@ -2,7 +2,7 @@
 
 mod support;
 
-use kld_engine::{ApplyError, CONFIRM_TIMER, Cause, Entry, History, Host as _, Node, Outcome, State};
+use kld_engine::{ApplyError, CONFIRM_TIMER, Cause, Entry, History, Host as _, Node, Outcome, State, Wanted};
 use support::fake::Machine;
 use support::{
     RECIPE, Silent, applied, apply, changed, cleared, engine, environments, machine_for, plan_for, wanted,
@@ -497,7 +497,34 @@ fn a_plan_is_refused_before_anything_is_touched() {
         "cannot plan `rpool`: the pool is SUSPENDED, and would not answer / `zpool status rpool`",
     );
     fake.remove(state).expect("it was there");
+    fake.lacks(Some("large_blocks"));
+    check(
+        &changed(),
+        "the pool has no feature `large_blocks`, which `recordsize=1M` needs / `zpool set feature@large_blocks=enabled rpool`",
+    );
     assert!(plan_for(&fake, &old).is_empty());
+}
+
+#[test]
+fn a_manifest_that_another_has_replaced_is_known() {
+    let (old, new) = (wanted(RECIPE), wanted(&changed()));
+    let (old, new) = (Wanted { digest: "old".to_owned(), ..old }, Wanted { digest: "new".to_owned(), ..new });
+    let fake = machine_for(&[&old, &new]);
+    let replaced = |digest: &str| {
+        let found = History::new(&fake).replaced(digest).expect("readable");
+        found.map(|found| (found.was.number, found.next, found.by.number))
+    };
+    assert_eq!(replaced("old"), None, "nothing was applied");
+    apply(&fake, &plan_for(&fake, &old));
+    assert_eq!(replaced("old"), None, "it is the last");
+    let plan = plan_for(&fake, &new);
+    let failed = engine(&fake).apply(&plan, "tester", None, &|| Err("no".to_owned()), &mut Silent);
+    assert!(matches!(failed, Ok(Outcome::RolledBack { number: 2, .. })), "{failed:?}");
+    assert_eq!((replaced("old"), replaced("new")), (None, None), "what went back has replaced nothing");
+    apply(&fake, &plan_for(&fake, &new));
+    assert_eq!((replaced("old"), replaced("new"), replaced("other")), (Some((1, 3, 3)), None, None));
+    engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
+    assert_eq!(replaced("old"), None, "it holds again");
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn looking_starts_one_process_for_each_subject() {
 }
 
 #[test]
-fn a_plan_of_everything_starts_four_more_for_packages_and_two_for_each_service() {
+fn a_plan_of_everything_starts_five_more_and_two_for_each_service() {
     for count in [100, 1000] {
         let wanted = wanted(count);
         let (plan, mut started) = looked(&machine_for(&[&wanted]), &wanted);
@@ -46,10 +46,10 @@ fn a_plan_of_everything_starts_four_more_for_packages_and_two_for_each_service()
         let rated = started.iter().filter(|program| *program == "systemd-analyze").count();
         assert_eq!(rated, 2 * plan.exposures.len());
         started.retain(|program| program != "systemd-analyze");
-        // What apt would do, what that takes, where `/` is, and what room there is.
+        // What the pool can do; what apt would do, what that takes, where `/` is, and what room there is.
         assert_eq!(
             started,
-            ["zfs", "dpkg-query", "apt-get", "apt-cache", "findmnt", "df", "systemctl"],
+            ["zfs", "zpool", "dpkg-query", "apt-get", "apt-cache", "findmnt", "df", "systemctl"],
             "{count}"
         );
     }

@@ -6,7 +6,7 @@
 mod imported;
 mod text;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -63,6 +63,19 @@ pub struct Scan {
 /// (`usage`, 2): [`status_text_cmd`] then.
 pub fn status_cmd(pool: &str) -> Cmd {
     Cmd::new("zpool").args(["status", "--json", "--json-int", "-p", "-P", pool]).accept(2).timeout(DEADLINE)
+}
+
+/// Asks how these features of a pool are: `zpool-features(7)`, without `feature@`.
+pub fn features_cmd(pool: &str, features: &[&str]) -> Cmd {
+    let names: Vec<String> = features.iter().map(|feature| format!("feature@{feature}")).collect();
+    let names = names.join(",");
+    Cmd::new("zpool").args(["get", "-Hp", "-o", "property,value", &names, pool]).timeout(DEADLINE)
+}
+
+/// Reads the output of [`features_cmd`]: those that may be used.
+pub fn parse_features(text: &str) -> BTreeSet<&str> {
+    let lines = text.lines().filter_map(|line| line.strip_prefix("feature@")?.split_once('\t'));
+    lines.filter(|(_, state)| matches!(*state, "enabled" | "active")).map(|(name, _)| name).collect()
 }
 
 /// Starts a scrub and returns at once.
@@ -232,6 +245,12 @@ mod tests {
             devices: vec![Device { path: "/dev/sda".to_owned(), guid: "77".to_owned() }],
         };
         assert_eq!(parse_status("tank", MIRROR), Ok(want));
+    }
+
+    #[test]
+    fn features_may_be_used_once_they_are_enabled() {
+        let text = "feature@a\tactive\nfeature@b\tenabled\nfeature@c\tdisabled\n";
+        assert_eq!(parse_features(text), BTreeSet::from(["a", "b"]));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! A dataset that leaves the manifest is never destroyed: the plan lists the command that would, and what it would free.
 //! Encrypted datasets are made by `kldload node init`, because their keys are born on the machine.
 
+mod features;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -112,6 +114,7 @@ impl Kind for Dataset {
             a.rsplit_once('/').map(|(above, _)| above) == b.rsplit_once('/').map(|(above, _)| above)
         };
         let root_is_ours = beside(running, wanted.system.boot_dataset.as_str());
+        let mut new = Vec::new();
         for dataset in &wanted.system.datasets {
             let name = dataset.name.to_string();
             // On a pool of others, what lies above a dataset of the manifest is made when it is missing, and left alone.
@@ -128,7 +131,12 @@ impl Kind for Dataset {
             for (property, value) in &properties {
                 found.items.insert(item(&name, property), value.clone());
             }
-            match seen.get(&name) {
+            let there = seen.get(&name);
+            new.extend(properties.into_iter().filter(|(property, value)| {
+                let now = there.and_then(|there| there.get(property));
+                now.is_none_or(|now| !same(property, value, &now.value))
+            }));
+            match there {
                 None => found.steps.push(create(host, dataset, &mounted, pool)?),
                 Some(there) => {
                     found.steps.append(&mut changes(dataset, there)?);
@@ -136,6 +144,7 @@ impl Kind for Dataset {
                 }
             }
         }
+        features::check(host, pool, new.iter().map(|(property, value)| (&**property, &**value)))?;
         for gone in super::gone(Self::NAME, before, &found.items) {
             if gone.contains('#') {
                 continue;

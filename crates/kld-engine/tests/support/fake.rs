@@ -61,6 +61,8 @@ struct State {
     boot: Option<boot::disks::Fake>,
     /// Bytes that are left on `/`; none is plenty.
     room: Option<u64>,
+    /// A feature that the pool does not have.
+    lacks: Option<&'static str>,
     changes: usize,
     log: Vec<String>,
 }
@@ -176,6 +178,10 @@ impl Fake {
         self.state().room = room;
     }
 
+    pub(crate) fn lacks(&self, feature: Option<&'static str>) {
+        self.state().lacks = feature;
+    }
+
     /// Lets a registry have an image.
     pub(crate) fn publish(&self, image: &str) {
         self.state().registry.insert(image.to_owned());
@@ -250,6 +256,10 @@ impl State {
             "zfs" => self.zfs(args),
             "podman" => self.podman(args),
             "nft" => Ok(nft::list(&self.machine.rules)),
+            "zpool" if args[0] == "get" => Ok(args[4].split(',').fold(String::new(), |text, feature| {
+                let is_missing = feature.strip_prefix("feature@") == self.lacks;
+                text + &format!("{feature}\t{}\n", if is_missing { "disabled" } else { "enabled" })
+            })),
             "zpool" => self.burn("zpool sync").map(|()| String::new()),
             "findmnt" => Ok(self.root.map_or_else(|| format!("{ROOT} zfs\n"), |root| format!("{root}\n"))),
             "dpkg" | "networkctl" => Ok(String::new()),

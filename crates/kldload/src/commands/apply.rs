@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
+    /// Apply a manifest that was applied before and that another one has replaced since
+    #[arg(long)]
+    older: bool,
     /// How long the services and proofs may take to be well, in seconds
     #[arg(long, default_value_t = 90, value_name = "SECONDS")]
     within: u64,
@@ -62,6 +65,9 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     printer.data(&plan::render(&plan))?;
     if plan.is_empty() {
         return Ok(ExitStatus::Done);
+    }
+    if let Some((what, way_back)) = plan::replaced(&plan)?.filter(|_| !args.older) {
+        return Err(Hinted::new(what, format!("{way_back}; `--older` applies it all the same")).into());
     }
     if !printer.confirm("apply?", args.yes) {
         let hint = "`--yes` applies without asking";

@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use kld_engine::{Action, Cause, History, Plan, RealHost, Step, Wanted};
+use kld_engine::{Action, Cause, History, Plan, RealHost, Replaced, Step, Wanted};
 use kld_host::systemd::shown_exposure;
 use kld_system::PROGRAM_PATH;
 use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
 use sha2::{Digest as _, Sha256};
 
+use super::history::utc;
 use crate::manifest::ManifestFile;
 
 /// Say what `kldload apply` would change on this machine, and why
@@ -35,7 +36,26 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     } else {
         printer.data(&render(&plan))?;
     }
+    if let Some((what, way_back)) = replaced(&plan)? {
+        printer.warning(&format!("{what}: {way_back}"));
+    }
     Ok(if plan.is_empty() { ExitStatus::Done } else { ExitStatus::Pending })
+}
+
+/// That the manifest of a plan is older than what was applied, and the way back to it: somebody may have taken an old copy.
+pub(crate) fn replaced(plan: &Plan) -> anyhow::Result<Option<(String, String)>> {
+    if plan.is_empty() {
+        return Ok(None);
+    }
+    let found = History::new(&RealHost).replaced(&plan.manifest);
+    Ok(found.context("cannot read what was applied before")?.map(|Replaced { was, next, by }| {
+        let what = format!(
+            "this manifest is older than what was applied: it was apply {}, of {}, and apply {} by {}, of {}, has replaced it",
+            was.number, utc(was.at), by.number, by.by, utc(by.at)
+        );
+        let undo = if next == by.number { String::new() } else { format!(" {next}") };
+        (what, format!("`kldload undo{undo}` takes back what came after it"))
+    }))
 }
 
 /// The plan for this machine, and what it is for.

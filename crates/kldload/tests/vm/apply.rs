@@ -173,9 +173,14 @@ fn a_machine_is_planned_applied_and_taken_back() {
     guest
         .run_ok("zfs set recordsize=64k rpool/srv/webapp; echo '# mine' >> /etc/nftables.conf")
         .expect("done");
-    let (status, said, _) = kldload(&guest, &plan);
+    let (status, said, error) = kldload(&guest, &plan);
     assert_eq!(status, 3);
     assert!(said.contains("changed by hand since the last apply"), "{said}");
+    // Another manifest has replaced this one since.
+    let older = "this manifest is older than what was applied: it was apply 3,";
+    assert!(error.contains(older) && error.contains("and apply 4 by root,"), "{error}");
+    let (status, _, error) = kldload(&guest, &format!("apply --yes {RICH}/appliance.manifest"));
+    assert!(status == 1 && error.contains(older) && error.contains("`--older` applies it"), "{error}");
     assert!(said.contains("recordsize 64K → 1M") && said.contains("+0 −1 lines"), "{said}");
     let history = guest.run_ok("kldload history").expect("it answers");
     assert!(history.contains("undone") && history.contains("committed"), "{history}");
@@ -195,14 +200,19 @@ fn a_machine_is_planned_applied_and_taken_back() {
 fn rules_that_are_flushed_are_loaded_again(guest: &Guest, plan: &str) {
     let rules = "nft list ruleset | sed -E 's/packets [0-9]+ bytes [0-9]+//'";
     let before = guest.run_ok(rules).expect("listed");
-    for by_hand in ["nft insert rule inet kldload input accept", "systemctl stop nftables"] {
+    // The same with an empty line more: another manifest.
+    let again: Vec<_> = rich_manifest().into_iter().chain([("\npackages:", "\n\npackages:")]).collect();
+    give(guest, "/root/again", &again);
+    for (by_hand, dir) in
+        [("nft insert rule inet kldload input accept", RICH), ("systemctl stop nftables", "/root/again")]
+    {
         guest.run_ok(by_hand).expect("done");
         let (status, said, error) = kldload(guest, plan);
         assert_eq!(status, 3, "{by_hand}: {said}\n{error}");
         let reason = "because the rules in the kernel are not those of /etc/nftables.conf";
         assert!(said.contains("changed by hand") && said.contains(reason), "{by_hand}: {said}");
         let (status, said, error) =
-            kldload(guest, &format!("apply --yes --within 300 {RICH}/appliance.manifest"));
+            kldload(guest, &format!("apply --yes --within 300 {dir}/appliance.manifest"));
         assert_eq!(status, 0, "{by_hand}: {said}\n{error}");
         assert_same(&before, &guest.run_ok(rules).expect("listed"));
     }

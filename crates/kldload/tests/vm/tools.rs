@@ -86,6 +86,14 @@ fn zpool_says_how_a_pool_is() {
     assert_eq!((scan.function.as_str(), scan.state.as_str(), scan.errors), ("SCRUB", "FINISHED", 0));
     assert!(scan.ended.is_some_and(|time| time.parse::<u64>().is_ok()), "seconds since 1970");
     assert!(found.device_errors > 0 && found.problem.is_some() && found.errors == 0, "{found:?}");
+    let features =
+        ask(&guest, &zpool::features_cmd("rpool", &["lz4_compress", "zstd_compress", "async_destroy"]));
+    assert_eq!(zpool::parse_features(&features).len(), 3, "{features}");
+    guest
+        .run_ok("truncate -s 128M c && zpool create -o compatibility=legacy -d old $PWD/c")
+        .expect("an old pool");
+    let features = ask(&guest, &zpool::features_cmd("old", &["zstd_compress"]));
+    assert!(features.contains("disabled") && zpool::parse_features(&features).is_empty(), "{features}");
     let guid = || guest.run_ok("zpool get -H -o value guid tank").expect("asked");
     let before = guid();
     ask(&guest, &zpool::reguid_cmd("tank"));
