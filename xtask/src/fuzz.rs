@@ -85,6 +85,12 @@ fn fuzz(
     for folder in [&corpus, &found, &artifacts] {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
     }
+    let packed = home.join("corpus").join(format!("{name}.tar.zst"));
+    if packed.exists() {
+        let unpack =
+            Cmd::new("tar").args(["--zstd", "--skip-old-files", "-xf"]).arg(&packed).arg("-C").arg(&found);
+        unpack.run().with_context(|| format!("cannot unpack `{}`", packed.display()))?;
+    }
     let mut executed = String::new();
     let ended = Cmd::new(programs.join(name))
         .arg(format!("-max_total_time={seconds}"))
