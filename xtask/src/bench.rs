@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use kld_build::Cache;
+use kld_host::folder::present;
 use kld_host::{Cmd, Lock};
 use kld_ui::{ByteSize, Printer};
 
@@ -72,7 +73,12 @@ pub(crate) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
         What::Rebuild => rebuild::run(printer, root, args.runs),
         What::Apply => apply::run(printer, root, args),
         What::Daily => daily::run(printer, root, args),
+    }?;
+    for folder in [on_disk(), in_memory()] {
+        let removed = present(fs::remove_dir_all(&folder));
+        removed.with_context(|| format!("cannot remove `{}`", folder.display()))?;
     }
+    Ok(())
 }
 
 /// Compiles parts of the workspace as they are released; gives the folder they are in.
@@ -82,14 +88,22 @@ fn compile(root: &Path, args: &[&str]) -> anyhow::Result<PathBuf> {
     Ok(target.join("x86_64-unknown-linux-gnu/release"))
 }
 
+fn on_disk() -> PathBuf {
+    Cache::default_root().join("bench")
+}
+
+fn in_memory() -> PathBuf {
+    PathBuf::from(format!("/dev/shm/kldload-bench-{}", rustix::process::getuid().as_raw()))
+}
+
 /// An empty folder for what is measured.
 fn scratch() -> anyhow::Result<PathBuf> {
-    emptied(Cache::default_root().join("bench"))
+    emptied(on_disk())
 }
 
 /// The same in memory, where nobody waits for a disk.
 fn memory() -> anyhow::Result<PathBuf> {
-    emptied(PathBuf::from(format!("/dev/shm/kldload-bench-{}", rustix::process::getuid().as_raw())))
+    emptied(in_memory())
 }
 
 /// What a run that was ended has left there goes first.

@@ -61,6 +61,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether the machine is as it has planned, unless somebody has changed it by hand.
+    pub fn holds(&self) -> bool {
+        matches!(self.state, State::Committed | State::Unconfirmed)
+    }
+
     /// The dataset of [`Self::environment`]: beside the root that was changed.
     pub fn environment_dataset(&self) -> Option<String> {
         let (above, _) = self.root.as_deref()?.rsplit_once('/')?;
@@ -198,9 +203,8 @@ impl<'a> History<'a> {
     /// # Errors
     /// When what was applied cannot be read.
     pub fn replaced(&self, manifest: &str) -> Result<Option<Replaced>, HostError> {
-        let holds = |record: &Record| matches!(record.state, State::Committed | State::Unconfirmed);
         let mut after: Vec<Record> = Vec::new();
-        for record in self.records()?.into_iter().filter(holds).rev() {
+        for record in self.records()?.into_iter().filter(Record::holds).rev() {
             if self.plan(record.number)?.is_some_and(|plan| plan.manifest == manifest) {
                 return Ok(after.last().zip(after.first()).map(|(next, last)| Replaced {
                     was: record,
@@ -254,8 +258,7 @@ impl<'a> History<'a> {
     /// The last apply that holds, and its plan.
     pub(crate) fn last_committed(&self) -> Result<Option<(u32, Plan)>, HostError> {
         let records = self.records()?;
-        let holds = |record: &&Record| matches!(record.state, State::Committed | State::Unconfirmed);
-        let Some(last) = records.iter().rev().find(holds) else { return Ok(None) };
+        let Some(last) = records.iter().rev().find(|record| record.holds()) else { return Ok(None) };
         Ok(self.plan(last.number)?.map(|plan| (last.number, plan)))
     }
 

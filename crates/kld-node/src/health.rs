@@ -27,8 +27,8 @@ mod tests;
 pub use prometheus::render_prometheus;
 
 use crate::machine::{Machine, MachineError};
+use kld_host::ExecError;
 use kld_host::zpool::{self, Imported};
-use kld_host::{ExecError, ToolError};
 use kld_system::node::NodeConfig;
 use kld_ui::Table;
 use serde::Serialize;
@@ -142,7 +142,7 @@ impl Probe {
 
     /// A probe whose tool did not answer: in the tool's own words, when it has any.
     fn unanswered(name: &str, error: &MachineError) -> Self {
-        if let MachineError::Tool(ToolError::Exec(ExecError::Failed { stderr, .. })) = error
+        if let Some(ExecError::Failed { stderr, .. }) = error.exec()
             && let Some(line) = stderr.lines().map(str::trim).rfind(|line| !line.is_empty())
         {
             return Self::new(name, Status::Fail, line);

@@ -171,6 +171,11 @@ impl From<kld_host::ParseError> for MachineError {
 }
 
 impl MachineError {
+    /// How a tool has failed, when it was one.
+    pub(crate) fn exec(&self) -> Option<&ExecError> {
+        if let Self::Tool(ToolError::Exec(error)) = self { Some(error) } else { None }
+    }
+
     /// What the user can do.
     pub fn hint(&self) -> Option<String> {
         match self {

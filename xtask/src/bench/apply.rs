@@ -1,6 +1,5 @@
 //! `cargo xtask bench apply`: what it costs to find out that there is nothing to do.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -55,7 +54,6 @@ pub(super) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
     if args.vm {
         let scratch = scratch()?;
         in_machine::run(printer, &target, &scratch, args)?;
-        fs::remove_dir_all(&scratch).context("cannot remove the scratch directory")?;
     }
     Ok(())
 }

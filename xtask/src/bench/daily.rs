@@ -73,7 +73,6 @@ pub(super) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
         args.scale,
         own(&start, size)
     ))?;
-    fs::remove_dir_all(&scratch).context("cannot remove the scratch directory")?;
     Ok(())
 }
 

@@ -18,7 +18,7 @@ pub(super) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
     contenders.extend(place.peers());
     let results = measure(printer, &contenders, args.runs)?;
     printer.data(&writers(&results).to_string())?;
-    place.remove()
+    Ok(())
 }
 
 /// Compiles, and brings the tree into the page cache.

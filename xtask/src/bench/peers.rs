@@ -1,9 +1,7 @@
 //! The writers of images that are compared: ours and those of other formats.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use kld_host::Cmd;
 
 use super::contender::Contender;
@@ -24,14 +22,6 @@ pub(super) struct Place {
 impl Place {
     fn output(&self, name: &str) -> PathBuf {
         self.memory.join(name.replace([' ', '|'], "-"))
-    }
-
-    /// Removes what was made.
-    pub(super) fn remove(&self) -> anyhow::Result<()> {
-        for folder in [&self.scratch, &self.memory] {
-            fs::remove_dir_all(folder).with_context(|| format!("cannot remove `{}`", folder.display()))?;
-        }
-        Ok(())
     }
 
     /// Our writer; on one processor only when `cpu` names it.

@@ -47,7 +47,7 @@ pub(super) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
     if args.vm {
         vm::run(printer, &place, args)?;
     }
-    place.remove()
+    Ok(())
 }
 
 fn on_disk(codec: &str) -> String {

@@ -35,6 +35,5 @@ pub(super) fn run(printer: &Printer, root: &Path, runs: usize) -> anyhow::Result
     let mut table = Markdown::new(&["what", "seconds"]);
     table.row(["rebuild after one application file changed".to_owned(), seconds(median(times))]);
     printer.data(&table.to_string())?;
-    fs::remove_dir_all(&scratch)?;
     Ok(())
 }

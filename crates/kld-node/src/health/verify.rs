@@ -1,8 +1,8 @@
 //! The manifest's own proofs: a command, run as nobody, and what its output must hold.
 
 use super::{Probe, Status, View};
-use crate::machine::{MachineError, plane_addresses};
-use kld_host::{Cmd, ExecError, ToolError};
+use crate::machine::plane_addresses;
+use kld_host::{Cmd, ExecError};
 use kld_system::node::NodeVerify;
 use std::time::Duration;
 
@@ -23,18 +23,15 @@ pub(super) fn probe(view: &View, wanted: &NodeVerify) -> Probe {
     match view.machine.run_text(command) {
         Err(error) => {
             // The command of ours around the manifest's is of no interest.
-            let probe = match &error {
-                MachineError::Tool(ToolError::Exec(ExecError::TimedOut { .. })) => Probe::new(
-                    name,
-                    Status::Timeout,
-                    format!("no answer within {} s", wanted.timeout_seconds),
-                ),
-                MachineError::Tool(ToolError::Exec(ExecError::Failed { status, stderr, .. }))
-                    if stderr.trim().is_empty() =>
-                {
+            let probe = match error.exec() {
+                Some(ExecError::TimedOut { .. }) => {
+                    let summary = format!("no answer within {} s", wanted.timeout_seconds);
+                    Probe::new(name, Status::Timeout, summary)
+                }
+                Some(ExecError::Failed { status, stderr, .. }) if stderr.trim().is_empty() => {
                     Probe::new(name, Status::Fail, format!("failed with {status}"))
                 }
-                error => Probe::unanswered(&name, error),
+                _ => Probe::unanswered(&name, &error),
             };
             probe.with_command(shown)
         }

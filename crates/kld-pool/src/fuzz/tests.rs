@@ -17,9 +17,10 @@ fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
             (path.display().to_string(), std::fs::read(&path).unwrap())
         })
         .collect();
-    if let Ok(packed) = std::fs::File::open(dir.join(format!("{target}.tar.zst"))) {
+    let packed = dir.join(format!("{target}.tar.zst"));
+    if packed.exists() {
         let mut tar = tempfile::NamedTempFile::new().unwrap();
-        zstd::stream::copy_decode(packed, &mut tar).unwrap();
+        zstd::stream::copy_decode(std::fs::File::open(packed).unwrap(), &mut tar).unwrap();
         let tree = Tree::from_tar(tar.path()).unwrap();
         let found = tree.walk().filter(|(_, node)| !node.is_dir());
         inputs.extend(found.map(|(path, _)| {

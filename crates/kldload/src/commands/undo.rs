@@ -41,9 +41,8 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     if !args.dry_run {
         apply::recover(printer, apply::engine(), Adopter::new(&RealHost))?;
     }
-    let holds = |record: &Record| matches!(record.state, State::Committed | State::Unconfirmed);
     let records = history.records()?;
-    let held: Vec<&Record> = records.iter().filter(|record| holds(record)).rev().collect();
+    let held: Vec<&Record> = records.iter().filter(|record| record.holds()).rev().collect();
     let Some(last) = held.first() else {
         return Err(Hinted::new(
             "there is no apply to take back",
