@@ -12,6 +12,7 @@
 mod advice;
 mod consistency;
 mod diagnostic;
+mod digest;
 mod directives;
 mod keys;
 mod lower;
@@ -26,6 +27,7 @@ mod text;
 mod values;
 
 pub use diagnostic::{Diagnostic, Severity, render};
+pub use digest::{NotADigest, Sha256};
 pub use model::Appliance;
 pub use reference::reference;
 pub use schema::schema;

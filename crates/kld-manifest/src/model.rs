@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::digest::Sha256;
 use crate::names::{
     Capability, DatasetName, HostName, InterfaceName, PackageName, PoolName, SecretName, UnitName, UserName,
 };
@@ -300,8 +301,13 @@ pub struct FileSpec {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FileSource {
-    /// A file or directory beside the manifest: a relative path that stays below it.
-    Path(Spanned<String>),
+    /// A file or directory beside the manifest.
+    Path {
+        /// A relative path that stays below it.
+        path: Spanned<String>,
+        /// What the file must be, when that is written; a directory cannot have one.
+        sha256: Option<Spanned<Sha256>>,
+    },
     /// Written in the manifest itself.
     Inline(Spanned<String>),
 }

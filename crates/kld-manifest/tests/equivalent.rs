@@ -61,8 +61,8 @@ fn one_line_and_structured_forms_mean_the_same() {
             "users:\n  a:\n    system: yes\n    home: /srv/a\n  b:\n    admin: yes\n    groups:\n      - adm\n      - kvm\n",
         ),
         (
-            "files:\n  /etc/a: sub/a  mode=0600  owner=root\n  /etc/b: |\n    x: 1\n",
-            "files:\n  /etc/a:\n    source: sub/a\n    mode: 0600\n    owner: root:root\n  /etc/b:\n    content: |\n      x: 1\n",
+            "files:\n  /etc/a: sub/a  mode=0600  owner=root  sha256=AB3C0F5E8D7A6B5C4D3E2F1A0B9C8D7E6F5A4B3C2D1E0F9A8B7C6D5E4F3A2B1C\n  /etc/b: |\n    x: 1\n",
+            "files:\n  /etc/a:\n    source: sub/a\n    sha256: ab3c0f5e8d7a6b5c4d3e2f1a0b9c8d7e6f5a4b3c2d1e0f9a8b7c6d5e4f3a2b1c\n    mode: 0600\n    owner: root:root\n  /etc/b:\n    content: |\n      x: 1\n",
         ),
         (
             "secrets:\n  a: generate 32 bytes\n  b: supplied\n",

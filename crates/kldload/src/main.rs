@@ -3,6 +3,7 @@
 //! One binary with several names: called as `kst` it is `kldload status` (`names.rs`).
 
 mod commands;
+mod digests;
 mod hints;
 mod manifest;
 mod names;

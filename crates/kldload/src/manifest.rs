@@ -9,6 +9,8 @@ use kld_manifest::{Appliance, Checked, Diagnostic, Severity, check, render};
 use kld_system::{System, render as render_system};
 use kld_ui::{Hinted, Printer};
 
+use crate::digests;
+
 /// More than this is no manifest.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -49,9 +51,10 @@ impl ManifestFile {
                 "is it really a manifest?",
             )
         })?;
-        let checked = check(&text);
+        let mut checked = check(&text);
         let dir =
             path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+        digests::compare(&dir, &mut checked);
         Ok(Self { name, dir, text, checked })
     }
 

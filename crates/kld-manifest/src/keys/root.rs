@@ -214,6 +214,12 @@ pub(crate) static FILE: Section = Section {
             "source: app.py",
         ),
         Key::optional(
+            "sha256",
+            Kind::Checked(&SHA256),
+            "What `source`, a file, must be, as `sha256sum` prints it. Another file is refused before anything is touched.",
+            "sha256: ab3c0f5e8d7a6b5c4d3e2f1a0b9c8d7e6f5a4b3c2d1e0f9a8b7c6d5e4f3a2b1c\nsource: app.py",
+        ),
+        Key::optional(
             "content",
             Kind::Block,
             "The bytes themselves, instead of `source`.",
@@ -291,6 +297,8 @@ static MODE: Rule = Rule {
         }
     },
 };
+
+static SHA256: Rule = Rule { what: "a SHA-256", pattern: "^[0-9a-fA-F]{64}$", check: crate::digest::check };
 
 static CRYPT_HASH: Rule = Rule {
     what: "a crypt(5) hash",

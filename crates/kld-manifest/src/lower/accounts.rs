@@ -180,9 +180,18 @@ fn file(path: Text<'_>, entry: &Node<'_>, report: &mut Reporter) -> Option<FileS
             .hint("write one of: a path, `source:`, `content:`");
         return None;
     }
+    let sha256 = fields.text("sha256", report).and_then(|digest| {
+        let digest = digest.bare();
+        digest.as_str().parse().ok().map(|parsed| digest.with(parsed))
+    });
+    if let Some(span) = fields.span("sha256").filter(|_| content.is_some()) {
+        report
+            .error("digest-of-content", span, "`sha256` is for a file beside the manifest")
+            .hint("leave it out: `content` is in the manifest, where everybody sees it");
+    }
     let source = match (place, inline) {
         (Some(text), _) => match paths::check_beside(text.as_str()) {
-            Ok(()) => FileSource::Path(text.with(text.as_str().to_owned())),
+            Ok(()) => FileSource::Path { path: text.with(text.as_str().to_owned()), sha256 },
             Err(wrong) => {
                 impossible("source", text, wrong, report);
                 return None;

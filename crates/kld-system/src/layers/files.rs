@@ -22,7 +22,7 @@ pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {
             (owner.value.0.to_string(), owner.value.1.to_string())
         });
         let (content, default_mode) = match &file.source {
-            FileSource::Path(path) => (Content::FromManifestDir(path.value.clone()), None),
+            FileSource::Path { path, .. } => (Content::FromManifestDir(path.value.clone()), None),
             FileSource::Inline(text) => (Content::Text(text.value.clone()), Some(0o644)),
         };
         draft.file(SystemFile {

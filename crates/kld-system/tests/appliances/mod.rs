@@ -258,7 +258,7 @@ pub(crate) fn webapp() -> Appliance {
         files: vec![
             FileSpec {
                 path: at(55, "/opt/webapp".to_owned()),
-                source: FileSource::Path(at(55, "app".to_owned())),
+                source: FileSource::Path { path: at(55, "app".to_owned()), sha256: None },
                 mode: None,
                 owner: None,
             },
