@@ -21,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::history::Store;
 use crate::host::{Host, HostError};
+use crate::locked::OffLock;
 use crate::plan::{Left, Step, key};
 use crate::secrets::Secrets;
 use crate::wanted::Wanted;
@@ -39,6 +40,8 @@ pub(crate) struct Found {
     pub(crate) left: Vec<Left>,
     /// Bytes on disk that the changes take, about.
     pub(crate) takes: u64,
+    /// What is installed in another version than the lock file's, and stays.
+    pub(crate) off_lock: Vec<OffLock>,
     /// Digest of each wanted thing by name.
     pub(crate) items: BTreeMap<String, String>,
     /// What the changes need and nobody may read, by [`crate::plan::key`].

@@ -23,9 +23,11 @@ mod history;
 mod host;
 mod journal;
 mod kinds;
+mod locked;
 mod looking;
 mod plan;
 mod procedure;
+mod release;
 mod secrets;
 mod services;
 mod wanted;
@@ -41,9 +43,11 @@ pub use history::{History, Record, Replaced, State};
 pub use host::{Entry, Host, HostError, Node, RealHost};
 pub use journal::{Event, Journal};
 pub use kinds::put_aside;
+pub use locked::{Locked, LockedPackage, OffLock};
 pub use plan::{Action, Because, Cause, Left, Plan, PlanError, Step, plan};
 pub use procedure::{
     Answer, End, Hands, Interrupted, Objective, Procedure, ProcedureEnd, ProcedureError, ProcedureKind,
     ProcedureStep, Procedures, Report, Request, StepReport, StepState, Verdict,
 };
+pub use release::Release;
 pub use wanted::{Wanted, WantedError, WantedFile};

@@ -13,8 +13,10 @@ use crate::exposure::{self, Exposure};
 use crate::history::MEMORY;
 use crate::host::{Host, HostError};
 use crate::kinds::{self, Refusal};
+use crate::locked::OffLock;
 use crate::looking::Looking;
-use crate::secrets::Secrets;
+use crate::release::Release;
+use crate::secrets::{self, Secrets};
 use crate::services;
 use crate::wanted::Wanted;
 
@@ -116,6 +118,9 @@ pub struct Plan {
     /// How exposed the services are whose unit files change.
     #[serde(default)]
     pub exposures: Vec<Exposure>,
+    /// What is installed in another version than the lock file's, and stays as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub off_lock: Vec<OffLock>,
     /// Bytes on disk that new packages and files take, about.
     #[serde(default)]
     pub takes: u64,
@@ -168,6 +173,23 @@ pub enum PlanError {
         /// The manifest's.
         wanted: String,
     },
+    /// The manifest is for another distribution, or another release of it.
+    #[error(
+        "this machine runs {}, and the manifest is for {wanted}",
+        here.as_ref().map_or_else(|| "something that has no os-release".to_owned(), ToString::to_string)
+    )]
+    OtherRelease {
+        /// This machine's; `None`: it does not say.
+        here: Option<Release>,
+        /// The manifest's: `debian 13`.
+        wanted: String,
+    },
+    /// Nobody has given the machine a secret that its services need.
+    #[error("the secret `{name}` is not on this machine, and only a person can give it")]
+    NoSecret {
+        /// Its name.
+        name: String,
+    },
     /// The rules would not do what the manifest promises: a fault of kldload's.
     #[error("the rules would decide `{packet}` wrongly: {reason}")]
     Firewall {
@@ -202,6 +224,12 @@ impl PlanError {
             Self::OtherMachine { wanted, .. } => Some(format!(
                 "give the manifest of this machine, or rename it first: `hostnamectl hostname {wanted}`"
             )),
+            Self::OtherRelease { wanted, .. } => Some(format!(
+                "names of packages, units and files are those of {wanted}: upgrade the machine to it first, or build a new one with `kldload build`"
+            )),
+            Self::NoSecret { name } => {
+                Some(format!("`kldload secret set {name} FILE`, as root on this machine"))
+            }
             Self::Firewall { .. } => {
                 Some("nothing was loaded; this is a fault of kldload, please report it".to_owned())
             }
@@ -233,8 +261,18 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
         }
     }
     let wanted = &*wanted;
+    let here = Release::of(host).map_err(|source| PlanError::Look { what: "/etc/os-release", source })?;
+    let distro = &wanted.system.distro;
+    if !here.as_ref().is_some_and(|here| here.is(distro)) {
+        return Err(PlanError::OtherRelease { here, wanted: format!("{} {}", distro.id, distro.release) });
+    }
     if let Some(flow) = wanted.system.firewall.broken().first() {
         return Err(PlanError::Firewall { packet: flow.packet.to_string(), reason: flow.reason.clone() });
+    }
+    if let Some(name) =
+        secrets::missing(host, wanted).map_err(|source| PlanError::Look { what: "the secrets", source })?
+    {
+        return Err(PlanError::NoSecret { name });
     }
     let mut plan = Plan {
         machine: wanted.system.host_name.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -244,6 +282,7 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
         restarts: Vec::new(),
         left: Vec::new(),
         exposures: Vec::new(),
+        off_lock: Vec::new(),
         takes: 0,
         items: BTreeMap::new(),
         secrets: Secrets::default(),
@@ -261,6 +300,7 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
         }
         plan.steps.append(&mut found.steps);
         plan.left.append(&mut found.left);
+        plan.off_lock.append(&mut found.off_lock);
         plan.takes += found.takes;
         plan.secrets.extend(found.secrets);
         plan.items.extend(found.items.into_iter().map(|(name, digest)| (key(kind.name(), &name), digest)));

@@ -1,9 +1,39 @@
-//! What a plan needs and nobody may read: it goes from the manifest to a tool's stdin and is neither written nor printed.
+//! What a plan needs and nobody may read: it goes from the manifest to a tool's stdin and is neither written nor printed. And
+//! what services need and is not in the manifest.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::host::HostError;
+use kld_system::NodeSecretSource;
+
+use crate::host::{Host, HostError};
+use crate::wanted::Wanted;
+
+/// Where `ImportCredential=` finds what was given to the machine at its start, or put there since: systemd.exec(5).
+const GIVEN: [&str; 8] = [
+    "/run/credentials/@system",
+    "/run/credentials/@encrypted",
+    "/etc/credstore",
+    "/run/credstore",
+    "/usr/lib/credstore",
+    "/etc/credstore.encrypted",
+    "/run/credstore.encrypted",
+    "/usr/lib/credstore.encrypted",
+];
+
+/// A secret that a person must give, that is not sealed on the machine, and that its next identity would not find either.
+pub(crate) fn missing(host: &dyn Host, wanted: &Wanted) -> Result<Option<String>, HostError> {
+    for secret in wanted.system.node.iter().flat_map(|node| &node.secrets) {
+        let NodeSecretSource::Supplied { credential } = &secret.source else { continue };
+        let given = GIVEN.iter().map(|folder| format!("{folder}/{credential}"));
+        let is_there = |path: &String| Ok(host.entry(path)?.is_some());
+        let mut found = [secret.credential_file.clone()].into_iter().chain(given).map(|path| is_there(&path));
+        if !found.any(|found: Result<bool, HostError>| !matches!(found, Ok(false))) {
+            return Ok(Some(secret.name.clone()));
+        }
+    }
+    Ok(None)
+}
 
 /// Texts by the step that needs them, see [`crate::plan::key`].
 #[derive(Clone, Default, PartialEq, Eq)]

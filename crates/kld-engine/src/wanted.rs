@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use kld_system::{Content, Created, System, SystemFile};
 
 use crate::host::Node;
+use crate::locked::Locked;
 use crate::plan::Because;
 
 /// The machine as the manifest describes it.
@@ -19,6 +20,8 @@ pub struct Wanted {
     pub files: BTreeMap<String, WantedFile>,
     /// SHA-256 of the manifest's text, in hexadecimal.
     pub digest: String,
+    /// The versions that packages must have; `None`: whatever the archive offers.
+    pub lock: Option<Locked>,
 }
 
 /// A file, link or directory.
@@ -105,7 +108,13 @@ impl Wanted {
             files.insert(format!("{ssh}/authorized_keys"), own(Node::File(keys.into_bytes()), 0o600));
             files.insert(ssh, own(Node::Directory, 0o700));
         }
-        Ok(Self { system, files, digest })
+        Ok(Self { system, files, digest, lock: None })
+    }
+
+    /// The same with the versions of a lock file.
+    #[must_use]
+    pub fn locked(self, lock: Option<Locked>) -> Self {
+        Self { lock, ..self }
     }
 
     /// The units that the machine exists for.

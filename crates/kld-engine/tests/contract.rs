@@ -122,7 +122,13 @@ fn answer(fake: &Fake, step: &Do) -> Answer {
 #[test]
 fn tools_in_memory_say_what_real_ones_do() {
     let probe = Deb { units: vec!["kld-probe.service"], ..Deb::default() };
-    let fake = Fake::new([("kld-probe".to_owned(), probe), ("dpkg".to_owned(), Deb::default())].into());
+    let fake = Fake::new(
+        [
+            ("kld-probe".to_owned(), probe),
+            ("dpkg".to_owned(), Deb { versions: vec!["1.22.21"], ..Deb::default() }),
+        ]
+        .into(),
+    );
     let policy = "/usr/sbin/policy-rc.d";
     fake.put(policy, &file("exit 101\n", 0o755)).expect("writable");
     fake.run(&Cmd::new("apt-get").args(["install", "dpkg"])).expect("it is in the archive");

@@ -5,6 +5,7 @@
 mod commands;
 mod digests;
 mod hints;
+mod lock_file;
 mod manifest;
 mod names;
 

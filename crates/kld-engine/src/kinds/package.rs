@@ -3,11 +3,14 @@
 //! One step installs all that is missing, as one transaction of apt. Services do not start by themselves: their
 //! configuration comes after them. Going back puts every file of the root dataset back that the step has changed, the
 //! package database among them, from the snapshots before and after it: exactly as it was, whatever state dpkg was in.
-//! Where `/` is no dataset, going back purges what has come, which is as good as its packages' own scripts.
+//! Where `/` is no dataset, going back purges what has come, which is as good as its packages' own scripts; so there a version
+//! that a lock file does not name is said, and not changed.
 
+mod apt;
 mod cost;
+mod locked;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kld_host::Cmd;
@@ -16,10 +19,12 @@ use kld_system::Layer;
 use kld_ui::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use self::apt::{installed, installed_cmd, purge, there};
+use self::locked::Pinned;
 use super::{Found, Kind, Refusal, to_value};
 use crate::history::Store;
 use crate::host::{Entry, Host, HostError, Node};
-use crate::plan::{Action, Because, Cause, Left, Step};
+use crate::plan::{Because, Cause, Left, Step};
 use crate::wanted::Wanted;
 
 pub(super) struct Package;
@@ -29,6 +34,9 @@ pub(super) struct Package;
 #[serde(deny_unknown_fields)]
 pub(super) struct Change {
     names: Vec<String>,
+    /// Versions that a lock file pins, of these and of what comes along.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    versions: BTreeMap<String, String>,
     /// What must be there before they are configured, as in an image: files by path. PostgreSQL would make a database of its own.
     #[serde(default)]
     prepared: BTreeMap<String, String>,
@@ -86,15 +94,28 @@ impl Kind for Package {
         let mut found = Found::default();
         // What boots the machine is chosen when it is built, by exact release.
         let mine = wanted.system.packages.iter().filter(|item| item.because.layer != Layer::Boot);
+        let mut pinned = Pinned::new(wanted.lock.as_ref());
         let mut missing: Vec<(&str, Because)> = Vec::new();
         for item in mine {
-            found.items.insert(item.value.to_string(), String::new());
-            if !installed.contains(item.value.as_str()) {
-                missing.push((item.value.as_str(), Because::from(&item.because)));
+            let (name, because) = (item.value.as_str(), Because::from(&item.because));
+            let version = pinned.want(name)?;
+            match installed.get(name) {
+                None => missing.push((name, because)),
+                // Without a snapshot there is no way back to a version that no archive may have any more.
+                Some(there) if version.is_some_and(|version| version != *there) => {
+                    if root_dataset(host).map_err(look)?.is_none() {
+                        found.items.insert(name.to_owned(), String::new());
+                        continue;
+                    }
+                    pinned.changed.push((name.to_owned(), (*there).to_owned()));
+                    missing.push((name, because));
+                }
+                Some(_) => {}
             }
+            found.items.insert(name.to_owned(), version.unwrap_or_default().to_owned());
         }
         for gone in super::gone(Self::NAME, before, &found.items) {
-            if installed.contains(gone) {
+            if installed.contains_key(gone) {
                 found.left.push(Left {
                     kind: Self::NAME.to_owned(),
                     name: gone.to_owned(),
@@ -102,9 +123,13 @@ impl Kind for Package {
                 });
             }
         }
-        let Some((_, because)) = missing.first().cloned() else { return Ok(found) };
         let names: Vec<String> = missing.iter().map(|(name, _)| (*name).to_owned()).collect();
-        let simulated = simulate(host, &names).map_err(|error| unavailable(&names, error))?;
+        let Some((_, because)) = missing.into_iter().next() else {
+            found.off_lock = pinned.off(&installed);
+            return Ok(found);
+        };
+        let simulated = pinned.simulate(host, &names)?;
+        found.off_lock = pinned.off(&installed);
         if let Some(removed) = simulated.removed.first() {
             return Err(Refusal::Refused {
                 name: names.join(", "),
@@ -113,17 +138,18 @@ impl Kind for Package {
                     .to_owned(),
             });
         }
-        let asked: BTreeSet<&String> = names.iter().collect();
-        let along = simulated.installed.iter().filter(|name| !asked.contains(name)).count();
-        let mut notes = Vec::new();
+        let mut notes = pinned.notes(&names);
+        let along = simulated.installed.iter().filter(|(name, _)| !names.contains(name)).count();
         if along > 0 {
             notes.push(format!("{along} more come along"));
         }
-        let cost = cost::of(host, &simulated.installed).map_err(look)?;
+        notes.extend(pinned.unknown(&simulated));
+        let cost = cost::of(host, &pinned.shown(&simulated)).map_err(look)?;
+        pinned.check_files(&cost.digests)?;
         let mut prepared = Vec::new();
         for file in &wanted.system.distro.prepared {
             // One that is there is an earlier apply's, or the image's, and not this one's to take away.
-            if simulated.installed.iter().any(|name| file.is_read_by(name))
+            if simulated.installed.iter().any(|(name, _)| file.is_read_by(name))
                 && host.entry(&file.path).map_err(look)?.is_none()
             {
                 prepared.push(file);
@@ -142,13 +168,14 @@ impl Kind for Package {
         found.steps.push(Step {
             kind: Self::NAME.to_owned(),
             name: names.join(", "),
-            action: Action::Add,
+            action: pinned.action(&names),
             cause: Cause::Wish,
-            summary: "install".to_owned(),
+            summary: pinned.summary(&names).to_owned(),
             notes,
             because,
             change: to_value(&Change {
                 names,
+                versions: pinned.versions,
                 prepared: prepared.iter().map(|file| (file.path.clone(), file.text.clone())).collect(),
             }),
         });
@@ -171,7 +198,8 @@ impl Kind for Package {
             host.put(path, &root(text, 0o644))?;
         }
         host.put(POLICY, &root(POLICY_TEXT, 0o755))?;
-        let installed = host.run(&apt().arg("install").args(&change.names).timeout(LIMIT));
+        let words = apt::words(&change.names, &change.versions);
+        let installed = host.run(&apt::install(&words, !change.versions.is_empty()).timeout(LIMIT));
         host.remove(POLICY)?;
         installed.map(drop)
     }
@@ -238,8 +266,11 @@ impl Kind for Package {
     fn drifted(&self, host: &dyn Host, items: &[(&str, &str)]) -> Result<Vec<String>, HostError> {
         let text = host.text(&installed_cmd())?;
         let installed = installed(&text);
-        let gone = items.iter().filter(|(name, _)| !installed.contains(name));
-        Ok(gone.map(|(name, _)| (*name).to_owned()).collect())
+        let differs = |name: &str, locked: &str| {
+            installed.get(name).is_none_or(|version| !locked.is_empty() && *version != locked)
+        };
+        let differing = items.iter().filter(|(name, locked)| differs(name, locked));
+        Ok(differing.map(|(name, _)| (*name).to_owned()).collect())
     }
 }
 
@@ -257,78 +288,6 @@ fn has_room(host: &dyn Host, names: &[String], needed: u64) -> Result<(), Refusa
         hint: "make room: `zfs list -o space` says what takes it, `apt-get clean` removes downloads"
             .to_owned(),
     })
-}
-
-/// Asks dpkg what is installed.
-fn installed_cmd() -> Cmd {
-    Cmd::new("dpkg-query").args(["-W", "-f", "${db:Status-Status}\t${Package}\n"])
-}
-
-/// Names of all that dpkg has on disk, in whatever state.
-fn there(text: &str) -> BTreeSet<&str> {
-    let states = text.lines().filter_map(|line| line.split_once('\t'));
-    states
-        .filter(|(state, _)| !matches!(*state, "not-installed" | "config-files"))
-        .map(|(_, name)| name)
-        .collect()
-}
-
-/// Names of the packages that are.
-fn installed(text: &str) -> BTreeSet<&str> {
-    text.lines().filter_map(|line| line.strip_prefix("installed\t")).collect()
-}
-
-fn apt() -> Cmd {
-    Cmd::new("apt-get")
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .args(["-y", "-q", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0"])
-        // The files of the manifest win over those of packages.
-        .args(["-o", "Dpkg::Options::=--force-confold"])
-}
-
-/// What apt would do.
-struct Simulated {
-    installed: Vec<String>,
-    removed: Vec<String>,
-}
-
-fn simulate(host: &dyn Host, names: &[String]) -> Result<Simulated, HostError> {
-    let text = host.text(&apt().args(["-s", "install"]).args(names).timeout(Duration::from_secs(120)))?;
-    let of = |verb: &str| {
-        let names = text.lines().filter_map(|line| line.strip_prefix(verb)?.split(' ').next());
-        names.map(str::to_owned).collect::<Vec<String>>()
-    };
-    Ok(Simulated { installed: of("Inst "), removed: of("Remv ") })
-}
-
-fn unavailable(names: &[String], error: HostError) -> Refusal {
-    let said = match &error {
-        HostError::Exec(exec) => exec.stderr().unwrap_or_default().to_owned(),
-        _ => String::new(),
-    };
-    let unknown =
-        |line: &&str| line.contains("Unable to locate package") || line.contains("no installation candidate");
-    match said.lines().find(unknown) {
-        Some(line) => Refusal::Refused {
-            name: names.join(", "),
-            reason: line.trim_start_matches("E: ").to_owned(),
-            hint: "check the spelling in `packages:`, and whether `apt-get update` has run".to_owned(),
-        },
-        None => Refusal::Look("what apt would do", error),
-    }
-}
-
-/// Removes every package that was not there, whatever state it is in by now.
-fn purge(host: &dyn Host, there_before: &[String]) -> Result<(), HostError> {
-    let text = host.text(&installed_cmd())?;
-    let come: Vec<&str> =
-        there(&text).into_iter().filter(|name| !there_before.iter().any(|of| of == name)).collect();
-    if come.is_empty() {
-        return Ok(());
-    }
-    // What was half unpacked can only be removed once it is configured, or has failed to.
-    let _ = host.run(&Cmd::new("dpkg").args(["--configure", "-a"]).timeout(LIMIT));
-    host.run(&apt().arg("purge").args(come).timeout(LIMIT)).map(drop)
 }
 
 /// The dataset that `/` is on, unless it is on another file system.

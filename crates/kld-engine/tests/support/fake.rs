@@ -4,7 +4,7 @@
 
 pub(crate) mod boot;
 mod nft;
-mod packages;
+pub(crate) mod packages;
 mod podman;
 mod units;
 mod zfs;
@@ -26,6 +26,8 @@ pub(crate) struct Deb {
     pub(crate) files: Vec<(&'static str, &'static str)>,
     pub(crate) units: Vec<&'static str>,
     pub(crate) depends: Vec<&'static str>,
+    /// The newest first; none is `1.0`.
+    pub(crate) versions: Vec<&'static str>,
 }
 
 /// All that there is.
@@ -71,7 +73,7 @@ struct State {
 pub(crate) struct Fake(Mutex<State>);
 
 const ROOT: &str = "rpool/ROOT/debian";
-/// Names of installed packages.
+/// Names and versions of installed packages.
 const STATUS: &str = "/var/lib/dpkg/status";
 /// A file for each unit that is switched on or masked, in place of its links.
 const UNITS: &str = "/etc/systemd/fake-state";
@@ -122,9 +124,12 @@ impl Fake {
                 ("/etc/group", "root:x:0:\nsudo:x:27:\n"),
                 ("/etc/shadow", "root:*:1::::::\n"),
                 ("/etc/gshadow", "root:*::\n"),
+                ("/usr/lib/os-release", "ID=debian\nVERSION_ID=\"13\"\n"),
             ] {
                 state.put(path, file(text));
             }
+            let link = Node::Link("../usr/lib/os-release".to_owned());
+            state.put("/etc/os-release", Entry { node: link, mode: 0o777, uid: 0, gid: 0 });
             let own = |pairs: &[(&str, &str)]| {
                 pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
             };
@@ -180,6 +185,11 @@ impl Fake {
 
     pub(crate) fn lacks(&self, feature: Option<&'static str>) {
         self.state().lacks = feature;
+    }
+
+    /// Changes what the archive has.
+    pub(crate) fn archive(&self, change: impl FnOnce(&mut BTreeMap<String, Deb>)) {
+        change(&mut self.state().archive);
     }
 
     /// Lets a registry have an image.
@@ -264,12 +274,11 @@ impl State {
             "findmnt" => Ok(self.root.map_or_else(|| format!("{ROOT} zfs\n"), |root| format!("{root}\n"))),
             "dpkg" | "networkctl" => Ok(String::new()),
             "dpkg-query" => {
-                Ok(self.text(STATUS).lines().map(|name| format!("installed\t{name}\n")).collect())
+                let line = |line: &str| format!("installed\t{}\n", line.replace(' ', "\t"));
+                Ok(self.text(STATUS).lines().map(line).collect())
             }
             "apt-get" => self.apt(args),
-            "apt-cache" => Ok(args[2..].iter().fold(String::new(), |text, name| {
-                text + &format!("Package: {name}\nInstalled-Size: 100\nSize: 25000\n\n")
-            })),
+            "apt-cache" => Ok(self.apt_show(&args[2..])),
             "df" => Ok(format!("     Avail\n{}\n", self.room.unwrap_or(8 << 30))),
             "systemd-analyze" => self.exposure(args[args.len() - 1]),
             "systemctl" => self.systemctl(args),

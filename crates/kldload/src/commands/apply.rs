@@ -25,6 +25,9 @@ use super::{adopt, plan, procedure};
 pub(crate) struct Args {
     /// The manifest; its files lie beside it
     file: PathBuf,
+    /// Install exactly the versions of this lock file; without it, of MANIFEST.lock when it lies beside the manifest
+    #[arg(long, value_name = "FILE")]
+    lock: Option<PathBuf>,
     /// Only show the plan; exits with 3 when there are changes
     #[arg(long)]
     dry_run: bool,
@@ -55,13 +58,13 @@ const PROBE: Duration = Duration::from_secs(20);
 /// Plans, asks, applies.
 pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
     if args.dry_run {
-        let (plan, _) = plan::make(printer, &args.file)?;
+        let (plan, _) = plan::make(printer, &args.file, args.lock.as_ref())?;
         printer.data(&plan::render(&plan))?;
         return Ok(if plan.is_empty() { ExitStatus::Done } else { ExitStatus::Pending });
     }
     let _lock = lock("kldload apply")?;
     recover(printer, engine(), Adopter::new(&RealHost))?;
-    let (plan, wanted) = plan::make(printer, &args.file)?;
+    let (plan, wanted) = plan::make(printer, &args.file, args.lock.as_ref())?;
     printer.data(&plan::render(&plan))?;
     if plan.is_empty() {
         return Ok(ExitStatus::Done);

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use kld_build::bootstrap::Source;
-use kld_build::{BuildRequest, Built, Cache, Lock};
+use kld_build::{BuildRequest, Built, Cache};
 use kld_manifest::model::{Distro, DistroFamily, Profile};
 use kld_system::{System, find_distro, render_core};
 use kld_ui::{ByteSize, ExitStatus, Hinted, Phases, Printer, Table};
 use serde::Serialize;
 
+use crate::lock_file;
 use crate::manifest::ManifestFile;
 
 /// Build a disk image whose root is ZFS
@@ -65,10 +66,10 @@ pub(crate) struct How {
     /// Keyring that the archive must be signed with, instead of the distribution's
     #[arg(long, value_name = "FILE")]
     keyring: Option<PathBuf>,
-    /// Use exactly the versions of this lock file
+    /// Use exactly the versions of this lock file; without it, of MANIFEST.lock when it lies beside the manifest
     #[arg(long, value_name = "FILE", conflicts_with = "update")]
     lock: Option<PathBuf>,
-    /// Take the newest packages instead of the ones in the cache
+    /// Take the newest packages instead of the ones in the cache or in MANIFEST.lock
     #[arg(long)]
     update: bool,
     /// Where finished pieces are kept
@@ -107,6 +108,8 @@ struct Report {
 pub(crate) struct Target {
     pub(crate) system: System,
     pub(crate) dir: PathBuf,
+    /// The lock file that lies beside the manifest.
+    pub(crate) lock: Option<PathBuf>,
 }
 
 impl How {
@@ -127,7 +130,7 @@ impl What {
         if let Some(path) = &self.manifest {
             let file = ManifestFile::read(path)?;
             let system = file.system(printer)?;
-            return Ok(Target { system, dir: file.dir });
+            return Ok(Target { system, dir: file.dir, lock: lock_file::beside(path) });
         }
         let wanted = self.distro.as_deref().unwrap_or_default();
         if self.profile.is_none() {
@@ -148,7 +151,7 @@ impl What {
         };
         let distro = find_distro(&Distro { family, release })?;
         let pool = "rpool".parse().context("the default pool name")?;
-        Ok(Target { system: render_core(&distro, &pool), dir: PathBuf::from(".") })
+        Ok(Target { system: render_core(&distro, &pool), dir: PathBuf::from("."), lock: None })
     }
 }
 
@@ -183,7 +186,8 @@ pub(crate) fn build(
     output: &Path,
     format: Format,
 ) -> anyhow::Result<Built> {
-    let lock = how.lock.as_deref().map(read_lock).transpose()?;
+    let beside = target.lock.as_ref().filter(|_| !how.update);
+    let lock = lock_file::of(printer, how.lock.as_ref().or(beside), &target.system)?.map(|(_, lock)| lock);
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let cache = Cache::open(&how.cache_root())?;
     let epoch = match std::env::var("SOURCE_DATE_EPOCH") {
@@ -222,12 +226,6 @@ pub(crate) fn build(
 
 /// A root tree is 700 MB: what nobody has used for this long is downloaded again.
 const CACHE_LIFE: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
-
-fn read_lock(path: &Path) -> anyhow::Result<Lock> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the lock file `{}`", path.display()))?;
-    Lock::parse(&text).with_context(|| format!("cannot use the lock file `{}`", path.display()))
-}
 
 fn show(printer: &Printer, built: &Built) {
     printer.note(&format!(

@@ -11,6 +11,7 @@ use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
 use sha2::{Digest as _, Sha256};
 
 use super::history::utc;
+use crate::lock_file;
 use crate::manifest::ManifestFile;
 
 /// Say what `kldload apply` would change on this machine, and why
@@ -18,11 +19,14 @@ use crate::manifest::ManifestFile;
 /// Looks, and touches nothing. Exits with 0 when the machine is as the manifest says, with 3 when there are changes.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  kldload plan /etc/kldload/appliance.manifest\n  kldload plan --json appliance.manifest | jq '.items[0].steps[].name'"
+    after_help = "Examples:\n  kldload plan /etc/kldload/appliance.manifest\n  kldload plan --lock webapp.img.lock appliance.manifest\n  kldload plan --json appliance.manifest | jq '.items[0].steps[].name'"
 )]
 pub(crate) struct Args {
     /// The manifest; its files lie beside it
     file: PathBuf,
+    /// Install exactly the versions of this lock file; without it, of MANIFEST.lock when it lies beside the manifest
+    #[arg(long, value_name = "FILE")]
+    lock: Option<PathBuf>,
     /// Print the plan as JSON on standard output
     #[arg(long)]
     json: bool,
@@ -30,7 +34,7 @@ pub(crate) struct Args {
 
 /// Looks.
 pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
-    let (plan, _) = make(printer, &args.file)?;
+    let (plan, _) = make(printer, &args.file, args.lock.as_ref())?;
     if args.json {
         printer.envelope("plan", std::slice::from_ref(&plan))?;
     } else {
@@ -59,7 +63,7 @@ pub(crate) fn replaced(plan: &Plan) -> anyhow::Result<Option<(String, String)>> 
 }
 
 /// The plan for this machine, and what it is for.
-pub(crate) fn make(printer: &Printer, file: &Path) -> anyhow::Result<(Plan, Wanted)> {
+pub(crate) fn make(printer: &Printer, file: &Path, lock: Option<&PathBuf>) -> anyhow::Result<(Plan, Wanted)> {
     if !Path::new(PROGRAM_PATH).exists() {
         let what = format!("`{PROGRAM_PATH}` is not there, and units of this machine would start it");
         return Err(Hinted::new(what, format!("`install -m 755 kldload {PROGRAM_PATH}`")).into());
@@ -70,11 +74,16 @@ pub(crate) fn make(printer: &Printer, file: &Path) -> anyhow::Result<(Plan, Want
         let _ = write!(text, "{byte:02x}");
         text
     });
-    let wanted = Wanted::new(system, &manifest.dir, digest)?;
+    let lock = lock_file::of(printer, lock.or(lock_file::beside(file).as_ref()), &system)?;
+    let locked = lock.map(|(path, lock)| lock_file::locked(&path, lock));
+    let wanted = Wanted::new(system, &manifest.dir, digest)?.locked(locked);
     let before = History::new(&RealHost).applied().context("cannot read what was applied last")?;
     let plan = kld_engine::plan(&RealHost, &wanted, &before)?;
     Ok((plan, wanted))
 }
+
+/// How many packages are named that nothing happens to: a machine that was upgraded has hundreds.
+const SHOWN: usize = 10;
 
 /// A plan for people.
 pub(crate) fn render(plan: &Plan) -> String {
@@ -116,6 +125,15 @@ pub(crate) fn render(plan: &Plan) -> String {
             let limit =
                 of.limit.map_or_else(String::new, |limit| format!(", at most {}", tenths(Some(limit))));
             let _ = writeln!(text, "    {:width$}  {} → {}{limit}", of.unit, tenths(of.now), tenths(of.then));
+        }
+    }
+    if !plan.off_lock.is_empty() {
+        let _ = writeln!(text, "\ninstalled in another version than the lock file's, and left alone");
+        for off in plan.off_lock.iter().take(SHOWN) {
+            let _ = writeln!(text, "    {} {} (locked: {})", off.name, off.installed, off.locked);
+        }
+        if let Some(more) = plan.off_lock.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+            let _ = writeln!(text, "    and {more} more: `--json` has them all");
         }
     }
     if !plan.left.is_empty() {

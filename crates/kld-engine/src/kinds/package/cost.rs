@@ -1,5 +1,6 @@
-//! What an installation costs: bytes to download, bytes on disk.
+//! What an installation costs: bytes to download, bytes on disk; and which files apt would take.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kld_host::Cmd;
@@ -7,28 +8,38 @@ use kld_host::Cmd;
 use crate::host::{Host, HostError};
 
 /// Sums over packages, as their index states them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Cost {
     pub(super) download: u64,
     pub(super) on_disk: u64,
+    /// SHA-256 of each package file, by the package's name.
+    pub(super) digests: BTreeMap<String, String>,
 }
 
 /// What apt's index says of the versions that it would install.
-pub(super) fn of(host: &dyn Host, packages: &[String]) -> Result<Cost, HostError> {
+pub(super) fn of(host: &dyn Host, words: &[String]) -> Result<Cost, HostError> {
     let cmd = Cmd::new("apt-cache")
         .args(["show", "--no-all-versions"])
-        .args(packages)
+        .args(words)
         .timeout(Duration::from_secs(60));
     Ok(sum(&host.text(&cmd)?))
 }
 
 /// Adds up `Size:`, in bytes, and `Installed-Size:`, in KiB (Debian policy 5.6.20).
 fn sum(text: &str) -> Cost {
-    let of = |field: &str| -> u64 {
-        let values = text.lines().filter_map(|line| line.strip_prefix(field)?.trim().parse::<u64>().ok());
-        values.sum()
-    };
-    Cost { download: of("Size:"), on_disk: of("Installed-Size:") << 10 }
+    let mut cost = Cost::default();
+    let mut name = "";
+    for (field, value) in text.lines().filter_map(|line| line.split_once(':')) {
+        let (value, number) = (value.trim(), || value.trim().parse::<u64>().unwrap_or_default());
+        match field {
+            "Package" => name = value,
+            "Size" => cost.download += number(),
+            "Installed-Size" => cost.on_disk += number() << 10,
+            "SHA256" => drop(cost.digests.insert(name.to_owned(), value.to_owned())),
+            _ => {}
+        }
+    }
+    cost
 }
 
 #[cfg(test)]
@@ -37,8 +48,9 @@ mod tests {
 
     #[test]
     fn sizes_are_added_up() {
-        let text = "Package: a\nInstalled-Size: 10\nSize: 1500\nDescription: a\n Size: 7\n\n\
+        let text = "Package: a\nInstalled-Size: 10\nSize: 1500\nSHA256: ab\nDescription: a\n Size: 7\n\n\
                     Package: b\nSize: 500\nInstalled-Size: 1\n";
-        assert_eq!(sum(text), Cost { download: 2000, on_disk: 11 << 10 });
+        let digests = [("a".to_owned(), "ab".to_owned())].into();
+        assert_eq!(sum(text), Cost { download: 2000, on_disk: 11 << 10, digests });
     }
 }

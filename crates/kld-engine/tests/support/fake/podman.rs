@@ -7,7 +7,7 @@ const CONTAINERS: &str = "/etc/containers/systemd";
 
 impl State {
     pub(super) fn podman(&mut self, args: &[&str]) -> Result<String, HostError> {
-        if !self.text(STATUS).lines().any(|name| name == "podman") {
+        if self.version_of("podman").is_none() {
             return Err(ExecError::Missing { program: "podman".to_owned(), package: None }.into());
         }
         match args {
