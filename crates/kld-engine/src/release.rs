@@ -31,8 +31,8 @@ impl Release {
 
     fn parse(text: &str) -> Option<Self> {
         let value = |name: &str| {
-            let values = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-            let value = values.last()?.trim().trim_matches(['"', '\'']);
+            let mut values = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            let value = values.next_back()?.trim().trim_matches(['"', '\'']);
             (!value.is_empty()).then(|| value.to_owned())
         };
         Some(Self { id: value("ID")?, version: value("VERSION_ID") })

@@ -425,7 +425,7 @@ pub enum SecretSource {
         /// 16–512.
         bytes: u16,
     },
-    /// Given at first boot as the systemd credential `kldload.secret.NAME`.
+    /// Given by a person, or at first boot as the systemd credential `kldload.secret.NAME`.
     Supplied,
 }
 

@@ -92,9 +92,9 @@ impl IdentityError {
             }
             Self::Key(error) => error.hint(),
             Self::Answer { .. } => None,
-            Self::NotSupplied { credential, .. } => {
-                Some(format!("give the machine the systemd credential `{credential}` and start it again"))
-            }
+            Self::NotSupplied { name, credential } => Some(format!(
+                "`kldload secret set {name} FILE`, or start the machine with the systemd credential `{credential}`"
+            )),
             Self::Several { .. } => {
                 Some("the service that needs it does not start until it is there".to_owned())
             }

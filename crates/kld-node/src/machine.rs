@@ -66,7 +66,7 @@ pub trait Machine: Send + Sync {
     /// When the kernel refuses the value.
     fn set_parameter(&self, path: &Path, value: &str) -> Result<(), MachineError>;
 
-    /// Makes a folder for root alone, with the folders above it; one that is there is left as it is.
+    /// Makes a folder for root alone, and those above it for everybody to enter; one that is there is left as it is.
     ///
     /// # Errors
     /// When it cannot be made.

@@ -27,6 +27,7 @@ pub use explain::{ExplainRow, explain};
 pub use layers::firewall::verdict::{Flow, Outline, Packet, Ruleset, Verdict};
 pub use layers::program::PATH as PROGRAM_PATH;
 pub use layers::recovery::UNIT as RECOVERY_UNIT;
+pub use layers::secrets::{DIRECTORY as SECRETS, secret_file};
 pub use layers::services::DONE as FIRST_STEPS_DONE;
 pub use node::{
     NodeConfig, NodeConfigError, NodeDatasetKey, NodeEncrypted, NodeEsp, NodeListen, NodeMount, NodeOpenPort,

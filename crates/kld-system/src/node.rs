@@ -182,6 +182,9 @@ pub struct NodeSecret {
     pub source: NodeSecretSource,
     /// Where it is kept, encrypted by systemd-creds.
     pub credential_file: String,
+    /// The units that are started with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub used_by: Vec<String>,
 }
 
 /// Where a secret's value comes from.

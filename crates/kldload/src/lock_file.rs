@@ -43,3 +43,33 @@ pub(crate) fn locked(path: &Path, lock: Lock) -> Locked {
         .map(|package| (package.name, LockedPackage { version: package.version, sha256: package.sha256 }));
     Locked { file: path.display().to_string(), packages: packages.collect() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kld_manifest::model::{Distro, DistroFamily};
+    use kld_system::{find_distro, render_core};
+    use kld_ui::Verbosity;
+
+    #[test]
+    fn it_has_the_manifests_name_and_its_distribution() {
+        let dir = tempfile::tempdir().expect("writable");
+        let manifest = dir.path().join("appliance.manifest");
+        assert_eq!(beside(&manifest), None);
+        let path = dir.path().join("appliance.manifest.lock");
+        let distro =
+            find_distro(&Distro { family: DistroFamily::Debian, release: None }).expect("it is known");
+        let system = render_core(&distro, &"rpool".parse().expect("a name"));
+        let read = |distro: &str| {
+            let lock = Lock::from_list(distro, "6.12", "curl\tamd64\t8.2-1\t\n").expect("a list");
+            std::fs::write(&path, lock.render()).expect("written");
+            of(&Printer::new(Verbosity::Quiet, false), beside(&manifest).as_ref(), &system)
+        };
+        let error = read("debian-12").expect_err("another release").to_string();
+        assert!(error.contains("is of debian-12, and the manifest is for debian-13"), "{error}");
+        let (found, lock) = read("debian-13").expect("good").expect("it is there");
+        assert_eq!(found, path);
+        let locked = locked(&found, lock);
+        assert_eq!(locked.packages["curl"], LockedPackage { version: "8.2-1".to_owned(), sha256: None });
+    }
+}

@@ -27,6 +27,7 @@ fn help_never_acts_and_shows_examples() {
         "be",
         "adopt",
         "key",
+        "secret",
         "plan",
         "apply",
         "undo",
@@ -208,6 +209,50 @@ fn a_mistake_is_shown_where_it_is() {
     assert_eq!(status, 1);
     let json: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
     assert!(json["items"].as_array().is_some_and(|items| !items.is_empty()), "{json}");
+}
+
+/// Every command that reads a manifest reads it in the same way; the plan needs a machine.
+#[test]
+fn a_file_that_is_not_the_manifests_is_refused_with_its_line() {
+    let dir = tempfile::tempdir().expect("writable");
+    let (manifest, app) = (dir.path().join("a.manifest"), dir.path().join("app.py"));
+    let digest = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    let text = std::fs::read_to_string(RECIPE)
+        .expect("there")
+        .replace(":  app.py\n", &format!(":  app.py  sha256={digest}\n"));
+    assert!(text.contains(digest), "{text}");
+    std::fs::write(&manifest, text).expect("written");
+    let (manifest, image) = (manifest.display().to_string(), dir.path().join("x.img").display().to_string());
+    let commands: [&[&str]; 3] = [
+        &["check", &manifest],
+        &["explain", &manifest],
+        &["build", "--dry-run", "--output", &image, &manifest],
+    ];
+    std::fs::write(&app, "hello").expect("written");
+    for words in commands {
+        let (status, _, stderr) = kldload(words, "");
+        assert_eq!(status, 0, "{words:?}: {stderr}");
+    }
+    std::fs::write(&app, "hello\n").expect("written");
+    for words in commands {
+        let (status, _, stderr) = kldload(words, "");
+        assert_eq!(status, 1, "{words:?}: {stderr}");
+        let found = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
+        for part in [found, digest, "^^^^", "a.manifest:", "`sha256sum "] {
+            assert!(stderr.contains(part), "{part}: {stderr}");
+        }
+    }
+    std::fs::remove_file(&app).expect("removed");
+    let (status, _, stderr) = kldload(commands[0], "");
+    assert!(status == 1 && stderr.contains("cannot compare `app.py` with its SHA-256"), "{stderr}");
+}
+
+#[test]
+fn secrets_have_names_and_come_from_files() {
+    let (status, _, stderr) = kldload(&["secret", "set", "Not A Name", "x"], "");
+    assert!(status == 2 && stderr.contains("small letter"), "{stderr}");
+    let (status, page, _) = kldload(&["secret", "set", "--help"], "");
+    assert!(status == 0 && page.contains("Examples:") && !page.contains("--value"), "{page}");
 }
 
 #[test]

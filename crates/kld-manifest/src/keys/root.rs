@@ -258,7 +258,7 @@ pub(crate) static SECRET: Section = Section {
         Key::optional(
             "supplied",
             Kind::Flag,
-            "Given at first boot as the systemd credential `kldload.secret.NAME`.",
+            "Given by a person: `kldload secret set NAME`, or at first boot as the systemd credential `kldload.secret.NAME`.",
             "supplied: yes",
         ),
     ],

@@ -1,6 +1,7 @@
 //! `node init` on a fake machine: a first start, later starts, and a death at every single change.
 
 mod rotation;
+mod supplied;
 mod tools;
 
 use super::*;
@@ -53,6 +54,7 @@ pub(crate) fn config() -> NodeConfig {
         name: name.into(),
         source,
         credential_file: format!("/etc/kldload/secrets/{name}.cred"),
+        used_by: vec!["web.service".into()],
     };
     NodeConfig {
         version: VERSION,

@@ -74,7 +74,14 @@ impl Machine for RealMachine {
     }
 
     fn make_folder(&self, path: &Path) -> Result<(), MachineError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(file_error("make", path))
+        let make = || -> io::Result<()> {
+            make_public_folders(path.parent().unwrap_or(Path::new("/")))?;
+            match DirBuilder::new().mode(0o700).create(path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+                made => made,
+            }
+        };
+        make().map_err(file_error("make", path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), MachineError> {
@@ -141,6 +148,18 @@ mod tests {
         assert_eq!(fs::metadata(dir.path().join("a")).unwrap().permissions().mode() & 0o7777, 0o755);
         assert_eq!(RealMachine.list(&dir.path().join("a")).unwrap(), ["b"]);
         assert!(RealMachine.read(dir.path()).is_err(), "a folder is not a file");
+    }
+
+    #[test]
+    fn a_folder_is_for_root_alone_and_those_above_it_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            RealMachine.make_folder(&dir.path().join("a/b")).unwrap();
+        }
+        let mode = |name: &str| fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode("a"), mode("a/b")), (0o755, 0o700));
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert!(RealMachine.make_folder(&dir.path().join("file")).is_err());
     }
 
     #[test]

@@ -212,7 +212,8 @@ fn node_secrets(context: &Context<'_>) -> Vec<NodeSecret> {
                     NodeSecretSource::Supplied { credential: format!("kldload.secret.{}", secret.name.value) }
                 }
             },
-            credential_file: secrets::credential_file(&secret.name.value),
+            credential_file: secrets::secret_file(&secret.name.value),
+            used_by: secrets::used_by(context, &secret.name.value),
         })
         .collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));

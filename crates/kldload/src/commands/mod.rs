@@ -24,6 +24,7 @@ pub(crate) mod pool;
 pub(crate) mod procedure;
 pub(crate) mod recover;
 pub(crate) mod run;
+pub(crate) mod secret;
 pub(crate) mod snap;
 pub(crate) mod status;
 pub(crate) mod undo;

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kld_vm::Guest;
 
-use crate::fixture::{BOOT, RECIPE, webapp};
+use crate::fixture::{BOOT, RECIPE, webapp, webapp_image};
 use crate::load::Load;
 
 /// Everything that a change may touch: datasets, rules, files, packages, units, what runs.
@@ -131,6 +131,7 @@ fn a_machine_is_planned_applied_and_taken_back() {
         assert!(said.contains(line), "{line:?} in {said}");
     }
 
+    packages_are_pinned_to_the_lock_file(&guest, &plan);
     // Rated before it is put in place.
     let loose: Vec<_> =
         rich_manifest().into_iter().chain([("max_exposure: 4.0", "max_exposure: 0.1")]).collect();
@@ -194,6 +195,35 @@ fn a_machine_is_planned_applied_and_taken_back() {
     };
     assert_same(&without_package(&before), &without_package(&guest.run_ok(STATE).expect("readable")));
     the_documentation_says_what_works(&guest);
+}
+
+/// The image's own lock file, and a package more.
+fn packages_are_pinned_to_the_lock_file(guest: &Guest, plan: &str) {
+    let lock = fs::read_to_string(format!("{}.lock", webapp_image().display())).expect("it has one");
+    let path = format!("{RICH}/appliance.manifest.lock");
+    let give = |version: &str| {
+        let package = "\n[[package]]\nname = \"kld-probe\"\narchitecture = \"all\"\n";
+        let text = format!("{lock}{package}version = \"{version}\"\n");
+        guest.write_file(&path, text.as_bytes(), 0o644).expect("written");
+    };
+    give("9.9");
+    let (status, _, error) = kldload(guest, plan);
+    assert_eq!(status, 1, "{error}");
+    for part in ["Version '9.9' for 'kld-probe' was not found", "`cp IMAGE.lock "] {
+        assert!(error.contains(part), "{error}");
+    }
+    give("1.0");
+    let (status, said, error) = kldload(guest, plan);
+    assert_eq!(status, 3, "{said}\n{error}");
+    assert!(
+        said.contains("kld-probe 1.0 (locked)") && error.contains("packages are pinned to"),
+        "{said}\n{error}"
+    );
+    assert!(
+        !said.contains("another version than the lock file's"),
+        "it is what the image was made from: {said}"
+    );
+    guest.run_ok(&format!("rm {path}")).expect("removed");
 }
 
 /// By hand, past the file.

@@ -23,6 +23,7 @@ mod mesh;
 mod pools;
 mod procedures;
 mod readme;
+mod secrets;
 mod streams;
 mod tools;
 mod transcript;

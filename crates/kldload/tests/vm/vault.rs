@@ -7,11 +7,12 @@ use kld_vm::{Credential, Guest};
 
 use crate::container;
 use crate::fixture::{BOOT, boot_until_well, copy_of, kldload, machine_on, scratch, wait_until_well};
+use crate::secrets;
 use crate::turn::Turn;
 
 const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vm/vault/appliance.manifest");
 /// Given from outside, never kept in clear.
-const ANSWER: &str = "six times seven is forty-two";
+pub(crate) const ANSWER: &str = "six times seven is forty-two";
 
 #[test]
 fn keys_and_secrets_are_born_on_the_machine_and_copies_leave_it_encrypted() {
@@ -35,6 +36,11 @@ fn keys_and_secrets_are_born_on_the_machine_and_copies_leave_it_encrypted() {
     container::images_are_pulled_or_the_apply_is_undone(&guest);
     wait_until_well(&guest);
     a_key_is_rotated(&guest);
+    wait_until_well(&guest);
+    secrets::are_given_to_a_machine_that_runs(&guest);
+    wait_until_well(&guest);
+    let token = secrets::value(&guest, "token");
+    assert!(!holds(&image, ANSWER) && !holds(&image, &token), "a secret in the image");
     let (secret, plain) = (marker(&guest, "/srv/vault/secret"), marker(&guest, "/var/log/plain"));
     let seen = guest.run_ok("cat /srv/vault/seen").expect("readable");
     guest.cut_power();
@@ -42,7 +48,9 @@ fn keys_and_secrets_are_born_on_the_machine_and_copies_leave_it_encrypted() {
     // Who has the disk has what is not encrypted, and nothing else.
     assert!(holds(&disk, &plain), "the search finds what lies in clear");
     assert!(!holds(&disk, &secret), "what is encrypted must not lie in clear");
-    assert!(!holds(&disk, ANSWER), "a secret must not lie in clear");
+    for secret in [ANSWER, &token, secrets::LATE] {
+        assert!(!holds(&disk, secret), "a secret must not lie in clear");
+    }
 
     // After the power cut the key is unlocked without anybody, though the sealed one was old; the secret that was given once is still there.
     let guest = boot_until_well(&machine_on(&disk));
@@ -98,7 +106,7 @@ fn marker(guest: &Guest, path: &str) -> String {
 }
 
 /// Whether a file holds these bytes anywhere.
-fn holds(path: &Path, text: &str) -> bool {
+pub(crate) fn holds(path: &Path, text: &str) -> bool {
     let found = Cmd::new("grep")
         .args(["--quiet", "--text", "--fixed-strings", "--", text])
         .arg(path)
