@@ -32,7 +32,7 @@ mod wanted;
 
 pub use adopt::{
     AdoptError, Adopter, Adoption, Comparison, Difference, Ground, Mended, Prospect, Return, Stage, Survey,
-    User, Watch, Wish,
+    User, Watch, Wish, users_on,
 };
 pub use directory::{Directory, DirectoryError, Made, Place};
 pub use engine::{ApplyError, Back, CONFIRM_TIMER, Engine, Outcome, Progress, Recovered, TakenBack};

@@ -50,14 +50,8 @@ pub(crate) fn find(path: &str) -> io::Result<Vec<User>> {
         users.push(kernel(format!("shows it on {point}, too")));
     }
     let mut answers: BTreeMap<std::path::PathBuf, Option<String>> = BTreeMap::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        let Ok(process) = name.parse::<u32>() else { continue };
-        if process == std::process::id() {
-            continue;
-        }
-        let base = Path::new("/proc").join(&name);
-        let does = uses(&base, path, &sockets).or_else(|| {
+    users.extend(processes(|base| {
+        uses(base, &|at| is_within(at, path), &sockets).or_else(|| {
             let space =
                 fs::read_link(base.join("ns/mnt")).ok().filter(|space| Some(space) != own_space.as_ref())?;
             let ask = || sees(&fs::read_to_string(base.join("mountinfo")).ok()?);
@@ -66,15 +60,46 @@ pub(crate) fn find(path: &str) -> io::Result<Vec<User>> {
                 .or_insert_with(ask)
                 .as_ref()
                 .map(|point| format!("has it mounted on {point}"))
-        });
-        // A process that ended meanwhile uses nothing.
-        if let Some(does) = does {
+        })
+    })?);
+    users.sort();
+    Ok(users)
+}
+
+/// Every process that has something of a mounted file system open, or works in it, but for this one. What is mounted below
+/// is another file system.
+pub(super) fn find_on(point: &str) -> io::Result<Vec<User>> {
+    let sockets = sockets_below(&fs::read_to_string("/proc/net/unix").unwrap_or_default(), point);
+    let on = on(&fs::read_to_string("/proc/self/mountinfo")?, point);
+    processes(|base| uses(base, &on, &sockets))
+}
+
+/// Whether a path lies on what is mounted on `point`.
+pub(super) fn on(mountinfo: &str, point: &str) -> impl Fn(&str) -> bool + use<> {
+    let mounts = mounts::parse(mountinfo).into_iter().map(|mount| mount.point);
+    let below: Vec<String> = mounts.filter(|at| at != point && is_within(at, point)).collect();
+    let point = point.to_owned();
+    move |path| is_within(path, &point) && !below.iter().any(|at| is_within(path, at))
+}
+
+/// Those that do something, as `does` says of a folder of `/proc`, in the order of their numbers; but for this process.
+fn processes(mut does: impl FnMut(&Path) -> Option<String>) -> io::Result<Vec<User>> {
+    let mut users = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let Ok(process) = name.parse::<u32>() else { continue };
+        if process == std::process::id() {
+            continue;
+        }
+        let base = Path::new("/proc").join(&name);
+        // A process that ended meanwhile does nothing.
+        if let Some(does) = does(&base) {
             let comm = fs::read_to_string(base.join("comm")).unwrap_or_default();
             let unit = unit_of(&fs::read_to_string(base.join("cgroup")).unwrap_or_default());
             users.push(User { name: comm.trim().to_owned(), process: Some(process), unit, does });
         }
     }
-    users.sort();
+    users.sort_by_key(|user| user.process);
     Ok(users)
 }
 
@@ -82,12 +107,12 @@ fn kernel(does: String) -> User {
     User { name: "kernel".to_owned(), process: None, unit: None, does }
 }
 
-/// What a process does with a directory.
-fn uses(base: &Path, path: &str, sockets: &BTreeSet<String>) -> Option<String> {
+/// What a process does with the paths that `is_of_it` knows.
+fn uses(base: &Path, is_of_it: &dyn Fn(&str) -> bool, sockets: &BTreeSet<String>) -> Option<String> {
     let target = |of: &str| {
         let link = fs::read_link(base.join(of)).ok()?.to_string_lossy().into_owned();
         let name = link.strip_suffix(" (deleted)").unwrap_or(&link);
-        is_within(name, path).then(|| name.to_owned())
+        is_of_it(name).then(|| name.to_owned())
     };
     if let Some(at) = target("cwd") {
         return Some(format!("works in {at}"));
@@ -107,7 +132,7 @@ fn uses(base: &Path, path: &str, sockets: &BTreeSet<String>) -> Option<String> {
             }
             let link = fs::read_link(base.join(&of)).unwrap_or_default();
             if sockets.contains(link.to_string_lossy().as_ref()) {
-                return Some(format!("listens on a socket in {path}"));
+                return Some("listens on a socket in it".to_owned());
             }
         }
     }
@@ -125,8 +150,12 @@ fn sockets_below(text: &str, path: &str) -> BTreeSet<String> {
 }
 
 /// The service of `/proc/PID/cgroup`: what can be stopped and started again. A session is none.
-fn unit_of(text: &str) -> Option<String> {
+pub(super) fn unit_of(text: &str) -> Option<String> {
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+    // What a person's own systemd has started ends with it, and is not the machine's.
+    if path.starts_with("/user.slice/") {
+        return None;
+    }
     path.split('/').find(|part| part.ends_with(".service")).map(str::to_owned)
 }
 
@@ -154,6 +183,7 @@ mod tests {
             ("0::/system.slice/webapp.service\n", Some("webapp.service")),
             ("0::/system.slice/greeter.service/libpod-payload-1\n", Some("greeter.service")),
             ("0::/user.slice/user-0.slice/session-3.scope\n", None),
+            ("0::/user.slice/user-7.slice/user@7.service/app.slice/editor.service\n", None),
             ("1:cpu:/x.service\n", None),
         ] {
             assert_eq!(unit_of(text).as_deref(), want, "{text}");
@@ -167,6 +197,15 @@ mod tests {
                     0000000000000000: 00000002 00000000 00010000 0001 01 2346 /srv/apple.sock\n\
                     0000000000000000: 00000002 00000000 00010000 0001 01 2347\n";
         assert_eq!(sockets_below(text, "/srv/app").into_iter().collect::<Vec<_>>(), ["socket:[2345]"]);
+    }
+
+    #[test]
+    fn what_is_mounted_below_is_another_file_system() {
+        let mounts = "22 1 0:23 / / rw - zfs r/ROOT/d rw\n40 22 0:40 / /srv/app rw - zfs r/app rw\n\
+                      41 40 0:41 / /srv/app/db rw - zfs r/app/db rw\n42 22 0:42 / /srv/apple rw - zfs r/apple rw\n";
+        let on_it = on(mounts, "/srv/app");
+        assert!(on_it("/srv/app") && on_it("/srv/app/dba"));
+        assert!(!on_it("/srv/app/db") && !on_it("/srv/app/db/x") && !on_it("/srv/apple") && !on_it("/srv"));
     }
 
     #[test]

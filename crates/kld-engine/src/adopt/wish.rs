@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use kld_host::zpool::{self, Imported};
 use kld_host::{Cmd, zfs};
 
 use super::compare::Survey;
 use super::users::User;
 use super::{AdoptError, Ground};
-use crate::host::HostError;
+use crate::host::{HostError, read};
 use kld_host::mounts::{self, is_within};
 
 /// What somebody asks for.
@@ -175,10 +176,28 @@ fn check_mounts(ground: &dyn Ground, path: &str) -> Result<(), AdoptError> {
     Ok(())
 }
 
+/// Every file system of the pools that answer: one that is suspended would keep the others from being told.
 pub(crate) fn datasets(ground: &dyn Ground) -> Result<Datasets, HostError> {
+    let mut pools = Vec::new();
+    for name in ground.list(zpool::KSTAT)? {
+        if let Some(state) = read(ground, &zpool::state_file(&name))? {
+            pools.push(Imported::new(&name, state.as_bytes()));
+        }
+    }
     let cmd = Cmd::new("zfs")
         .args(["get", "-Hp", "-t", "filesystem", "-o", "name,property,value,source"])
         .arg("mountpoint,canmount,available");
+    let cmd = match pools.iter().all(Imported::answers) {
+        true => cmd,
+        false => {
+            let well: Vec<&str> =
+                pools.iter().filter(|pool| pool.answers()).map(|pool| pool.name.as_str()).collect();
+            if well.is_empty() {
+                return Ok(Datasets::new());
+            }
+            cmd.arg("-r").args(well)
+        }
+    };
     let text = String::from_utf8_lossy(&ground.run(&cmd)?.stdout).into_owned();
     let mut datasets = Datasets::new();
     for property in zfs::parse_get(&text)? {
