@@ -12,6 +12,8 @@ use kld_node::health::{Status, check_some};
 use kld_system::NodeConfig;
 use kld_ui::{ExitStatus, Hinted, Printer};
 
+use super::seconds::seconds;
+use super::session::is_over_ssh;
 use super::{adopt, plan, procedure};
 
 /// Bring this machine to what a manifest says, or leave it as it was
@@ -20,7 +22,7 @@ use super::{adopt, plan, procedure};
 /// manifest's own proofs run. When anything fails, all of it is undone; data of users is never rolled back.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  kldload apply --dry-run appliance.manifest\n  kldload apply appliance.manifest\n  kldload apply --yes appliance.manifest\n  kldload apply --confirm-within 60 appliance.manifest && kldload confirm"
+    after_help = "Examples:\n  kldload apply --dry-run appliance.manifest\n  kldload apply appliance.manifest\n  kldload apply --yes appliance.manifest\n  kldload apply --confirm-within 60s appliance.manifest && kldload confirm"
 )]
 pub(crate) struct Args {
     /// The manifest; its files lie beside it
@@ -34,12 +36,12 @@ pub(crate) struct Args {
     /// Apply a manifest that was applied before and that another one has replaced since
     #[arg(long)]
     older: bool,
-    /// How long the services and proofs may take to be well, in seconds
-    #[arg(long, default_value_t = 90, value_name = "SECONDS")]
+    /// How long the services and proofs may take to be well: `90`, `2min`
+    #[arg(long, default_value = "90s", value_name = "TIME", value_parser = seconds)]
     within: u64,
-    /// Go back unless `kldload confirm` comes within this time, in seconds; 60 when you are logged in over SSH and the
-    /// plan changes rules or networks
-    #[arg(long, value_name = "SECONDS")]
+    /// Go back unless `kldload confirm` comes within this time; 60s when you are logged in over SSH and the plan changes
+    /// rules or networks
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
     confirm_within: Option<u64>,
 }
 
@@ -118,7 +120,7 @@ fn may_cut_off(plan: &Plan) -> bool {
             .any(|path| step.name.starts_with(path))
             || step.name == "nftables.service"
     };
-    std::env::var_os("SSH_CONNECTION").is_some() && plan.all().any(touches)
+    plan.all().any(touches) && is_over_ssh()
 }
 
 /// The engine for this machine.

@@ -24,6 +24,8 @@ pub(crate) mod pool;
 pub(crate) mod procedure;
 pub(crate) mod recover;
 pub(crate) mod run;
+pub(crate) mod seconds;
+pub(crate) mod session;
 pub(crate) mod snap;
 pub(crate) mod status;
 pub(crate) mod undo;
