@@ -88,13 +88,16 @@ pub(crate) fn make_package(guest: &Guest) {
 /// Steps that the journal of the newest apply has begun.
 const BEGUN: &str = "grep -hc '\"begun\"' $(ls -d /var/lib/kldload/applies/* 2>/dev/null | tail -1)/journal 2>/dev/null || true";
 
-/// Begins to apply, and returns when this many steps have begun; the apply goes on.
-pub(crate) fn begin(guest: &Guest, steps: usize) {
+/// Begins to apply, and lets it stand still when this many steps have begun; says how many those were, for short ones may pass
+/// meanwhile.
+pub(crate) fn begin(guest: &Guest, steps: usize) -> usize {
     let script = format!(
-        "systemd-run --quiet --unit=the-apply kldload apply --yes {RICH}/appliance.manifest; \
-         while systemctl is-active -q the-apply; do n=$({BEGUN}); [ \"${{n:-0}}\" -ge {steps} ] && break; sleep 0.02; done"
+        "systemd-run --quiet --unit=the-apply kldload apply --yes {RICH}/appliance.manifest
+         while systemctl is-active -q the-apply; do n=$({BEGUN}); [ \"${{n:-0}}\" -ge {steps} ] && break; done
+         systemctl freeze the-apply 2>/dev/null; {BEGUN}"
     );
-    guest.run_for(&script, BOOT).expect("it answers");
+    let said = guest.run_for(&script, BOOT).expect("it answers").text();
+    said.trim().parse().unwrap_or_else(|error| panic!("{error}: {said:?}"))
 }
 
 /// Runs kldload in the machine: its status, what it says on stdout and on stderr.
