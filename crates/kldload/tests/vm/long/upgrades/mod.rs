@@ -222,6 +222,13 @@ fn an_upgrade_stays_when_it_is_well_and_goes_when_it_is_not() {
     assert_eq!(entries.split_whitespace().collect::<Vec<_>>(), ["august.conf", "debian.conf"]);
     let (status, text, error) = said(&guest, "kupgrade; kbe list --json");
     assert!(status == 0 && error.contains("nothing to do") && !text.contains("upgrade-"), "{text}\n{error}");
+    let (status, text, error) = said(&guest, "kpkg upgrade --full --dry-run");
+    assert!(status == 0 && error.contains("nothing to do"), "{text}\n{error}");
+    let (status, text, error) = said(&guest, "kpkg remove --reboot --name lean hello");
+    assert!(status == 0 && text.contains("hello"), "{text}\n{error}");
+    wait_for(&guest, &["lean"]);
+    guest.run_ok("! command -v hello-test").expect("it is removed");
+    assert_consistent(&guest, &consistent, "lean");
     say(format_args!("the documentation: {:.0} s", begun.elapsed().as_secs_f64()));
 }
 
@@ -254,6 +261,15 @@ fn what_would_ruin_a_system_is_refused_or_left_after_one_start() {
         guest.run_ok("rm -f /efi/fill").expect("removed");
         assert_eq!(environments(), before, "{package}");
     }
+    // A pool without room takes no other system, and keeps the one that it has.
+    guest
+        .run_ok("zfs create -o reservation=$(($(zfs get -Hpo value available rpool) - (4 << 20))) rpool/hog")
+        .expect("made");
+    let (status, text, error) = said(&guest, "kupgrade");
+    let all = format!("{text}{error}").to_lowercase();
+    assert!(status == 1 && (all.contains("space") || all.contains("room")), "{text}\n{error}");
+    guest.run_ok("zfs destroy rpool/hog").expect("destroyed");
+    assert_eq!(environments(), before, "a full pool");
     assert_consistent(&guest, &consistent, "after refusals");
     say(format_args!("{0} of {0} are refused, and nothing is left of them", refused.len()));
 
@@ -263,6 +279,12 @@ fn what_would_ruin_a_system_is_refused_or_left_after_one_start() {
         ("dead-mount", "it started in emergency mode: data.mount failed"),
     ];
     for (package, reason) in left {
+        if package == "app" {
+            // What had failed before hides nothing that fails after.
+            let old = "printf '[Service]\\nExecStart=false\\n' > /run/systemd/system/old.service; systemctl start old.service
+                 until systemctl is-failed -q old.service; do sleep 0.1; done";
+            guest.run_ok(old).expect("it has failed");
+        }
         let at = Instant::now();
         let (status, text, error) = said(&guest, &format!("kpkg install --name ruined {package}"));
         assert_eq!(status, 0, "{package}: {text}\n{error}");
