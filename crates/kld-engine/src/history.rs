@@ -9,14 +9,14 @@
 //!   procedures/000003/         one upgrade or recovery, see `procedure.rs`
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::host::{Entry, Host, HostError, KeptEntry, KeptNode, Node};
 use crate::journal::{Event, Journal, to_line};
 use crate::kinds::{self, hex};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Action, Plan};
 use crate::secrets::Secrets;
 use sha2::{Digest as _, Sha256};
 
@@ -161,6 +161,26 @@ impl<'a> History<'a> {
             }
         }
         Ok(drift)
+    }
+
+    /// What an apply has made or removed and somebody has changed by hand since: kinds and names. Taking it back takes that along.
+    ///
+    /// # Errors
+    /// When the machine cannot be looked at.
+    pub fn changed_since(&self, number: u32) -> Result<Vec<(String, String)>, HostError> {
+        let Some(plan) = self.plan(number)? else { return Ok(Vec::new()) };
+        let drift: BTreeSet<(String, String)> = self.drift()?.into_iter().collect();
+        let mut changed = BTreeSet::new();
+        for step in plan.all() {
+            let thing = (step.kind.clone(), step.name.clone());
+            let is_there_again = step.action == Action::Remove
+                && step.kind == "file"
+                && self.host.entry(&step.name)?.is_some();
+            if is_there_again || drift.contains(&thing) {
+                changed.insert(thing);
+            }
+        }
+        Ok(changed.into_iter().collect())
     }
 
     /// Every apply, oldest first.
@@ -326,6 +346,14 @@ impl Store<'_> {
             }
         };
         Ok(Some(KeptEntry { node, mode, uid, gid }))
+    }
+
+    /// Keeps what somebody has made of a file; where it lies then, when it is one.
+    pub(crate) fn keep_aside(&self, path: &str) -> Result<Option<String>, HostError> {
+        Ok(match self.keep(path)? {
+            Some(KeptEntry { node: KeptNode::File(sum), .. }) => Some(self.path(&format!("kept/{sum}"))),
+            _ => None,
+        })
     }
 
     /// The text of a file that was kept.

@@ -314,8 +314,21 @@ fn what_was_applied_is_taken_back_and_what_nobody_confirmed_goes_back_at_the_nex
     engine(&fake).while_starting().recover(&mut Silent).expect("nothing to do");
     assert!(plan_for(&fake, &new).is_empty());
 
+    // What a person has made of a file since is named beforehand, and is kept.
+    let path = plan
+        .steps
+        .iter()
+        .find(|step| step.kind == "file" && step.action != kld_engine::Action::Remove)
+        .expect("one");
+    let mut mine = fake.entry(&path.name).expect("readable").expect("it is there");
+    mine.node = Node::File(b"mine".to_vec());
+    fake.put(&path.name, &mine).expect("written");
+    let changed = History::new(&fake).changed_since(3).expect("readable");
+    assert_eq!(changed, [("file".to_owned(), path.name.clone())]);
     let done = engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
-    assert_eq!((done.number, done.packages.len()), (3, 0));
+    assert_eq!((done.number, done.packages.len(), done.kept.len()), (3, 0, 1));
+    let kept = fake.entry(&done.kept[0].1).expect("readable").expect("it is kept");
+    assert_eq!(kept.node, mine.node);
     assert!(plan_for(&fake, &old).is_empty());
     engine(&fake).take_back("taken back", &mut Silent).expect("the first one, too");
     assert!(matches!(engine(&fake).take_back("taken back", &mut Silent), Err(ApplyError::NothingToTakeBack)));

@@ -234,9 +234,10 @@ pub(crate) fn check_dataset<'a>(
     dataset: &str,
     datasets: &'a Datasets,
 ) -> Result<&'a BTreeMap<String, String>, AdoptError> {
-    let valid = |c: char| c.is_ascii_alphanumeric() || "-_.:/".contains(c);
+    let valid = |c: char| c.is_ascii_alphanumeric() || "-_.: /".contains(c);
     if !dataset.chars().all(valid) || dataset.split('/').any(str::is_empty) {
-        let hint = "letters, digits and `-_.:` are allowed between the slashes; `--dataset` names another";
+        let hint =
+            "letters, digits, spaces and `-_.:` are allowed between the slashes; `--dataset` names another";
         return Err(refuse(path, format!("`{dataset}` cannot be the name of a dataset"), hint));
     }
     if datasets.contains_key(dataset) {
@@ -297,7 +298,7 @@ mod tests {
         assert_eq!(check("/srv/app", "rpool/srv/app"), "good");
         for (path, dataset, want) in [
             ("/srv/app", "tank", "exists"),
-            ("/srv/app", "tank/a b", "cannot be the name"),
+            ("/srv/app", "tank/größe", "cannot be the name"),
             ("/srv/app", "tank//b", "cannot be the name"),
             ("/srv/app", "rpool/new/app", "there is no dataset `rpool/new`"),
             ("/data", "rpool/srv/data", "it is the mount point of the dataset"),

@@ -187,7 +187,22 @@ fn a_machine_is_planned_applied_and_taken_back() {
     assert!(said.contains("recordsize 64K → 1M") && said.contains("+0 −1 lines"), "{said}");
     let history = guest.run_ok("kldload history").expect("it answers");
     assert!(history.contains("undone") && history.contains("committed"), "{history}");
-    guest.run_ok("kldload undo --yes 2").expect("it is taken back, with the two after it");
+    // What somebody has changed by hand is not taken along by accident, and is kept when it is.
+    let (status, said, error) = kldload(&guest, "undo --yes 2");
+    assert!(
+        status == 1 && said.contains("/etc/nftables.conf  as it was; changed by hand since"),
+        "{said}{error}"
+    );
+    assert!(error.contains("`/etc/nftables.conf`, `rpool/srv/webapp` was changed by hand since"), "{error}");
+    let (status, said, error) = kldload(&guest, "undo --yes --overwrite 2");
+    assert_eq!(status, 0, "{said}\n{error}");
+    let kept = error
+        .lines()
+        .find_map(|line| line.strip_prefix("kept: `/etc/nftables.conf` as it was changed by hand, as `"));
+    let kept = kept.unwrap_or_else(|| panic!("{error}")).trim_end_matches('`');
+    guest.run_ok(&format!("grep -q '# mine' {kept}")).expect("it is there");
+    let history = guest.run_ok("kldload history 2").expect("it answers");
+    assert!(history.contains("taken back by root, 2"), "{history}");
     load.assert_nothing_is_lost();
     // Packages stay, and so does the environment without them.
     let package = ["kld-probe", "kldprobe", "dpkg", "  /etc/", "UnitFileState=", "rpool/ROOT/apply-"];

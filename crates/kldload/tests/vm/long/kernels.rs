@@ -53,13 +53,10 @@ fn boot(release: &str, disks: &[PathBuf]) -> Guest {
 fn takes_and_gives_back(release: &str) {
     let dir = fresh(&format!("kernel-{release}"));
     let exercise = Exercise::write(&dir, &format!("openzfs-{release}-linux"), "/dev/vda");
-    let mut disks = exercise.disks.clone();
-    disks.push(program(&dir));
-    let guest = boot(release, &disks);
+    let guest = boot(release, &exercise.disks);
     let shell = Shell(&guest);
     assert!(shell.run("cat /sys/module/zfs/version").starts_with(release));
     exercise.run(&shell, ["/dev/vda", "/dev/vdb", "/dev/vdc"]);
-    the_daily_commands_work(&shell, "/dev/vdd");
     guest.shutdown(Duration::from_secs(300)).expect("it ends");
     exercise.assert_whole();
     let said = zdb(release, &dir);
@@ -67,14 +64,14 @@ fn takes_and_gives_back(release: &str) {
 }
 
 /// On a machine that kldload has not made, without systemd, with a pool of any name.
-fn the_daily_commands_work(shell: &Shell<'_>, program: &str) {
+fn takes_the_daily_commands(release: &str) {
+    let guest = boot(release, &[program(&fresh(&format!("commands-{release}")))]);
+    let shell = Shell(&guest);
     let run = |script: &str| shell.run(script);
-    run(&format!(
-        "cat {program} > /run/kldload; chmod 755 /run/kldload; mkdir -p /usr/local/bin
-         for name in ksnap kdir kdf kst; do ln -s /run/kldload /usr/local/bin/$name; done
+    run("cat /dev/vda > /run/kldload; chmod 755 /run/kldload
+         for name in ksnap kdir kdf kst; do ln -s /run/kldload /usr/local/sbin/$name; done
          truncate -s 256M /run/daily.img; zpool create -O mountpoint=/day 'my pool' /run/daily.img
-         zfs create 'my pool/a'; zfs create 'my pool/a/b'; echo first > /day/a/file"
-    ));
+         zfs create 'my pool/a'; zfs create 'my pool/a/b'; echo first > /day/a/file");
     run("ksnap -r 'my pool/a' early");
     let groups = run("zfs list -Hpt snapshot -o createtxg -r 'my pool/a'");
     let groups: Vec<&str> = groups.lines().collect();
@@ -112,4 +109,16 @@ fn openzfs_2_1_of_debian_12_takes_ours_and_gives_it_back_whole() {
 fn openzfs_2_4_of_debian_unstable_takes_ours_and_gives_it_back_whole() {
     let _turn = Turn::take();
     takes_and_gives_back("2.4");
+}
+
+#[test]
+fn openzfs_2_1_of_debian_12_takes_the_daily_commands() {
+    let _turn = Turn::take();
+    takes_the_daily_commands("2.1");
+}
+
+#[test]
+fn openzfs_2_4_of_debian_unstable_takes_the_daily_commands() {
+    let _turn = Turn::take();
+    takes_the_daily_commands("2.4");
 }
