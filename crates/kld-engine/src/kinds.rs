@@ -8,7 +8,7 @@ mod package;
 mod unit;
 
 pub use dataset::put_aside;
-pub(crate) use dataset::{is_there_already, makes_a_dataset_at};
+pub(crate) use dataset::{is_born, is_there_already, makes_a_dataset_at};
 pub(crate) use package::root_dataset;
 pub(crate) use unit::{look as look_at_units, properties as unit_properties, property as unit_property};
 

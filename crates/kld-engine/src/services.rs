@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::firewall;
 use crate::host::{Host, HostError, Node};
-use crate::kinds::{look_at_units, to_value, unit_properties, unit_property};
+use crate::kinds::{is_born, look_at_units, to_value, unit_properties, unit_property};
 use crate::plan::{Action, Because, Cause, Step};
 use crate::wanted::Wanted;
 
@@ -92,6 +92,9 @@ pub(crate) fn restarts(host: &dyn Host, wanted: &Wanted, steps: &[Step]) -> Resu
                 add(Tell::Restart { unit: (*service).to_owned() }, format!("{path} changes"));
             }
         }
+    }
+    for step in steps.iter().filter(|step| is_born(step)) {
+        add(Tell::Restart { unit: IDENTITY_UNIT.to_owned() }, format!("it makes {}", step.name));
     }
     for step in steps.iter().filter(|step| step.kind == "unit") {
         let unit = step.name.clone();

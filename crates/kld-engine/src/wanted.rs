@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kld_system::{Content, Created, System, SystemFile};
+use kld_system::{Content, System, SystemFile};
 
 use crate::host::Node;
 use crate::plan::Because;
@@ -83,9 +83,7 @@ impl Wanted {
         }
         // The root of a file system belongs to whom the manifest says, once the account is there.
         for dataset in &system.datasets {
-            if let (Some(path), Some(owner)) = (dataset.mounted_at(), &dataset.owner)
-                && dataset.created == Created::InImage
-            {
+            if let (Some(path), Some(owner)) = (dataset.mounted_at(), &dataset.owner) {
                 let owner_names = (owner.user.to_string(), owner.group.to_string());
                 let because = (&dataset.because).into();
                 let root =

@@ -24,6 +24,7 @@ pub use distro::{
     SwitchedOff, UnitNames, UnknownDistro, find_distro, known as known_distros,
 };
 pub use explain::{ExplainRow, explain};
+pub use layers::encryption::{KEYS as SEALED_KEYS, KEYS_IN_MEMORY};
 pub use layers::firewall::verdict::{Flow, Outline, Packet, Ruleset, Verdict};
 pub use layers::program::PATH as PROGRAM_PATH;
 pub use layers::recovery::UNIT as RECOVERY_UNIT;

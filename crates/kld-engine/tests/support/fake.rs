@@ -4,6 +4,7 @@
 
 pub(crate) mod boot;
 mod nft;
+mod node;
 mod packages;
 mod podman;
 mod units;
@@ -40,6 +41,8 @@ pub(crate) struct Machine {
     /// Images of containers, and which of them runs, by unit or whoever has started it.
     pub(crate) images: BTreeSet<String>,
     pub(crate) containers: BTreeMap<String, String>,
+    /// The keys that datasets are encrypted with.
+    pub(crate) keys: BTreeMap<String, String>,
     /// The text of the rules that the kernel has.
     pub(crate) rules: String,
 }
@@ -141,11 +144,23 @@ impl Fake {
         self.0.lock().expect("no test panics while it holds the lock")
     }
 
-    /// All that there is but kldload's memory.
+    /// All that there is but kldload's memory, sealed keys, which stay whatever happens, and what a RAM disk holds.
     pub(crate) fn machine(&self) -> Machine {
         let mut machine = self.state().machine.clone();
-        machine.files.retain(|path, _| !path.starts_with("/var/lib/kldload"));
+        let out = ["/var/lib/kldload", kld_system::SEALED_KEYS, kld_system::KEYS_IN_MEMORY];
+        machine.files.retain(|path, _| !out.iter().any(|out| path.starts_with(out)));
         machine
+    }
+
+    /// Whether every encrypted dataset would be there after a restart: what is sealed for it, in every place, is its key.
+    pub(crate) fn keys_load(&self) -> bool {
+        let state = self.state();
+        state.machine.keys.iter().all(|(dataset, key)| {
+            let path = dataset.trim_start_matches("rpool/");
+            let name = path.split(".undone-").next().unwrap_or(path).replace('/', "@");
+            let folders = ["/var/lib/kldload/keys", kld_system::SEALED_KEYS];
+            folders.iter().all(|folder| state.text(&format!("{folder}/{name}.cred")) == *key)
+        })
     }
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut Machine)) {
@@ -444,6 +459,10 @@ impl Host for Fake {
         let is_directory = state.machine.files.get(path).is_some_and(|entry| entry.node == Node::Directory);
         if is_directory && !state.is_empty(path) {
             let source = io::ErrorKind::DirectoryNotEmpty.into();
+            return Err(HostError::File { action: "remove", path: path.into(), source });
+        }
+        if is_directory && state.is_mountpoint(path) {
+            let source = io::ErrorKind::ResourceBusy.into();
             return Err(HostError::File { action: "remove", path: path.into(), source });
         }
         state.burn(path)?;
