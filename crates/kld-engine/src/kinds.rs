@@ -22,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 use crate::history::Store;
 use crate::host::{Host, HostError};
 use crate::plan::{Left, Step, key};
+use crate::reboot::AtStart;
 use crate::secrets::Secrets;
 use crate::wanted::Wanted;
 
@@ -37,6 +38,8 @@ pub(crate) struct Found {
     pub(crate) steps: Vec<Step>,
     /// What the manifest no longer mentions.
     pub(crate) left: Vec<Left>,
+    /// What only a start of the machine brings.
+    pub(crate) at_start: Option<AtStart>,
     /// Bytes on disk that the changes take, about.
     pub(crate) takes: u64,
     /// Digest of each wanted thing by name.

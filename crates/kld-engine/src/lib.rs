@@ -21,11 +21,13 @@ mod exposure;
 mod firewall;
 mod history;
 mod host;
+mod interruption;
 mod journal;
 mod kinds;
 mod looking;
 mod plan;
 mod procedure;
+mod reboot;
 mod secrets;
 mod services;
 mod wanted;
@@ -39,6 +41,7 @@ pub use engine::{ApplyError, Back, CONFIRM_TIMER, Engine, Outcome, Progress, Rec
 pub use exposure::Exposure;
 pub use history::{History, Record, Replaced, State};
 pub use host::{Entry, Host, HostError, Node, RealHost};
+pub use interruption::Interruption;
 pub use journal::{Event, Journal};
 pub use kinds::put_aside;
 pub use plan::{Action, Because, Cause, Left, Plan, PlanError, Step, plan};
@@ -46,4 +49,5 @@ pub use procedure::{
     Answer, End, Hands, Interrupted, Objective, Procedure, ProcedureEnd, ProcedureError, ProcedureKind,
     ProcedureStep, Procedures, Report, Request, StepReport, StepState, Verdict,
 };
+pub use reboot::{AtStart, waits_for_reboot};
 pub use wanted::{Wanted, WantedError, WantedFile};

@@ -12,8 +12,10 @@ use kld_system::{NODE_CONFIG_PATH, NodeConfig};
 use crate::exposure::{self, Exposure};
 use crate::history::MEMORY;
 use crate::host::{Host, HostError};
+use crate::interruption::Interruption;
 use crate::kinds::{self, Refusal};
 use crate::looking::Looking;
+use crate::reboot::{self, AtStart};
 use crate::secrets::Secrets;
 use crate::services;
 use crate::wanted::Wanted;
@@ -75,6 +77,9 @@ pub struct Step {
     pub cause: Cause,
     /// The change in words: `recordsize 128K → 1M`.
     pub summary: String,
+    /// What it interrupts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interrupts: Option<Interruption>,
     /// What a person must know besides: what it does not do, what is interrupted.
     pub notes: Vec<String>,
     /// Why the thing is wanted.
@@ -113,6 +118,9 @@ pub struct Plan {
     pub restarts: Vec<Step>,
     /// What the manifest no longer mentions and what stays.
     pub left: Vec<Left>,
+    /// What the manifest wants and only a start of the machine brings: not done by an apply.
+    #[serde(default)]
+    pub at_start: Vec<AtStart>,
     /// How exposed the services are whose unit files change.
     #[serde(default)]
     pub exposures: Vec<Exposure>,
@@ -130,6 +138,11 @@ impl Plan {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.memory.is_empty() && self.steps.is_empty() && self.restarts.is_empty()
+    }
+
+    /// Whether something of it is in use only after a start of the machine.
+    pub fn needs_reboot(&self) -> bool {
+        self.all().any(|step| step.interrupts == Some(Interruption::Reboot))
     }
 
     /// All steps in the order in which they are carried out, and go back.
@@ -243,6 +256,7 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
         steps: Vec::new(),
         restarts: Vec::new(),
         left: Vec::new(),
+        at_start: Vec::new(),
         exposures: Vec::new(),
         takes: 0,
         items: BTreeMap::new(),
@@ -261,10 +275,15 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
         }
         plan.steps.append(&mut found.steps);
         plan.left.append(&mut found.left);
+        plan.at_start.extend(found.at_start);
         plan.takes += found.takes;
         plan.secrets.extend(found.secrets);
         plan.items.extend(found.items.into_iter().map(|(name, digest)| (key(kind.name(), &name), digest)));
     }
+    plan.at_start.extend(
+        reboot::rest(host, wanted)
+            .map_err(|source| PlanError::Look { what: "what waits for a reboot", source })?,
+    );
     if let Some(memory) = plan.steps.iter().find(|step| kinds::makes_a_dataset_at(step, MEMORY)) {
         let name = format!("{}/", memory.name);
         let leads_to_it =

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::firewall;
 use crate::host::{Host, HostError, Node};
+use crate::interruption::Interruption;
 use crate::kinds::{is_born, look_at_units, to_value, unit_properties, unit_property};
 use crate::plan::{Action, Because, Cause, Step};
 use crate::wanted::Wanted;
@@ -147,11 +148,11 @@ fn rank(tell: &Tell) -> usize {
 }
 
 fn step(tell: &Tell, reason: String) -> Step {
-    let (name, summary) = match tell {
-        Tell::DaemonReload => ("systemd", "reads its units again"),
-        Tell::Restart { unit } => (unit.as_str(), "starts again"),
-        Tell::Reload { unit } => (unit.as_str(), "reads its configuration again"),
-        Tell::Stop { unit } => (unit.as_str(), "stops"),
+    let (name, summary, interrupts) = match tell {
+        Tell::DaemonReload => ("systemd", "reads its units again", None),
+        Tell::Restart { unit } => (unit.as_str(), "starts again", Some(Interruption::Restart)),
+        Tell::Reload { unit } => (unit.as_str(), "reads its configuration again", Some(Interruption::Reload)),
+        Tell::Stop { unit } => (unit.as_str(), "stops", Some(Interruption::Stop)),
     };
     Step {
         kind: KIND.to_owned(),
@@ -159,6 +160,7 @@ fn step(tell: &Tell, reason: String) -> Step {
         action: Action::Change,
         cause: if reason == NOT_LOADED { Cause::Drift } else { Cause::Wish },
         summary: summary.to_owned(),
+        interrupts,
         notes: Vec::new(),
         because: Because { layer: "services".to_owned(), line: None, reason },
         change: to_value(tell),

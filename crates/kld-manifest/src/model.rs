@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use crate::names::{
     Capability, DatasetName, HostName, InterfaceName, PackageName, PoolName, SecretName, UnitName, UserName,
 };
+pub use crate::preset::Preset;
 use crate::span::{Span, Spanned};
 
 /// One machine, described and checked.
@@ -327,6 +328,8 @@ pub struct Service {
     pub datasets: Vec<Spanned<DatasetName>>,
     /// Further directories it may write to (below /run, /var/lib, /var/log, /var/cache).
     pub writes: Vec<Spanned<String>>,
+    /// The sandbox that was chosen. `None`: `strict` with a `command`, `packaged` without one.
+    pub preset: Option<Spanned<Preset>>,
     /// Hardening directives written by a person: they override the layer's own. `("ProtectSystem","strict")`.
     pub hardening: Vec<Directive>,
     /// Units it starts after and wants.

@@ -13,6 +13,7 @@ mod explain;
 mod ini_file;
 mod layers;
 pub mod node;
+mod preset_page;
 mod purpose;
 mod render;
 mod system;
@@ -34,6 +35,7 @@ pub use node::{
     NodePeer, NodePlane, NodeReplication, NodeSecret, NodeSecretSource, NodeService, NodeSetup,
     NodeSnapshotHook, NodeSnapshots, NodeVerify, PATH as NODE_CONFIG_PATH, VERSION as NODE_CONFIG_VERSION,
 };
+pub use preset_page::{PresetRow, preset_page, preset_rows};
 pub use purpose::{Fit, Purpose};
 pub use render::{RenderError, render, render_core};
 pub use system::{

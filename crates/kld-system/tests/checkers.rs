@@ -12,6 +12,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use expect_test::expect_file;
 use kld_manifest::model::Appliance;
 use kld_system::{Content, System, render};
 
@@ -25,7 +26,8 @@ exec chroot merged "$@"
 "#;
 
 /// Units that the layers' own texts name, but that the tools' tree does not have.
-const STUBS: &[&str] = &["/usr/bin/kldload", "/usr/local/bin/gitea", "/usr/sbin/nginx"];
+const STUBS: &[&str] =
+    &["/usr/bin/kldload", "/usr/local/bin/gitea", "/usr/sbin/nginx", "/usr/bin/redis-server"];
 
 /// A machine laid out for its tools.
 struct Machine {
@@ -87,7 +89,12 @@ impl Machine {
             self.write(stub, "#!/bin/sh\nexit 0\n", 0o755);
         }
         // Parts of a drop-in need the unit they belong to.
-        self.write("/usr/lib/systemd/system/nginx.service", "[Service]\nExecStart=/usr/sbin/nginx\n", 0o644);
+        for (unit, program) in
+            [("nginx.service", "/usr/sbin/nginx"), ("redis-server.service", "/usr/bin/redis-server")]
+        {
+            let text = format!("[Service]\nExecStart={program}\n");
+            self.write(&format!("/usr/lib/systemd/system/{unit}"), &text, 0o644);
+        }
     }
 
     #[allow(
@@ -145,6 +152,7 @@ fn machines() -> Vec<(&'static str, Machine)> {
         ("gitea", Machine::of(&appliances::gitea())),
         ("bare", Machine::of(&appliances::empty())),
         ("recipe", Machine::of(&appliances::recipe())),
+        ("presets", Machine::of(&appliances::presets())),
     ]
 }
 
@@ -336,6 +344,23 @@ fn the_exposure_of_every_unit_stays_below_its_limit() {
 }
 
 #[test]
+fn every_preset_has_the_exposure_that_it_had() {
+    let machine = Machine::of(&appliances::presets());
+    let mut page = String::new();
+    for service in appliances::presets().services {
+        let unit = if service.unit.as_str() == "postgresql.service" {
+            "postgresql@17-main.service"
+        } else {
+            service.unit.as_str()
+        };
+        let preset = service.preset.map_or("-", |preset| preset.value.name());
+        let tenths = exposure(&machine, unit);
+        page.push_str(&format!("{preset:14} {unit:26} {}.{}\n", tenths / 10, tenths % 10));
+    }
+    expect_file!["snapshots/exposures.txt"].assert_eq(&page);
+}
+
+#[test]
 fn the_mount_generator_makes_units_from_the_cache() {
     let machine = Machine::of(&appliances::gitea());
     let script = "mkdir /tmp/n /tmp/e /tmp/l; /usr/lib/systemd/system-generators/zfs-mount-generator /tmp/n /tmp/e /tmp/l && cd /tmp/n && ls && cat 'srv-gitea\\x2dlfs.mount' zfs-load-key*.service";
@@ -428,7 +453,8 @@ fn sshd_accepts_its_configuration() {
         let answer = machine.run(&["sh", "-c", "mkdir -p /run/sshd; ssh-keygen -q -A; exec sshd -T"]);
         assert!(answer.good, "{name}: {}", answer.text);
         let listening: Vec<_> = answer.text.lines().filter(|l| l.starts_with("listenaddress ")).collect();
-        if name != "bare" {
+        // The others have no plane.
+        if !matches!(name, "bare" | "presets") {
             assert_eq!(listening, ["listenaddress 10.8.0.1:22"], "{name}");
             assert!(answer.text.contains("passwordauthentication no"), "{name}: {}", answer.text);
         }

@@ -190,6 +190,21 @@ fn the_recipe_is_good_and_everything_in_it_is_explained() {
 }
 
 #[test]
+fn presets_are_explained_without_a_manifest() {
+    let (status, stdout, error) = kldload(&["explain", "--presets"], "");
+    assert_eq!(status, 0, "{error}");
+    for part in ["container-host", "MemoryDenyWriteExecute=no", "PostgreSQL compiles queries"] {
+        assert!(stdout.contains(part), "{part}:\n{stdout}");
+    }
+    let (_, json, _) = kldload(&["explain", "--presets", "--json"], "");
+    let json: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+    let rows = json["items"].as_array().expect("an array");
+    assert!(rows.iter().all(|row| !row["reason"].as_str().unwrap_or_default().is_empty()), "{json}");
+    let (status, _, error) = kldload(&["explain"], "");
+    assert!(status == 2 && error.contains("FILE"), "{error}");
+}
+
+#[test]
 fn a_mistake_is_shown_where_it_is() {
     let (status, stdout, stderr) = kldload(
         &["check", "-"],

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::{Found, Kind, Refusal, digest, file, to_value};
 use crate::history::Store;
 use crate::host::{Host, HostError};
+use crate::interruption::Interruption;
 use crate::plan::{Action, Because, Cause, Left, Step, key};
 use crate::wanted::Wanted;
 
@@ -479,6 +480,7 @@ fn create(
         action: Action::Add,
         cause: Cause::Wish,
         summary: shown.join(" "),
+        interrupts: None,
         notes,
         because: (&dataset.because).into(),
         change: to_value(&change),
@@ -504,7 +506,8 @@ fn changes(dataset: &SystemDataset, there: &BTreeMap<String, Property>) -> Resul
         if NEW_BLOCKS_ONLY.contains(&property.as_str()) {
             notes.push(ONLY_NEW.to_owned());
         }
-        if property == "mountpoint" {
+        let interrupts = (property == "mountpoint").then_some(Interruption::Remount);
+        if interrupts.is_some() {
             notes.push(format!("it is mounted again: what uses `{}` is interrupted", found.value));
         }
         steps.push(Step {
@@ -513,6 +516,7 @@ fn changes(dataset: &SystemDataset, there: &BTreeMap<String, Property>) -> Resul
             action: Action::Change,
             cause: Cause::Wish,
             summary: format!("{property} {} → {value}", shown(property, &found.value)),
+            interrupts,
             notes,
             because: Because::from(&item.because),
             change: to_value(&Change::Set {
@@ -552,6 +556,7 @@ fn given_up(
                 property.name,
                 shown(&property.name, &property.value)
             ),
+            interrupts: None,
             notes: Vec::new(),
             because: Because {
                 layer: "datasets".to_owned(),

@@ -110,6 +110,7 @@ impl Kind for File {
                 action: Action::Remove,
                 cause: Cause::Wish,
                 summary: "no longer in the manifest".to_owned(),
+                interrupts: None,
                 notes: Vec::new(),
                 because: Because {
                     layer: "files".to_owned(),
@@ -305,6 +306,7 @@ fn compare_one(
         action,
         cause: Cause::Wish,
         summary,
+        interrupts: None,
         notes: Vec::new(),
         because: file.because.clone(),
         change: to_value(&change),

@@ -19,7 +19,9 @@ use serde::{Deserialize, Serialize};
 use super::{Found, Kind, Refusal, to_value};
 use crate::history::Store;
 use crate::host::{Entry, Host, HostError, Node};
+use crate::interruption::Interruption;
 use crate::plan::{Action, Because, Cause, Left, Step};
+use crate::reboot;
 use crate::wanted::Wanted;
 
 pub(super) struct Package;
@@ -84,7 +86,7 @@ impl Kind for Package {
         let text = host.text(&installed_cmd()).map_err(look)?;
         let installed = installed(&text);
         let mut found = Found::default();
-        // What boots the machine is chosen when it is built, by exact release.
+        // What boots the machine is chosen when it is built, by exact release; what is missing of it is said.
         let mine = wanted.system.packages.iter().filter(|item| item.because.layer != Layer::Boot);
         let mut missing: Vec<(&str, Because)> = Vec::new();
         for item in mine {
@@ -102,7 +104,8 @@ impl Kind for Package {
                 });
             }
         }
-        let Some((_, because)) = missing.first().cloned() else { return Ok(found) };
+        found.at_start = reboot::packages(wanted, &installed);
+        let Some((_, first)) = missing.first().cloned() else { return Ok(found) };
         let names: Vec<String> = missing.iter().map(|(name, _)| (*name).to_owned()).collect();
         let simulated = simulate(host, &names).map_err(|error| unavailable(&names, error))?;
         if let Some(removed) = simulated.removed.first() {
@@ -115,7 +118,7 @@ impl Kind for Package {
         }
         let asked: BTreeSet<&String> = names.iter().collect();
         let along = simulated.installed.iter().filter(|name| !asked.contains(name)).count();
-        let mut notes = Vec::new();
+        let (because, mut notes) = reasons(&missing, first);
         if along > 0 {
             notes.push(format!("{along} more come along"));
         }
@@ -137,6 +140,19 @@ impl Kind for Package {
                     .to_owned(),
             );
         }
+        let waits: Vec<String> = simulated
+            .installed
+            .iter()
+            .filter(|name| wanted.system.distro.needs_reboot(name))
+            .map(|name| format!("`{name}`"))
+            .collect();
+        if !waits.is_empty() {
+            notes.push(format!(
+                "reboot: {} is in use after the next start; `kpkg install {}` would try that start first",
+                waits.join(", "),
+                names.join(" ")
+            ));
+        }
         has_room(host, &names, cost.on_disk)?;
         found.takes = cost.on_disk;
         found.steps.push(Step {
@@ -145,6 +161,7 @@ impl Kind for Package {
             action: Action::Add,
             cause: Cause::Wish,
             summary: "install".to_owned(),
+            interrupts: (!waits.is_empty()).then_some(Interruption::Reboot),
             notes,
             because,
             change: to_value(&Change {
@@ -241,6 +258,19 @@ impl Kind for Package {
         let gone = items.iter().filter(|(name, _)| !installed.contains(name));
         Ok(gone.map(|(name, _)| (*name).to_owned()).collect())
     }
+}
+
+/// Why packages that come together are wanted: one reason, or a note for each.
+fn reasons(missing: &[(&str, Because)], first: Because) -> (Because, Vec<String>) {
+    if missing.iter().all(|(_, because)| *because == first) {
+        return (first, Vec::new());
+    }
+    let note = |(name, because): &(&str, Because)| {
+        let line = because.line.map_or_else(String::new, |line| format!(" (line {line})"));
+        format!("`{name}`{line}: {}", because.reason)
+    };
+    let notes = missing.iter().map(note).collect();
+    (Because { line: None, reason: "for several parts of the machine".to_owned(), ..first }, notes)
 }
 
 /// Refuses what would fill the file system of `/`: packages that are half unpacked are the worst way to learn of it.

@@ -167,6 +167,11 @@ impl Fake {
         change(&mut self.state().machine);
     }
 
+    /// Has its archive changed by somebody.
+    pub(crate) fn change_archive(&self, change: impl FnOnce(&mut BTreeMap<String, Deb>)) {
+        change(&mut self.state().archive);
+    }
+
     /// How many changes were made so far.
     pub(crate) fn changes(&self) -> usize {
         self.state().changes

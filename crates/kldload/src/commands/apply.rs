@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use kld_engine::{Adopter, Engine, Outcome, Plan, Progress, RealHost, Step, put_aside};
+use kld_engine::{Adopter, Engine, Outcome, Plan, Progress, RealHost, Step, put_aside, waits_for_reboot};
 use kld_host::{Lock, LockError};
 use kld_node::RealMachine;
 use kld_node::health::{Status, check_some};
@@ -85,6 +85,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     match outcome {
         Outcome::Committed { number } => {
             printer.note(&format!("apply {number} is done: the machine is as the manifest says"));
+            say_reboot(printer, &plan);
             if let Some(seconds) = confirm_within {
                 printer.warning(&format!(
                     "within {seconds} seconds it goes back, unless you say `kldload confirm`"
@@ -100,6 +101,17 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
             )
             .into())
         }
+    }
+}
+
+/// That something is in use only after a start: by the plan, or by the word of a package.
+fn say_reboot(printer: &Printer, plan: &Plan) {
+    // What cannot be read has nothing to do with the apply, which is done.
+    let marked = waits_for_reboot(&RealHost).ok().flatten();
+    if marked.is_some() || plan.needs_reboot() {
+        let names = marked.filter(|names| !names.is_empty());
+        let what = names.map_or_else(|| "what it has installed".to_owned(), |names| names.join(", "));
+        printer.warning(&format!("{what} is in use after the next start: `reboot`"));
     }
 }
 

@@ -38,8 +38,10 @@ pub(crate) fn rich_manifest() -> Vec<(&'static str, &'static str)> {
         ("--workers 2", "--workers 1"),
         (
             "    listens:      localhost:5432\n",
-            "    listens:      localhost:5432\n    environment:  KLD_PROBE=1\n",
+            "    listens:      localhost:5432\n    hardening:    database\n    environment:  KLD_PROBE=1\n",
         ),
+        // Both presets prove themselves: an apply that held has a guest book that answers from PostgreSQL.
+        ("hardening:    ProtectSystem=strict", "hardening:    web  ProtectSystem=strict"),
     ]
 }
 

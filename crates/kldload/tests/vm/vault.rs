@@ -33,6 +33,7 @@ fn keys_and_secrets_are_born_on_the_machine_and_copies_leave_it_encrypted() {
     services_see_secrets_and_nobody_else_does(&guest);
     replication_sends_ciphertext(&guest);
     container::a_container_answers_peers_and_nobody_else(&guest);
+    container::a_service_starts_containers_itself(&guest);
     wait_until_well(&guest);
     container::images_are_pulled_or_the_apply_is_undone(&guest);
     wait_until_well(&guest);
