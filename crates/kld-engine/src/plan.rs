@@ -168,14 +168,6 @@ pub enum PlanError {
         /// The manifest's.
         wanted: String,
     },
-    /// The rules would not do what the manifest promises: a fault of kldload's.
-    #[error("the rules would decide `{packet}` wrongly: {reason}")]
-    Firewall {
-        /// The packet.
-        packet: String,
-        /// What the manifest says of it.
-        reason: String,
-    },
     /// A service would be more exposed than the manifest accepts.
     #[error(
         "`{}` would be exposed by {}, and the manifest accepts {}",
@@ -202,9 +194,6 @@ impl PlanError {
             Self::OtherMachine { wanted, .. } => Some(format!(
                 "give the manifest of this machine, or rename it first: `hostnamectl hostname {wanted}`"
             )),
-            Self::Firewall { .. } => {
-                Some("nothing was loaded; this is a fault of kldload, please report it".to_owned())
-            }
             Self::Exposed(exposure) => Some(format!(
                 "tighten its `hardening:`, or accept more with `max_exposure:`; `systemd-analyze security {}` says what counts",
                 exposure.unit
@@ -233,9 +222,6 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
         }
     }
     let wanted = &*wanted;
-    if let Some(flow) = wanted.system.firewall.broken().first() {
-        return Err(PlanError::Firewall { packet: flow.packet.to_string(), reason: flow.reason.clone() });
-    }
     let mut plan = Plan {
         machine: wanted.system.host_name.as_ref().map(ToString::to_string).unwrap_or_default(),
         manifest: wanted.digest.clone(),
