@@ -46,4 +46,4 @@ pub use procedure::{
     Answer, End, Hands, Interrupted, Objective, Procedure, ProcedureEnd, ProcedureError, ProcedureKind,
     ProcedureStep, Procedures, Report, Request, StepReport, StepState, Verdict,
 };
-pub use wanted::{Wanted, WantedError, WantedFile};
+pub use wanted::{Digests, Wanted, WantedError, WantedFile};

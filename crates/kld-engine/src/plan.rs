@@ -103,6 +103,9 @@ pub struct Plan {
     pub machine: String,
     /// SHA-256 of the manifest's text.
     pub manifest: String,
+    /// SHA-256 of what the manifest says; empty in plans of old, which knew the text alone.
+    #[serde(default)]
+    pub meaning: String,
     /// The dataset that remembers and what lies above it, on a machine that has none yet: made before everything else,
     /// because the journal lies on it, and it stays.
     #[serde(default)]
@@ -130,6 +133,12 @@ impl Plan {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.memory.is_empty() && self.steps.is_empty() && self.restarts.is_empty()
+    }
+
+    /// Whether two plans are for manifests that say the same.
+    pub(crate) fn is_of_the_same_manifest(&self, other: &Self) -> bool {
+        let known = !self.meaning.is_empty() && !other.meaning.is_empty();
+        if known { self.meaning == other.meaning } else { self.manifest == other.manifest }
     }
 
     /// All steps in the order in which they are carried out, and go back.
@@ -224,7 +233,8 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
     let wanted = &*wanted;
     let mut plan = Plan {
         machine: wanted.system.host_name.as_ref().map(ToString::to_string).unwrap_or_default(),
-        manifest: wanted.digest.clone(),
+        manifest: wanted.digests.text.clone(),
+        meaning: wanted.digests.meaning.clone(),
         memory: Vec::new(),
         steps: Vec::new(),
         restarts: Vec::new(),

@@ -2,7 +2,7 @@
 
 mod support;
 
-use kld_engine::{ApplyError, CONFIRM_TIMER, Cause, Entry, History, Host as _, Node, Outcome, State, Wanted};
+use kld_engine::{ApplyError, CONFIRM_TIMER, Cause, Entry, History, Host as _, Node, Outcome, State};
 use support::fake::Machine;
 use support::{
     RECIPE, Silent, applied, apply, changed, cleared, engine, environments, machine_for, plan_for, wanted,
@@ -508,11 +508,23 @@ fn a_plan_is_refused_before_anything_is_touched() {
 #[test]
 fn a_manifest_that_another_has_replaced_is_known() {
     let (old, new) = (wanted(RECIPE), wanted(&changed()));
-    let (old, new) = (Wanted { digest: "old".to_owned(), ..old }, Wanted { digest: "new".to_owned(), ..new });
     let fake = machine_for(&[&old, &new]);
-    let replaced = |digest: &str| {
-        let found = History::new(&fake).replaced(digest).expect("readable");
+    let replaced_manifest = |manifest: &str| {
+        let plan = plan_for(&fake, &wanted(manifest));
+        let found = History::new(&fake).replaced(&plan).expect("readable");
         found.map(|found| (found.was.number, found.next, found.by.number))
+    };
+    let replaced = |which: &str| match which {
+        "old" => {
+            // However it is written.
+            let as_it_was = replaced_manifest(RECIPE);
+            let spaced = RECIPE.replace("\npackages:", "\n\n// Once more.\npackages:");
+            let turned = RECIPE.replace("curl, gunicorn,", "gunicorn, curl,");
+            assert_eq!([replaced_manifest(&spaced), replaced_manifest(&turned)], [as_it_was; 2]);
+            as_it_was
+        }
+        "new" => replaced_manifest(&changed()),
+        _ => replaced_manifest(&RECIPE.replace("--workers 2", "--workers 3")),
     };
     assert_eq!(replaced("old"), None, "nothing was applied");
     apply(&fake, &plan_for(&fake, &old));
@@ -523,6 +535,19 @@ fn a_manifest_that_another_has_replaced_is_known() {
     assert_eq!((replaced("old"), replaced("new")), (None, None), "what went back has replaced nothing");
     apply(&fake, &plan_for(&fake, &new));
     assert_eq!((replaced("old"), replaced("new"), replaced("other")), (Some((1, 3, 3)), None, None));
+    // Applies of old know the text of their manifest, and nothing of what it says.
+    let path = "/var/lib/kldload/applies/000001/plan.json";
+    let text = fake.text(path);
+    let mut old_plan: serde_json::Value = serde_json::from_str(&text).expect("a plan");
+    old_plan.as_object_mut().expect("a map").remove("meaning").expect("it is there");
+    let put = |text: String| {
+        let entry = Entry { node: Node::File(text.into_bytes()), mode: 0o600, uid: 0, gid: 0 };
+        fake.put(path, &entry).expect("writable");
+    };
+    put(old_plan.to_string());
+    assert_eq!(replaced_manifest(RECIPE), Some((1, 3, 3)));
+    assert_eq!(replaced_manifest(&RECIPE.replace("\npackages:", "\n\npackages:")), None);
+    put(text);
     engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
     assert_eq!(replaced("old"), None, "it holds again");
 }
