@@ -3,6 +3,7 @@
 //! A dataset that leaves the manifest is never destroyed: the plan lists the command that would, and what it would free.
 //! Encrypted datasets are made by `kldload node init`, because their keys are born on the machine.
 
+mod busy;
 mod features;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -145,6 +146,7 @@ impl Kind for Dataset {
             }
         }
         features::check(host, pool, new.iter().map(|(property, value)| (&**property, &**value)))?;
+        busy::check(host, &seen, &found.steps)?;
         for gone in super::gone(Self::NAME, before, &found.items) {
             if gone.contains('#') {
                 continue;
