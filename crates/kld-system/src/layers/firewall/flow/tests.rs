@@ -1,3 +1,5 @@
+//! Promises of the recipe, and rules that break them.
+
 use super::*;
 use crate::layers::firewall::rule::{Action, Match};
 use crate::layers::firewall::verdict::{Ruleset, Way};
