@@ -19,7 +19,7 @@ mod ground;
 mod settle;
 mod store;
 mod units;
-mod users;
+pub(crate) mod users;
 mod walk;
 pub(crate) mod wish;
 

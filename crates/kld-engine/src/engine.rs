@@ -249,6 +249,8 @@ impl<'a> Engine<'a> {
             // Nothing is left to confirm.
             let _ = self.stop_confirm_timer();
         }
+        // What a tool had no room for it has taken away again; that is free once ZFS has written it.
+        let _ = self.sync();
         // A journal that cannot take this line (a full disk) is read as interrupted, which means the same.
         let _ = store.write(&Event::Failed { step, error: error.clone() });
         progress.back(&error);

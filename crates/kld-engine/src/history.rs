@@ -218,14 +218,14 @@ impl<'a> History<'a> {
         }))
     }
 
-    /// When this manifest was applied and another one has been since. `manifest` is its digest, as [`Plan::manifest`] has it.
+    /// When the manifest of this plan, or one that says the same, was applied, and one that says something else has been since.
     ///
     /// # Errors
     /// When what was applied cannot be read.
-    pub fn replaced(&self, manifest: &str) -> Result<Option<Replaced>, HostError> {
+    pub fn replaced(&self, of: &Plan) -> Result<Option<Replaced>, HostError> {
         let mut after: Vec<Record> = Vec::new();
         for record in self.records()?.into_iter().filter(Record::holds).rev() {
-            if self.plan(record.number)?.is_some_and(|plan| plan.manifest == manifest) {
+            if self.plan(record.number)?.is_some_and(|plan| plan.is_of_the_same_manifest(of)) {
                 return Ok(after.last().zip(after.first()).map(|(next, last)| Replaced {
                     was: record,
                     next: next.number,

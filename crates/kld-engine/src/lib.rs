@@ -50,4 +50,4 @@ pub use procedure::{
     ProcedureStep, Procedures, Report, Request, StepReport, StepState, Verdict,
 };
 pub use reboot::{AtStart, waits_for_reboot};
-pub use wanted::{Wanted, WantedError, WantedFile};
+pub use wanted::{Digests, Wanted, WantedError, WantedFile};

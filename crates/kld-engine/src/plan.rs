@@ -108,6 +108,9 @@ pub struct Plan {
     pub machine: String,
     /// SHA-256 of the manifest's text.
     pub manifest: String,
+    /// SHA-256 of what the manifest says; empty in plans of old, which knew the text alone.
+    #[serde(default)]
+    pub meaning: String,
     /// The dataset that remembers and what lies above it, on a machine that has none yet: made before everything else,
     /// because the journal lies on it, and it stays.
     #[serde(default)]
@@ -143,6 +146,12 @@ impl Plan {
     /// Whether something of it is in use only after a start of the machine.
     pub fn needs_reboot(&self) -> bool {
         self.all().any(|step| step.interrupts == Some(Interruption::Reboot))
+    }
+
+    /// Whether two plans are for manifests that say the same.
+    pub(crate) fn is_of_the_same_manifest(&self, other: &Self) -> bool {
+        let known = !self.meaning.is_empty() && !other.meaning.is_empty();
+        if known { self.meaning == other.meaning } else { self.manifest == other.manifest }
     }
 
     /// All steps in the order in which they are carried out, and go back.
@@ -181,14 +190,6 @@ pub enum PlanError {
         /// The manifest's.
         wanted: String,
     },
-    /// The rules would not do what the manifest promises: a fault of kldload's.
-    #[error("the rules would decide `{packet}` wrongly: {reason}")]
-    Firewall {
-        /// The packet.
-        packet: String,
-        /// What the manifest says of it.
-        reason: String,
-    },
     /// A service would be more exposed than the manifest accepts.
     #[error(
         "`{}` would be exposed by {}, and the manifest accepts {}",
@@ -215,9 +216,6 @@ impl PlanError {
             Self::OtherMachine { wanted, .. } => Some(format!(
                 "give the manifest of this machine, or rename it first: `hostnamectl hostname {wanted}`"
             )),
-            Self::Firewall { .. } => {
-                Some("nothing was loaded; this is a fault of kldload, please report it".to_owned())
-            }
             Self::Exposed(exposure) => Some(format!(
                 "tighten its `hardening:`, or accept more with `max_exposure:`; `systemd-analyze security {}` says what counts",
                 exposure.unit
@@ -246,12 +244,10 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
         }
     }
     let wanted = &*wanted;
-    if let Some(flow) = wanted.system.firewall.broken().first() {
-        return Err(PlanError::Firewall { packet: flow.packet.to_string(), reason: flow.reason.clone() });
-    }
     let mut plan = Plan {
         machine: wanted.system.host_name.as_ref().map(ToString::to_string).unwrap_or_default(),
-        manifest: wanted.digest.clone(),
+        manifest: wanted.digests.text.clone(),
+        meaning: wanted.digests.meaning.clone(),
         memory: Vec::new(),
         steps: Vec::new(),
         restarts: Vec::new(),

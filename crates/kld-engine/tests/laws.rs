@@ -2,8 +2,9 @@
 
 mod support;
 
-use kld_engine::{ApplyError, CONFIRM_TIMER, Cause, Entry, History, Host as _, Node, Outcome, State, Wanted};
-use support::fake::Machine;
+use kld_engine::{ApplyError, CONFIRM_TIMER, Cause, Entry, History, Host as _, Node, Outcome, State, User};
+use kld_host::Cmd;
+use support::fake::{Fake, Machine};
 use support::{
     RECIPE, Silent, applied, apply, assert_same, changed, cleared, engine, environments, machine_for,
     plan_for, recipe, wanted,
@@ -519,17 +520,65 @@ fn a_plan_is_refused_before_anything_is_touched() {
         &changed(),
         "the pool has no feature `large_blocks`, which `recordsize=1M` needs / `zpool set feature@large_blocks=enabled rpool`",
     );
+    fake.lacks(None);
+    a_busy_dataset_is_not_moved(&fake, &check);
     assert!(plan_for(&fake, &old).is_empty());
+}
+
+/// Its users are named; the tool itself would refuse it in the middle of the apply.
+fn a_busy_dataset_is_not_moved(fake: &Fake, check: &dyn Fn(&str, &str)) {
+    let moved = RECIPE.replace(
+        "recordsize=128k  compression=lz4  atime=off",
+        "recordsize=128k  compression=lz4  atime=off  mountpoint=/srv/elsewhere",
+    );
+    let user = |name: &str, process, unit: Option<&str>| {
+        let does = "works in /srv/webapp/a".to_owned();
+        User { name: name.to_owned(), process: Some(process), unit: unit.map(str::to_owned), does }
+    };
+    let (shell, service) = (user("bash", 812, None), user("gunicorn", 733, Some("webapp.service")));
+    fake.hold(&[("/srv/webapp/a", service.clone()), ("/srv/webapp-db", shell.clone())]);
+    check(
+        &moved,
+        "cannot plan `rpool/srv/webapp`: it must be unmounted from `/srv/webapp`, and is busy: gunicorn (process 733) of \
+         webapp.service works in /srv/webapp/a / `systemctl stop webapp.service`, and plan again",
+    );
+    let set = Cmd::new("zfs").args(["set", "mountpoint=/srv/elsewhere", "rpool/srv/webapp"]);
+    let error = fake.run(&set).expect_err("it is busy").to_string();
+    assert!(error.contains("cannot unmount '/srv/webapp': pool or dataset is busy"), "{error}");
+    fake.hold(&[("/srv/webapp", shell), ("/srv/webapp/a", service)]);
+    check(&moved, "bash (process 812) works in /srv/webapp/a; gunicorn (process 733)");
+    check(&moved, "end what uses `/srv/webapp`, or leave it, and plan again");
+    fake.hold(&[]);
+    // Another dataset that has a place of its own in it.
+    let create = Cmd::new("zfs").args(["create", "-o", "mountpoint=/srv/webapp/inner", "rpool/inner"]);
+    fake.run(&create).expect("made");
+    check(&moved, "is busy: `rpool/inner` is mounted in it / `zfs unmount rpool/inner`, and plan again");
+    assert!(fake.run(&set).is_err());
+    fake.run(&Cmd::new("zfs").args(["destroy", "rpool/inner"])).expect("it goes");
+    let plan = plan_for(fake, &wanted(&moved));
+    assert!(plan.steps.iter().any(|step| step.summary == "mountpoint /srv/webapp → /srv/elsewhere"));
 }
 
 #[test]
 fn a_manifest_that_another_has_replaced_is_known() {
     let (old, new) = (wanted(RECIPE), wanted(&changed()));
-    let (old, new) = (Wanted { digest: "old".to_owned(), ..old }, Wanted { digest: "new".to_owned(), ..new });
     let fake = machine_for(&[&old, &new]);
-    let replaced = |digest: &str| {
-        let found = History::new(&fake).replaced(digest).expect("readable");
+    let replaced_manifest = |manifest: &str| {
+        let plan = plan_for(&fake, &wanted(manifest));
+        let found = History::new(&fake).replaced(&plan).expect("readable");
         found.map(|found| (found.was.number, found.next, found.by.number))
+    };
+    let replaced = |which: &str| match which {
+        "old" => {
+            // However it is written.
+            let as_it_was = replaced_manifest(RECIPE);
+            let spaced = RECIPE.replace("\npackages:", "\n\n// Once more.\npackages:");
+            let turned = RECIPE.replace("curl, gunicorn,", "gunicorn, curl,");
+            assert_eq!([replaced_manifest(&spaced), replaced_manifest(&turned)], [as_it_was; 2]);
+            as_it_was
+        }
+        "new" => replaced_manifest(&changed()),
+        _ => replaced_manifest(&RECIPE.replace("--workers 2", "--workers 3")),
     };
     assert_eq!(replaced("old"), None, "nothing was applied");
     apply(&fake, &plan_for(&fake, &old));
@@ -540,6 +589,19 @@ fn a_manifest_that_another_has_replaced_is_known() {
     assert_eq!((replaced("old"), replaced("new")), (None, None), "what went back has replaced nothing");
     apply(&fake, &plan_for(&fake, &new));
     assert_eq!((replaced("old"), replaced("new"), replaced("other")), (Some((1, 3, 3)), None, None));
+    // Applies of old know the text of their manifest, and nothing of what it says.
+    let path = "/var/lib/kldload/applies/000001/plan.json";
+    let text = fake.text(path);
+    let mut old_plan: serde_json::Value = serde_json::from_str(&text).expect("a plan");
+    old_plan.as_object_mut().expect("a map").remove("meaning").expect("it is there");
+    let put = |text: String| {
+        let entry = Entry { node: Node::File(text.into_bytes()), mode: 0o600, uid: 0, gid: 0 };
+        fake.put(path, &entry).expect("writable");
+    };
+    put(old_plan.to_string());
+    assert_eq!(replaced_manifest(RECIPE), Some((1, 3, 3)));
+    assert_eq!(replaced_manifest(&RECIPE.replace("\npackages:", "\n\npackages:")), None);
+    put(text);
     engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
     assert_eq!(replaced("old"), None, "it holds again");
 }

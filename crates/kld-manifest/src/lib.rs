@@ -18,6 +18,7 @@ mod lower;
 pub mod model;
 pub mod names;
 mod nearest;
+mod normal;
 mod preset;
 mod reference;
 mod schema;

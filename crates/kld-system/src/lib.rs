@@ -26,7 +26,8 @@ pub use distro::{
 };
 pub use explain::{ExplainRow, explain};
 pub use layers::encryption::{KEYS as SEALED_KEYS, KEYS_IN_MEMORY};
-pub use layers::firewall::verdict::{Flow, Outline, Packet, Ruleset, Verdict};
+pub use layers::firewall::flow::{Broken, Flow};
+pub use layers::firewall::verdict::{Outline, Packet, Ruleset, Sender, Verdict, Way};
 pub use layers::program::PATH as PROGRAM_PATH;
 pub use layers::recovery::UNIT as RECOVERY_UNIT;
 pub use layers::services::DONE as FIRST_STEPS_DONE;

@@ -34,11 +34,24 @@ impl std::fmt::Display for User {
     }
 }
 
+/// Everybody who keeps what is mounted on a directory from being unmounted, but for this process. Other name spaces do not:
+/// what is unmounted here goes from them, too.
+pub(crate) fn find_holders(path: &str) -> io::Result<Vec<User>> {
+    let mut users = kernel_users(path);
+    let below = format!("{}/", path.trim_end_matches('/'));
+    let mounts = mounts::parse(&fs::read_to_string("/proc/self/mountinfo")?);
+    // Whether datasets go along with the one above them, ZFS knows.
+    let others = mounts.iter().filter(|mount| mount.point.starts_with(&below) && mount.kind != "zfs");
+    users.extend(others.map(|mount| kernel(format!("has {} mounted on {}", mount.kind, mount.point))));
+    users.extend(processes_in(path, |_| None)?);
+    users.sort();
+    Ok(users)
+}
+
 /// Everybody who uses a directory or something below it, but for this process.
 pub(crate) fn find(path: &str) -> io::Result<Vec<User>> {
     let own_mounts = mounts::parse(&fs::read_to_string("/proc/self/mountinfo")?);
     let place = mounts::place_of(&own_mounts, path);
-    let sockets = sockets_below(&fs::read_to_string("/proc/net/unix").unwrap_or_default(), path);
     let mut users = kernel_users(path);
     let sees = |text: &str| {
         let (device, root) = place.as_ref()?;
@@ -50,17 +63,11 @@ pub(crate) fn find(path: &str) -> io::Result<Vec<User>> {
         users.push(kernel(format!("shows it on {point}, too")));
     }
     let mut answers: BTreeMap<std::path::PathBuf, Option<String>> = BTreeMap::new();
-    users.extend(processes(|base| {
-        uses(base, &|at| is_within(at, path), &sockets).or_else(|| {
-            let space =
-                fs::read_link(base.join("ns/mnt")).ok().filter(|space| Some(space) != own_space.as_ref())?;
-            let ask = || sees(&fs::read_to_string(base.join("mountinfo")).ok()?);
-            answers
-                .entry(space)
-                .or_insert_with(ask)
-                .as_ref()
-                .map(|point| format!("has it mounted on {point}"))
-        })
+    users.extend(processes_in(path, |base| {
+        let space =
+            fs::read_link(base.join("ns/mnt")).ok().filter(|space| Some(space) != own_space.as_ref())?;
+        let ask = || sees(&fs::read_to_string(base.join("mountinfo")).ok()?);
+        answers.entry(space).or_insert_with(ask).as_ref().map(|point| format!("has it mounted on {point}"))
     })?);
     users.sort();
     Ok(users)
@@ -80,6 +87,12 @@ pub(super) fn on(mountinfo: &str, point: &str) -> impl Fn(&str) -> bool + use<> 
     let below: Vec<String> = mounts.filter(|at| at != point && is_within(at, point)).collect();
     let point = point.to_owned();
     move |path| is_within(path, &point) && !below.iter().any(|at| is_within(path, at))
+}
+
+/// Processes that use a directory, or of which `also` knows what they do with it.
+fn processes_in(path: &str, mut also: impl FnMut(&Path) -> Option<String>) -> io::Result<Vec<User>> {
+    let sockets = sockets_below(&fs::read_to_string("/proc/net/unix").unwrap_or_default(), path);
+    processes(|base| uses(base, &|at| is_within(at, path), &sockets).or_else(|| also(base)))
 }
 
 /// Those that do something, as `does` says of a folder of `/proc`, in the order of their numbers; but for this process.
@@ -212,7 +225,10 @@ mod tests {
     fn a_child_that_works_in_a_directory_is_named() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().canonicalize().expect("it is there").display().to_string();
-        assert_eq!(find(&path).expect("readable"), []);
+        assert_eq!(
+            (find(&path).expect("readable"), find_holders(&path).expect("readable")),
+            (vec![], vec![])
+        );
         let child = kld_host::Cmd::new("sleep").arg("60").cwd(dir.path()).spawn().expect("it starts");
         // Until it runs its program, a child is still its parent.
         let found = (0..500).find_map(|_| {
@@ -221,6 +237,7 @@ mod tests {
         });
         let users = found.expect("it is found");
         assert_eq!(users[0].does, format!("works in {path}"));
+        assert_eq!(find_holders(&path).expect("readable"), users);
         assert_eq!(find(&format!("{path}/below")).expect("readable"), []);
         drop(child);
     }

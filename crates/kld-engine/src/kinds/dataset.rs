@@ -4,6 +4,7 @@
 //! Encrypted datasets are made by `kldload node init`, because their keys are born on the machine; once they are there, they are
 //! as all others.
 
+mod busy;
 mod encryption;
 mod features;
 
@@ -157,6 +158,7 @@ impl Kind for Dataset {
             }
         }
         features::check(host, pool, new.iter().map(|(property, value)| (&**property, &**value)))?;
+        busy::check(host, &seen, &found.steps)?;
         for gone in super::gone(Self::NAME, before, &found.items) {
             if gone.contains('#') {
                 continue;

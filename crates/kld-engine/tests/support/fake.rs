@@ -16,7 +16,8 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard};
 
-use kld_engine::{CONFIRM_TIMER, Entry, Host, HostError, Node};
+use kld_engine::{CONFIRM_TIMER, Entry, Host, HostError, Node, User};
+use kld_host::mounts::is_within;
 use kld_host::{Cmd, ExecError, Output};
 
 type Files = BTreeMap<String, Entry>;
@@ -64,6 +65,8 @@ struct State {
     boot: Option<boot::disks::Fake>,
     /// Bytes that are left on `/`; none is plenty.
     room: Option<u64>,
+    /// Who keeps a directory busy.
+    held: Vec<(String, User)>,
     /// A feature that the pool does not have.
     lacks: Option<&'static str>,
     changes: usize,
@@ -196,6 +199,11 @@ impl Fake {
     /// Bytes left on `/`.
     pub(crate) fn room(&self, room: Option<u64>) {
         self.state().room = room;
+    }
+
+    /// Lets somebody use a directory, or nobody any.
+    pub(crate) fn hold(&self, held: &[(&str, User)]) {
+        self.state().held = held.iter().map(|(path, user)| ((*path).to_owned(), user.clone())).collect();
     }
 
     pub(crate) fn lacks(&self, feature: Option<&'static str>) {
@@ -514,6 +522,12 @@ impl Host for Fake {
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn holders(&self, mountpoint: &str) -> Result<Vec<User>, HostError> {
+        let state = self.state();
+        let held = state.held.iter().filter(|(at, _)| is_within(at, mountpoint));
+        Ok(held.map(|(_, user)| user.clone()).collect())
     }
 
     fn now(&self) -> u64 {

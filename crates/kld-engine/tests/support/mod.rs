@@ -9,7 +9,7 @@ pub(crate) mod transcript;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use kld_engine::{Engine, History, Host, Outcome, Plan, Progress, Step, Wanted, plan};
+use kld_engine::{Digests, Engine, History, Host, Outcome, Plan, Progress, Step, Wanted, plan};
 use kld_system::{Layer, render};
 
 use fake::boot::disks::ESPS;
@@ -22,8 +22,8 @@ pub(crate) fn wanted(manifest: &str) -> Wanted {
     let checked = kld_manifest::check(manifest);
     let appliance = checked.appliance.unwrap_or_else(|| panic!("{:#?}", checked.diagnostics));
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/webapp");
-    Wanted::new(render(&appliance).expect("it renders"), &dir, "digest".to_owned())
-        .expect("its files are there")
+    let digests = Digests::of(manifest, &appliance);
+    Wanted::new(render(&appliance).expect("it renders"), &dir, digests).expect("its files are there")
 }
 
 /// A Debian whose archive has all packages that these manifests ask for, and whose accounts own all their files.

@@ -2,14 +2,12 @@
 
 mod page;
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use kld_engine::{History, Plan, RealHost, Replaced, Wanted};
+use kld_engine::{Digests, History, Plan, RealHost, Replaced, Wanted};
 use kld_system::PROGRAM_PATH;
 use kld_ui::{ExitStatus, Hinted, Printer};
-use sha2::{Digest as _, Sha256};
 
 pub(crate) use self::page::render;
 use super::history::utc;
@@ -49,7 +47,7 @@ pub(crate) fn replaced(plan: &Plan) -> anyhow::Result<Option<(String, String)>> 
     if plan.is_empty() {
         return Ok(None);
     }
-    let found = History::new(&RealHost).replaced(&plan.manifest);
+    let found = History::new(&RealHost).replaced(plan);
     Ok(found.context("cannot read what was applied before")?.map(|Replaced { was, next, by }| {
         let what = format!(
             "this manifest is older than what was applied: it was apply {}, of {}, and apply {} by {}, of {}, has replaced it",
@@ -68,11 +66,8 @@ pub(crate) fn make(printer: &Printer, file: &Path) -> anyhow::Result<(Plan, Want
     }
     let manifest = ManifestFile::read(file)?;
     let system = manifest.system(printer)?;
-    let digest = Sha256::digest(manifest.text.as_bytes()).iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
-    let wanted = Wanted::new(system, &manifest.dir, digest)?;
+    let digests = Digests::of(&manifest.text, manifest.appliance(printer)?);
+    let wanted = Wanted::new(system, &manifest.dir, digests)?;
     let before = History::new(&RealHost).applied().context("cannot read what was applied last")?;
     let plan = kld_engine::plan(&RealHost, &wanted, &before)?;
     Ok((plan, wanted))

@@ -184,6 +184,12 @@ fn a_machine_is_planned_applied_and_taken_back() {
     // Another manifest has replaced this one since.
     let older = "this manifest is older than what was applied: it was apply 3,";
     assert!(error.contains(older) && error.contains("and apply 4 by root,"), "{error}");
+    // However it is written.
+    let spaced: Vec<_> =
+        rich_manifest().into_iter().chain([("\npackages:", "\n\n// Once more.\npackages:")]).collect();
+    give(&guest, "/root/spaced", &spaced);
+    let (status, _, error) = kldload(&guest, "apply --yes /root/spaced/appliance.manifest");
+    assert!(status == 1 && error.contains(older), "{error}");
     let (status, _, error) = kldload(&guest, &format!("apply --yes {RICH}/appliance.manifest"));
     assert!(status == 1 && error.contains(older) && error.contains("`--older` applies it"), "{error}");
     assert!(said.contains("recordsize 64K → 1M") && said.contains("+0 −1 lines"), "{said}");
@@ -220,8 +226,9 @@ fn a_machine_is_planned_applied_and_taken_back() {
 fn rules_that_are_flushed_are_loaded_again(guest: &Guest, plan: &str) {
     let rules = "nft list ruleset | sed -E 's/packets [0-9]+ bytes [0-9]+//'";
     let before = guest.run_ok(rules).expect("listed");
-    // The same with an empty line more: another manifest.
-    let again: Vec<_> = rich_manifest().into_iter().chain([("\npackages:", "\n\npackages:")]).collect();
+    // Somebody else answers for it: another manifest, and nothing more to do.
+    let again: Vec<_> =
+        rich_manifest().into_iter().chain([("Operations  ops@", "Development  dev@")]).collect();
     give(guest, "/root/again", &again);
     for (by_hand, dir) in
         [("nft insert rule inet kldload input accept", RICH), ("systemctl stop nftables", "/root/again")]

@@ -56,6 +56,9 @@ impl State {
                 }
                 for pair in &args[1..args.len() - 1] {
                     let (name, value) = pair.split_once('=').ok_or_else(|| error("bad property"))?;
+                    if name == "mountpoint" || (name, value) == ("canmount", "off") {
+                        self.may_unmount(&last)?;
+                    }
                     let own = self.machine.datasets.get_mut(&last).ok_or_else(|| absent(&last))?;
                     let none = value == "none" && LIMITS.contains(&name);
                     own.insert(name.to_owned(), exact(name, if none { "0" } else { value }));
@@ -236,6 +239,29 @@ impl State {
     pub(super) fn is_mountpoint(&self, path: &str) -> bool {
         let mut all = self.machine.datasets.keys();
         all.any(|name| self.is_mounted(name) && self.property(name, "mountpoint").0 == path)
+    }
+
+    /// A file system goes together with those that have their place from it, unless somebody is in one.
+    fn may_unmount(&self, dataset: &str) -> Result<(), HostError> {
+        let path = self.property(dataset, "mountpoint").0;
+        if !self.machine.datasets.contains_key(dataset) || !self.is_mounted(dataset) {
+            return Ok(());
+        }
+        let goes_along = |other: &String| {
+            let own = |name: &str| self.machine.datasets[name].contains_key("mountpoint");
+            let above =
+                other.match_indices('/').map(|(end, _)| &other[..end]).skip_while(|of| *of != dataset);
+            other.starts_with(&format!("{dataset}/")) && !own(other) && !above.skip(1).any(own)
+        };
+        let stays = |other: &&String| {
+            let at = self.property(other, "mountpoint").0;
+            at.starts_with(&format!("{path}/")) && self.is_mounted(other) && !goes_along(other)
+        };
+        let held = self.held.iter().any(|(at, _)| is_within(at, &path));
+        if held || self.machine.datasets.keys().any(|other| stays(&other)) {
+            return Err(error(format!("cannot unmount '{path}': pool or dataset is busy")));
+        }
+        Ok(())
     }
 
     /// Files on it are out of sight, and the directory stays.

@@ -8,6 +8,7 @@ use super::{dataset, now};
 
 /// What is snapshotted, and under which name.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     /// Datasets, or paths that lie on them
     #[arg(required = true, value_name = "DATASET|PATH")]
