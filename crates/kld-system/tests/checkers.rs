@@ -237,7 +237,8 @@ fn real_nft_decides_as_the_evaluator_does() {
         };
         // Both families and all three ways, so that the comparison is one.
         let (opened, closed) = count(&|p| p.to.is_ipv6() && matches!(p.way, Way::Out { .. }));
-        assert!(opened > 0 && closed > 0, "{name}: {opened} {closed}");
+        // The manifest of the presets keeps nobody in.
+        assert!(opened > 0 && (closed > 0) != (name == "presets"), "{name}: {opened} {closed}");
         let (opened, closed) = count(&|p| p.to.is_ipv6() && matches!(p.way, Way::In { .. }));
         assert!(opened > 0 && closed > 0, "{name}: {opened} {closed}");
         let (passing, not_passing) = count(&|p| matches!(p.way, Way::Through { .. }));
