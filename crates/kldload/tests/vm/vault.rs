@@ -29,10 +29,11 @@ fn keys_and_secrets_are_born_on_the_machine_and_copies_leave_it_encrypted() {
 
     let state = guest.run_ok("zfs get -H -o value encryption,keystatus,mounted rpool/srv/vault");
     assert_eq!(state.expect("the dataset is there"), "aes-256-gcm\navailable\nyes");
-    an_encrypted_dataset_changes_as_any_other(&guest);
     services_see_secrets_and_nobody_else_does(&guest);
     replication_sends_ciphertext(&guest);
     container::a_container_answers_peers_and_nobody_else(&guest);
+    // Now that its image is there, too.
+    an_encrypted_dataset_changes_as_any_other(&guest);
     container::a_service_starts_containers_itself(&guest);
     wait_until_well(&guest);
     container::images_are_pulled_or_the_apply_is_undone(&guest);
