@@ -169,15 +169,18 @@ impl<'a> History<'a> {
     /// When the machine cannot be looked at.
     pub fn changed_since(&self, number: u32) -> Result<Vec<(String, String)>, HostError> {
         let Some(plan) = self.plan(number)? else { return Ok(Vec::new()) };
-        let drift: BTreeSet<(String, String)> = self.drift()?.into_iter().collect();
+        let drift = self.drift()?;
         let mut changed = BTreeSet::new();
         for step in plan.all() {
-            let thing = (step.kind.clone(), step.name.clone());
+            // Of a dataset each property is one: `quota of rpool/srv/app`.
+            let property = format!(" of {}", step.name);
+            let is_of_it = |name: &str| name == step.name || name.ends_with(&property);
+            changed.extend(drift.iter().filter(|(kind, name)| *kind == step.kind && is_of_it(name)).cloned());
             let is_there_again = step.action == Action::Remove
                 && step.kind == "file"
                 && self.host.entry(&step.name)?.is_some();
-            if is_there_again || drift.contains(&thing) {
-                changed.insert(thing);
+            if is_there_again {
+                changed.insert((step.kind.clone(), step.name.clone()));
             }
         }
         Ok(changed.into_iter().collect())

@@ -116,7 +116,9 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
 fn render(way: &[Back], changed: &[(String, String)]) -> String {
     let width = way.iter().map(|back| back.name.chars().count()).max().unwrap_or_default().min(48);
     way.iter().fold(String::new(), |mut text, back| {
-        let is_changed = changed.iter().any(|(kind, name)| (kind, name) == (&back.kind, &back.name));
+        let property = format!(" of {}", back.name);
+        let is_of_it = |name: &str| name == back.name || name.ends_with(&property);
+        let is_changed = changed.iter().any(|(kind, name)| *kind == back.kind && is_of_it(name));
         let since = if is_changed { "; changed by hand since" } else { "" };
         let _ = writeln!(text, "    {:8} {:width$}  {}{since}", back.kind, back.name, back.summary);
         text

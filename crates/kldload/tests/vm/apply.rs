@@ -200,7 +200,10 @@ fn a_machine_is_planned_applied_and_taken_back() {
     let is_named =
         |line: &str| line.contains("/etc/nftables.conf ") && line.ends_with("; changed by hand since");
     assert!(status == 1 && said.lines().any(is_named), "{said}{error}");
-    assert!(error.contains("`/etc/nftables.conf`, `rpool/srv/webapp` was changed by hand since"), "{error}");
+    assert!(
+        error.contains("`/etc/nftables.conf`, `recordsize of rpool/srv/webapp` was changed by hand since"),
+        "{error}"
+    );
     let (status, said, error) = kldload(&guest, "undo --yes --overwrite 2");
     assert_eq!(status, 0, "{said}\n{error}");
     let kept = error
