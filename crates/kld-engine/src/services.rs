@@ -215,10 +215,11 @@ pub(crate) fn stop(host: &dyn Host, tell: &Tell) -> Result<(), HostError> {
     let seen = unit_properties(host, &[unit], "LoadState,ActiveState")?;
     let is =
         |name: &str, value: &str| seen.get(unit).and_then(|of| of.get(name)).is_some_and(|of| of == value);
-    if is("LoadState", "not-found") && !is("ActiveState", "active") {
-        return Ok(());
+    if !is("LoadState", "not-found") || is("ActiveState", "active") {
+        host.run(&Cmd::new("systemctl").args(["stop", unit]))?;
     }
-    host.run(&Cmd::new("systemctl").args(["stop", unit])).map(drop)
+    // One that ends with an error when it is told to end has failed, and would be known for that when its file is long gone.
+    host.run(&Cmd::new("systemctl").args(["reset-failed", unit]).accept(1)).map(drop)
 }
 
 /// Brings a unit that ran back to how it was before a plan: started again with its old configuration.

@@ -52,7 +52,10 @@ impl State {
                 self.burn(&args.join(" "))?;
                 if let Some(pair) = args.iter().find(|pair| FIXED.iter().any(|of| pair.starts_with(of))) {
                     let name = pair.split('=').next().unwrap_or_default();
-                    return Err(error(format!("cannot set property for '{last}': '{name}' is readonly")));
+                    return Err(refused(
+                        255,
+                        format!("cannot set property for '{last}': '{name}' is readonly"),
+                    ));
                 }
                 for pair in &args[1..args.len() - 1] {
                     let (name, value) = pair.split_once('=').ok_or_else(|| error("bad property"))?;
@@ -259,7 +262,7 @@ impl State {
         };
         let held = self.held.iter().any(|(at, _)| is_within(at, &path));
         if held || self.machine.datasets.keys().any(|other| stays(&other)) {
-            return Err(error(format!("cannot unmount '{path}': pool or dataset is busy")));
+            return Err(refused(255, format!("cannot unmount '{path}': pool or dataset is busy")));
         }
         Ok(())
     }
