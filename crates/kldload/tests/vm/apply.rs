@@ -211,7 +211,7 @@ fn a_machine_is_planned_applied_and_taken_back() {
         .find_map(|line| line.strip_prefix("kept: `/etc/nftables.conf` as it was changed by hand, as `"));
     let kept = kept.unwrap_or_else(|| panic!("{error}")).trim_end_matches('`');
     guest.run_ok(&format!("grep -q '# mine' {kept}")).expect("it is there");
-    let history = guest.run_ok("kldload history 2").expect("it answers");
+    let history = guest.run_ok("kldload history").expect("it answers");
     assert!(history.contains("taken back by root, 2"), "{history}");
     load.assert_nothing_is_lost();
     // Packages stay, and so does the environment without them.
