@@ -280,11 +280,11 @@ impl<'a> Engine<'a> {
         let packages: Vec<String> = packages.collect();
         progress.back(why);
         let mut kept = Vec::new();
-        for (kind, name) in history.changed_since(number).map_err(ApplyError::Journal)? {
-            if kind == "file"
-                && let Some(at) = store.keep_aside(&name).map_err(ApplyError::Journal)?
+        for changed in history.changed_since(number).map_err(ApplyError::Journal)? {
+            if changed.kind == "file"
+                && let Some(at) = store.keep_aside(&changed.name).map_err(ApplyError::Journal)?
             {
-                kept.push((name, at));
+                kept.push((changed.name, at));
             }
         }
         store.write(&Event::Failed { step: None, error: why.to_owned() }).map_err(ApplyError::Journal)?;

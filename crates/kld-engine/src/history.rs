@@ -37,6 +37,17 @@ pub enum State {
     Interrupted,
 }
 
+/// What somebody has changed by hand since an apply.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Changed {
+    /// The kind of the thing.
+    pub kind: String,
+    /// The thing, as the apply's plan names it.
+    pub name: String,
+    /// What of it: itself, or one property of a dataset.
+    pub what: String,
+}
+
 /// One time that a plan was carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Record {
@@ -163,11 +174,11 @@ impl<'a> History<'a> {
         Ok(drift)
     }
 
-    /// What an apply has made or removed and somebody has changed by hand since: kinds and names. Taking it back takes that along.
+    /// What an apply has made or removed and somebody has changed by hand since. Taking it back takes that along.
     ///
     /// # Errors
     /// When the machine cannot be looked at.
-    pub fn changed_since(&self, number: u32) -> Result<Vec<(String, String)>, HostError> {
+    pub fn changed_since(&self, number: u32) -> Result<Vec<Changed>, HostError> {
         let Some(plan) = self.plan(number)? else { return Ok(Vec::new()) };
         let drift = self.drift()?;
         let mut changed = BTreeSet::new();
@@ -175,12 +186,18 @@ impl<'a> History<'a> {
             // Of a dataset each property is one: `quota of rpool/srv/app`.
             let property = format!(" of {}", step.name);
             let is_of_it = |name: &str| name == step.name || name.ends_with(&property);
-            changed.extend(drift.iter().filter(|(kind, name)| *kind == step.kind && is_of_it(name)).cloned());
+            let of = |what: &String| Changed {
+                kind: step.kind.clone(),
+                name: step.name.clone(),
+                what: what.clone(),
+            };
+            let drifted = drift.iter().filter(|(kind, name)| *kind == step.kind && is_of_it(name));
+            changed.extend(drifted.map(|(_, name)| of(name)));
             let is_there_again = step.action == Action::Remove
                 && step.kind == "file"
                 && self.host.entry(&step.name)?.is_some();
             if is_there_again {
-                changed.insert((step.kind.clone(), step.name.clone()));
+                changed.insert(of(&step.name));
             }
         }
         Ok(changed.into_iter().collect())

@@ -39,7 +39,7 @@ pub use adopt::{
 pub use directory::{Directory, DirectoryError, Made, Place};
 pub use engine::{ApplyError, Back, CONFIRM_TIMER, Engine, Outcome, Progress, Recovered, TakenBack};
 pub use exposure::Exposure;
-pub use history::{History, Record, Replaced, State};
+pub use history::{Changed, History, Record, Replaced, State};
 pub use host::{Entry, Host, HostError, Node, RealHost};
 pub use interruption::Interruption;
 pub use journal::{Event, Journal};

@@ -329,7 +329,8 @@ fn what_was_applied_is_taken_back_and_what_nobody_confirmed_goes_back_at_the_nex
     mine.node = Node::File(b"mine".to_vec());
     fake.put(&path.name, &mine).expect("written");
     let changed = History::new(&fake).changed_since(3).expect("readable");
-    assert_eq!(changed, [("file".to_owned(), path.name.clone())]);
+    let changed: Vec<_> = changed.iter().map(|of| (of.kind.as_str(), &of.name, &of.what)).collect();
+    assert_eq!(changed, [("file", &path.name, &path.name)]);
     let done = engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
     assert_eq!((done.number, done.packages.len(), done.kept.len()), (3, 0, 1));
     let kept = fake.entry(&done.kept[0].1).expect("readable").expect("it is kept");

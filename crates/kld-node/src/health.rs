@@ -225,20 +225,17 @@ impl View {
     /// Every pool that is imported, the node's own first. The kernel is asked, without a process: `zpool` would wait for a pool
     /// that is suspended.
     fn pools(&self) -> Result<Vec<Imported>, MachineError> {
-        let mut pools = Vec::new();
-        for name in self.machine.list(Path::new(zpool::KSTAT))? {
-            // What is no pool has no state.
-            if let Some(state) = self.machine.read(Path::new(&zpool::state_file(&name)))? {
-                pools.push(Imported::new(&name, &state));
-            }
-        }
+        let names = self.machine.list(Path::new(zpool::KSTAT))?;
+        let mut pools =
+            zpool::imported_of(names, |name| self.machine.read(Path::new(&zpool::state_file(name))))?;
         pools.sort_by_key(|pool| self.own_pool() != Some(&pool.name));
         Ok(pools)
     }
 
-    /// Whether units can be asked. A machine of a manifest must have them.
-    fn has_units(&self) -> bool {
-        self.config.is_some() || self.machine.has(systemd::RUNS)
+    /// What a probe of units says where there are none. A machine of a manifest must have them.
+    fn without_units(&self, name: &str) -> Option<Vec<Probe>> {
+        let has_units = self.config.is_some() || self.machine.has(systemd::RUNS);
+        (!has_units).then(|| vec![Probe::new(name, Status::Info, "not asked: systemd does not run here")])
     }
 
     fn own_pool(&self) -> Option<&str> {

@@ -26,9 +26,10 @@ pub(super) fn users(ground: &dyn Ground, path: &str) -> Result<Vec<User>, HostEr
 pub fn users_on(point: &str) -> Result<Vec<User>, HostError> {
     let fail = |source| HostError::File { action: "find who uses", path: point.into(), source };
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(fail)?;
-    let mut users = find_on(point).map_err(fail)?;
+    let on = on(&mounts, point);
+    let mut users = find_on(point, &on).map_err(fail)?;
     if Path::new(systemd::RUNS).is_dir() {
-        users = with_units(&RealHost, users, &on(&mounts, point))?;
+        users = with_units(&RealHost, users, &on)?;
     }
     if let Some(own) = unit_of(&std::fs::read_to_string("/proc/self/cgroup").map_err(fail)?) {
         users.retain(|user| user.unit.as_ref() != Some(&own));

@@ -73,15 +73,14 @@ pub(crate) fn find(path: &str) -> io::Result<Vec<User>> {
     Ok(users)
 }
 
-/// Every process that has something of a mounted file system open, or works in it, but for this one. What is mounted below
-/// is another file system.
-pub(super) fn find_on(point: &str) -> io::Result<Vec<User>> {
+/// Every process that has something of the file system mounted on `point` open, or works in it, but for this one; `on` knows its
+/// paths.
+pub(super) fn find_on(point: &str, on: &dyn Fn(&str) -> bool) -> io::Result<Vec<User>> {
     let sockets = sockets_below(&fs::read_to_string("/proc/net/unix").unwrap_or_default(), point);
-    let on = on(&fs::read_to_string("/proc/self/mountinfo")?, point);
-    processes(|base| uses(base, &on, &sockets))
+    processes(|base| uses(base, on, &sockets))
 }
 
-/// Whether a path lies on what is mounted on `point`.
+/// Whether a path lies on what is mounted on `point`. What is mounted below is another file system.
 pub(super) fn on(mountinfo: &str, point: &str) -> impl Fn(&str) -> bool + use<> {
     let mounts = mounts::parse(mountinfo).into_iter().map(|mount| mount.point);
     let below: Vec<String> = mounts.filter(|at| at != point && is_within(at, point)).collect();

@@ -178,12 +178,8 @@ fn check_mounts(ground: &dyn Ground, path: &str) -> Result<(), AdoptError> {
 
 /// Every file system of the pools that answer: one that is suspended would keep the others from being told.
 pub(crate) fn datasets(ground: &dyn Ground) -> Result<Datasets, HostError> {
-    let mut pools = Vec::new();
-    for name in ground.list(zpool::KSTAT)? {
-        if let Some(state) = read(ground, &zpool::state_file(&name))? {
-            pools.push(Imported::new(&name, state.as_bytes()));
-        }
-    }
+    let state = |name: &str| read(ground, &zpool::state_file(name)).map(|text| text.map(String::into_bytes));
+    let pools = zpool::imported_of(ground.list(zpool::KSTAT)?, state)?;
     let cmd = Cmd::new("zfs")
         .args(["get", "-Hp", "-t", "filesystem", "-o", "name,property,value,source"])
         .arg("mountpoint,canmount,available");

@@ -42,10 +42,7 @@ pub(super) fn ensure(node: &Node<'_>) -> StepResult {
     match failed.len() {
         0 => Ok(changes),
         1 => Err(failed.remove(0)),
-        _ => Err(IdentityError::Several {
-            all: node.config.encrypted.len(),
-            failed: failed.iter().map(|error| chain(error)).collect(),
-        }),
+        _ => Err(IdentityError::several(node.config.encrypted.len(), &failed)),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kld_host::mounts::{self, is_within};
+use kld_host::mounts;
 use kld_host::zpool::{self, Imported, imported};
 use kld_host::{Cmd, folder};
 use kld_ui::{ExitStatus, Hinted, Printer};
@@ -97,10 +97,7 @@ pub(crate) fn dataset_above(path: &str) -> anyhow::Result<Option<String>> {
 
 fn above(mountinfo: &str, path: &str) -> Option<String> {
     let mounts = mounts::parse(mountinfo);
-    let holds = mounts.iter().filter(|mount| is_within(path, &mount.point));
-    // Of those on one path, the last.
-    let mount = holds.max_by_key(|mount| mount.point.trim_end_matches('/').len())?;
-    (mount.kind == "zfs").then(|| mount.source.clone())
+    mounts::above(&mounts, path).filter(|mount| mount.kind == "zfs").map(|mount| mount.source.clone())
 }
 
 /// Where something that is there lies. Its pool answers.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use kld_engine::{Adopter, Back, History, Host as _, RealHost, Record, State};
+use kld_engine::{Adopter, Back, Changed, History, Host as _, RealHost, Record, State};
 use kld_host::Lock;
 use kld_ui::{ExitStatus, Hinted, Printer};
 
@@ -75,7 +75,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         printer.note(&format!("to be taken back: apply {number}"));
         let since = history.changed_since(*number)?;
         printer.data(&render(&apply::engine().way_back(*number)?, &since))?;
-        changed.extend(since.into_iter().map(|(_, name)| name));
+        changed.extend(since.into_iter().map(|of| of.what));
     }
     if args.dry_run {
         return Ok(ExitStatus::Pending);
@@ -113,12 +113,10 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
 }
 
 /// The way back for people.
-fn render(way: &[Back], changed: &[(String, String)]) -> String {
+fn render(way: &[Back], changed: &[Changed]) -> String {
     let width = way.iter().map(|back| back.name.chars().count()).max().unwrap_or_default().min(48);
     way.iter().fold(String::new(), |mut text, back| {
-        let property = format!(" of {}", back.name);
-        let is_of_it = |name: &str| name == back.name || name.ends_with(&property);
-        let is_changed = changed.iter().any(|(kind, name)| *kind == back.kind && is_of_it(name));
+        let is_changed = changed.iter().any(|of| (&of.kind, &of.name) == (&back.kind, &back.name));
         let since = if is_changed { "; changed by hand since" } else { "" };
         let _ = writeln!(text, "    {:8} {:width$}  {}{since}", back.kind, back.name, back.summary);
         text
