@@ -10,6 +10,8 @@ use crate::{apply, contract};
 /// A web server that greets, says what it may do, and counts its visitors on its dataset.
 const GREETER: &str = r#"
 use IO::Socket::INET;
+# The first process of a container ends by a signal only when it handles it.
+$SIG{TERM} = sub { exit 0 };
 my $server = IO::Socket::INET->new(Listen => 5, LocalPort => 80, ReuseAddr => 1) or die $@;
 while (my $client = $server->accept) {
     1 while defined($_ = <$client>) && /\S/;

@@ -3,7 +3,7 @@
 use kld_vm::Guest;
 
 use crate::apply::{STATE, assert_same, give, kldload, make_package, rich_manifest};
-use crate::fixture::{BOOT, webapp};
+use crate::fixture::{BOOT, say, webapp};
 
 /// Where the manifests lie in the machine.
 const DIR: &str = "/root/failing";
@@ -139,7 +139,7 @@ fn an_apply_that_fails_leaves_nothing_whatever_fails() {
         for words in case.says {
             assert!(error.contains(words), "{}: {words:?} in {error}", case.name);
         }
-        eprintln!("{}", case.name);
+        say(format_args!("{}", case.name));
         assert_same(&before, &guest.run_ok(STATE).expect("readable"));
         run(&guest, case.end);
     }
