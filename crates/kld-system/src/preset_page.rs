@@ -78,7 +78,9 @@ fn about(preset: Preset) -> &'static str {
             "For a service that runs podman as root: `podman run`, `podman-compose`, an agent that starts containers. What podman \
              needs is most of what root can do, so this is a fence around the kernel and not around the files: it sees all of \
              them, and `dataset` and `writes` limit nothing. A container of the manifest (`containers:`) has limits of its own and \
-             needs no preset. It takes no `user`; packages are yours to name (`packages: podman, netavark`)."
+             needs no preset. It takes no `user`; packages are yours to name (`packages: podman, netavark`). What podman has \
+             started may outlive the service: see to it that the service ends it when it is told to stop (`podman stop`, \
+             `podman rm --force`)."
         }
     }
 }
