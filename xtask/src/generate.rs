@@ -10,7 +10,11 @@ use kld_ui::Printer;
 /// Writes the files, or says which are stale.
 pub(crate) fn run(printer: &Printer, root: &Path, check: bool) -> anyhow::Result<()> {
     let schema = serde_json::to_string_pretty(&kld_manifest::schema())? + "\n";
-    let files = [("docs/manifest.md", kld_manifest::reference()), ("docs/manifest.schema.json", schema)];
+    let files = [
+        ("docs/manifest.md", kld_manifest::reference()),
+        ("docs/manifest.schema.json", schema),
+        ("docs/hardening.md", kld_system::preset_page()),
+    ];
     let stale: Vec<&str> = files
         .iter()
         .filter(|(path, text)| fs::read_to_string(root.join(path)).is_ok_and(|now| now == *text).eq(&false))

@@ -19,7 +19,7 @@ mod ground;
 mod settle;
 mod store;
 mod units;
-mod users;
+pub(crate) mod users;
 mod walk;
 pub(crate) mod wish;
 
@@ -28,6 +28,7 @@ pub use compare::{Comparison, Difference, Survey};
 pub use error::AdoptError;
 pub use ground::Ground;
 pub use store::{Adoption, Stage};
+pub use units::users_on;
 pub use users::User;
 pub use wish::{Prospect, Wish};
 

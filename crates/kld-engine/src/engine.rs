@@ -141,6 +141,8 @@ pub struct TakenBack {
     pub steps: usize,
     /// Packages that it has installed, and that stay.
     pub packages: Vec<String>,
+    /// Files that somebody had changed since, and where they lie as they were then.
+    pub kept: Vec<(String, String)>,
 }
 
 /// The unit that takes an apply back when nobody confirms it.
@@ -247,6 +249,8 @@ impl<'a> Engine<'a> {
             // Nothing is left to confirm.
             let _ = self.stop_confirm_timer();
         }
+        // What a tool had no room for it has taken away again; that is free once ZFS has written it.
+        let _ = self.sync();
         // A journal that cannot take this line (a full disk) is read as interrupted, which means the same.
         let _ = store.write(&Event::Failed { step, error: error.clone() });
         progress.back(&error);
@@ -275,10 +279,18 @@ impl<'a> Engine<'a> {
         let packages = plan.steps.iter().filter(|step| step.kind == "package").map(|step| step.name.clone());
         let packages: Vec<String> = packages.collect();
         progress.back(why);
+        let mut kept = Vec::new();
+        for changed in history.changed_since(number).map_err(ApplyError::Journal)? {
+            if changed.kind == "file"
+                && let Some(at) = store.keep_aside(&changed.name).map_err(ApplyError::Journal)?
+            {
+                kept.push((changed.name, at));
+            }
+        }
         store.write(&Event::Failed { step: None, error: why.to_owned() }).map_err(ApplyError::Journal)?;
         let steps = self.go_back(&store, &plan, progress, Packages::Stay)?;
         history.remember_last().map_err(ApplyError::Journal)?;
-        Ok(TakenBack { number, steps, packages })
+        Ok(TakenBack { number, steps, packages, kept })
     }
 
     /// What [`Engine::take_back`] would do to take this apply back, in order.

@@ -9,14 +9,14 @@
 //!   procedures/000003/         one upgrade or recovery, see `procedure.rs`
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::host::{Entry, Host, HostError, KeptEntry, KeptNode, Node};
 use crate::journal::{Event, Journal, to_line};
 use crate::kinds::{self, hex};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Action, Plan};
 use crate::secrets::Secrets;
 use sha2::{Digest as _, Sha256};
 
@@ -35,6 +35,17 @@ pub enum State {
     Undone,
     /// It was interrupted: neither.
     Interrupted,
+}
+
+/// What somebody has changed by hand since an apply.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Changed {
+    /// The kind of the thing.
+    pub kind: String,
+    /// The thing, as the apply's plan names it.
+    pub name: String,
+    /// What of it: itself, or one property of a dataset.
+    pub what: String,
 }
 
 /// One time that a plan was carried out.
@@ -163,6 +174,35 @@ impl<'a> History<'a> {
         Ok(drift)
     }
 
+    /// What an apply has made or removed and somebody has changed by hand since. Taking it back takes that along.
+    ///
+    /// # Errors
+    /// When the machine cannot be looked at.
+    pub fn changed_since(&self, number: u32) -> Result<Vec<Changed>, HostError> {
+        let Some(plan) = self.plan(number)? else { return Ok(Vec::new()) };
+        let drift = self.drift()?;
+        let mut changed = BTreeSet::new();
+        for step in plan.all() {
+            // Of a dataset each property is one: `quota of rpool/srv/app`.
+            let property = format!(" of {}", step.name);
+            let is_of_it = |name: &str| name == step.name || name.ends_with(&property);
+            let of = |what: &String| Changed {
+                kind: step.kind.clone(),
+                name: step.name.clone(),
+                what: what.clone(),
+            };
+            let drifted = drift.iter().filter(|(kind, name)| *kind == step.kind && is_of_it(name));
+            changed.extend(drifted.map(|(_, name)| of(name)));
+            let is_there_again = step.action == Action::Remove
+                && step.kind == "file"
+                && self.host.entry(&step.name)?.is_some();
+            if is_there_again {
+                changed.insert(of(&step.name));
+            }
+        }
+        Ok(changed.into_iter().collect())
+    }
+
     /// Every apply, oldest first.
     ///
     /// # Errors
@@ -198,14 +238,14 @@ impl<'a> History<'a> {
         }))
     }
 
-    /// When this manifest was applied and another one has been since. `manifest` is its digest, as [`Plan::manifest`] has it.
+    /// When the manifest of this plan, or one that says the same, was applied, and one that says something else has been since.
     ///
     /// # Errors
     /// When what was applied cannot be read.
-    pub fn replaced(&self, manifest: &str) -> Result<Option<Replaced>, HostError> {
+    pub fn replaced(&self, of: &Plan) -> Result<Option<Replaced>, HostError> {
         let mut after: Vec<Record> = Vec::new();
         for record in self.records()?.into_iter().filter(Record::holds).rev() {
-            if self.plan(record.number)?.is_some_and(|plan| plan.manifest == manifest) {
+            if self.plan(record.number)?.is_some_and(|plan| plan.is_of_the_same_manifest(of)) {
                 return Ok(after.last().zip(after.first()).map(|(next, last)| Replaced {
                     was: record,
                     next: next.number,
@@ -326,6 +366,14 @@ impl Store<'_> {
             }
         };
         Ok(Some(KeptEntry { node, mode, uid, gid }))
+    }
+
+    /// Keeps what somebody has made of a file; where it lies then, when it is one.
+    pub(crate) fn keep_aside(&self, path: &str) -> Result<Option<String>, HostError> {
+        Ok(match self.keep(path)? {
+            Some(KeptEntry { node: KeptNode::File(sum), .. }) => Some(self.path(&format!("kept/{sum}"))),
+            _ => None,
+        })
     }
 
     /// The text of a file that was kept.

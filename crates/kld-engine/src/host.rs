@@ -10,6 +10,8 @@ use kld_host::folder::{make_public_folders, names_in, present, sync_folder_of};
 use kld_host::{AtomicFile, Cmd, ExecError, Output, WriteError};
 use serde::{Deserialize, Serialize};
 
+use crate::adopt::users::{self, User};
+
 /// What lies at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Node {
@@ -73,6 +75,12 @@ pub trait Host: Sync {
     /// # Errors
     /// When it is missing, fails or takes too long.
     fn run(&self, command: &Cmd) -> Result<Output, HostError>;
+
+    /// Everybody who keeps what is mounted on a directory from being unmounted.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    fn holders(&self, mountpoint: &str) -> Result<Vec<User>, HostError>;
 
     /// Seconds since 1970.
     fn now(&self) -> u64;
@@ -277,6 +285,10 @@ impl Host for RealHost {
 
     fn run(&self, command: &Cmd) -> Result<Output, HostError> {
         Ok(command.output()?)
+    }
+
+    fn holders(&self, mountpoint: &str) -> Result<Vec<User>, HostError> {
+        users::find_holders(mountpoint).map_err(fail("find who uses", mountpoint))
     }
 
     fn now(&self) -> u64 {

@@ -8,7 +8,7 @@ mod package;
 mod unit;
 
 pub use dataset::put_aside;
-pub(crate) use dataset::{is_there_already, makes_a_dataset_at};
+pub(crate) use dataset::{is_born, is_there_already, makes_a_dataset_at};
 pub(crate) use package::root_dataset;
 pub(crate) use unit::{look as look_at_units, properties as unit_properties, property as unit_property};
 
@@ -23,6 +23,7 @@ use crate::history::Store;
 use crate::host::{Host, HostError};
 use crate::locked::OffLock;
 use crate::plan::{Left, Step, key};
+use crate::reboot::AtStart;
 use crate::secrets::Secrets;
 use crate::wanted::Wanted;
 
@@ -38,6 +39,8 @@ pub(crate) struct Found {
     pub(crate) steps: Vec<Step>,
     /// What the manifest no longer mentions.
     pub(crate) left: Vec<Left>,
+    /// What only a start of the machine brings.
+    pub(crate) at_start: Option<AtStart>,
     /// Bytes on disk that the changes take, about.
     pub(crate) takes: u64,
     /// What is installed in another version than the lock file's, and stays.

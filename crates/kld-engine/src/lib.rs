@@ -21,12 +21,14 @@ mod exposure;
 mod firewall;
 mod history;
 mod host;
+mod interruption;
 mod journal;
 mod kinds;
 mod locked;
 mod looking;
 mod plan;
 mod procedure;
+mod reboot;
 mod release;
 mod secrets;
 mod services;
@@ -34,13 +36,14 @@ mod wanted;
 
 pub use adopt::{
     AdoptError, Adopter, Adoption, Comparison, Difference, Ground, Mended, Prospect, Return, Stage, Survey,
-    User, Watch, Wish,
+    User, Watch, Wish, users_on,
 };
 pub use directory::{Directory, DirectoryError, Made, Place};
 pub use engine::{ApplyError, Back, CONFIRM_TIMER, Engine, Outcome, Progress, Recovered, TakenBack};
 pub use exposure::Exposure;
-pub use history::{History, Record, Replaced, State};
+pub use history::{Changed, History, Record, Replaced, State};
 pub use host::{Entry, Host, HostError, Node, RealHost};
+pub use interruption::Interruption;
 pub use journal::{Event, Journal};
 pub use kinds::put_aside;
 pub use locked::{Locked, LockedPackage, OffLock};
@@ -49,5 +52,6 @@ pub use procedure::{
     Answer, End, Hands, Interrupted, Objective, Procedure, ProcedureEnd, ProcedureError, ProcedureKind,
     ProcedureStep, Procedures, Report, Request, StepReport, StepState, Verdict,
 };
+pub use reboot::{AtStart, waits_for_reboot};
 pub use release::Release;
-pub use wanted::{Wanted, WantedError, WantedFile};
+pub use wanted::{Digests, Wanted, WantedError, WantedFile};

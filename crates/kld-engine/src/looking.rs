@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use kld_host::{Cmd, Output};
 
+use crate::adopt::users::User;
 use crate::host::{Entry, Host, HostError};
 
 /// Remembers what tools have answered. For as long as a plan is made, and nothing is changed.
@@ -55,6 +56,10 @@ impl Host for Looking<'_> {
 
     fn append(&self, path: &str, bytes: &[u8]) -> Result<(), HostError> {
         self.host.append(path, bytes)
+    }
+
+    fn holders(&self, mountpoint: &str) -> Result<Vec<User>, HostError> {
+        self.host.holders(mountpoint)
     }
 
     fn now(&self) -> u64 {

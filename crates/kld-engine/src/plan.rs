@@ -12,9 +12,11 @@ use kld_system::{NODE_CONFIG_PATH, NodeConfig};
 use crate::exposure::{self, Exposure};
 use crate::history::MEMORY;
 use crate::host::{Host, HostError};
+use crate::interruption::Interruption;
 use crate::kinds::{self, Refusal};
 use crate::locked::OffLock;
 use crate::looking::Looking;
+use crate::reboot::{self, AtStart};
 use crate::release::Release;
 use crate::secrets::{self, Secrets};
 use crate::services;
@@ -77,6 +79,9 @@ pub struct Step {
     pub cause: Cause,
     /// The change in words: `recordsize 128K → 1M`.
     pub summary: String,
+    /// What it interrupts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interrupts: Option<Interruption>,
     /// What a person must know besides: what it does not do, what is interrupted.
     pub notes: Vec<String>,
     /// Why the thing is wanted.
@@ -105,6 +110,9 @@ pub struct Plan {
     pub machine: String,
     /// SHA-256 of the manifest's text.
     pub manifest: String,
+    /// SHA-256 of what the manifest says; empty in plans of old, which knew the text alone.
+    #[serde(default)]
+    pub meaning: String,
     /// The dataset that remembers and what lies above it, on a machine that has none yet: made before everything else,
     /// because the journal lies on it, and it stays.
     #[serde(default)]
@@ -115,6 +123,9 @@ pub struct Plan {
     pub restarts: Vec<Step>,
     /// What the manifest no longer mentions and what stays.
     pub left: Vec<Left>,
+    /// What the manifest wants and only a start of the machine brings: not done by an apply.
+    #[serde(default)]
+    pub at_start: Vec<AtStart>,
     /// How exposed the services are whose unit files change.
     #[serde(default)]
     pub exposures: Vec<Exposure>,
@@ -135,6 +146,17 @@ impl Plan {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.memory.is_empty() && self.steps.is_empty() && self.restarts.is_empty()
+    }
+
+    /// Whether something of it is in use only after a start of the machine.
+    pub fn needs_reboot(&self) -> bool {
+        self.all().any(|step| step.interrupts == Some(Interruption::Reboot))
+    }
+
+    /// Whether two plans are for manifests that say the same.
+    pub(crate) fn is_of_the_same_manifest(&self, other: &Self) -> bool {
+        let known = !self.meaning.is_empty() && !other.meaning.is_empty();
+        if known { self.meaning == other.meaning } else { self.manifest == other.manifest }
     }
 
     /// All steps in the order in which they are carried out, and go back.
@@ -190,14 +212,6 @@ pub enum PlanError {
         /// Its name.
         name: String,
     },
-    /// The rules would not do what the manifest promises: a fault of kldload's.
-    #[error("the rules would decide `{packet}` wrongly: {reason}")]
-    Firewall {
-        /// The packet.
-        packet: String,
-        /// What the manifest says of it.
-        reason: String,
-    },
     /// A service would be more exposed than the manifest accepts.
     #[error(
         "`{}` would be exposed by {}, and the manifest accepts {}",
@@ -229,9 +243,6 @@ impl PlanError {
             )),
             Self::NoSecret { name } => {
                 Some(format!("`kldload secret set {name} FILE`, as root on this machine"))
-            }
-            Self::Firewall { .. } => {
-                Some("nothing was loaded; this is a fault of kldload, please report it".to_owned())
             }
             Self::Exposed(exposure) => Some(format!(
                 "tighten its `hardening:`, or accept more with `max_exposure:`; `systemd-analyze security {}` says what counts",
@@ -266,9 +277,6 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
     if !here.as_ref().is_some_and(|here| here.is(distro)) {
         return Err(PlanError::OtherRelease { here, wanted: format!("{} {}", distro.id, distro.release) });
     }
-    if let Some(flow) = wanted.system.firewall.broken().first() {
-        return Err(PlanError::Firewall { packet: flow.packet.to_string(), reason: flow.reason.clone() });
-    }
     if let Some(name) =
         secrets::missing(host, wanted).map_err(|source| PlanError::Look { what: "the secrets", source })?
     {
@@ -276,11 +284,13 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
     }
     let mut plan = Plan {
         machine: wanted.system.host_name.as_ref().map(ToString::to_string).unwrap_or_default(),
-        manifest: wanted.digest.clone(),
+        manifest: wanted.digests.text.clone(),
+        meaning: wanted.digests.meaning.clone(),
         memory: Vec::new(),
         steps: Vec::new(),
         restarts: Vec::new(),
         left: Vec::new(),
+        at_start: Vec::new(),
         exposures: Vec::new(),
         off_lock: Vec::new(),
         takes: 0,
@@ -300,11 +310,16 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
         }
         plan.steps.append(&mut found.steps);
         plan.left.append(&mut found.left);
+        plan.at_start.extend(found.at_start);
         plan.off_lock.append(&mut found.off_lock);
         plan.takes += found.takes;
         plan.secrets.extend(found.secrets);
         plan.items.extend(found.items.into_iter().map(|(name, digest)| (key(kind.name(), &name), digest)));
     }
+    plan.at_start.extend(
+        reboot::rest(host, wanted)
+            .map_err(|source| PlanError::Look { what: "what waits for a reboot", source })?,
+    );
     if let Some(memory) = plan.steps.iter().find(|step| kinds::makes_a_dataset_at(step, MEMORY)) {
         let name = format!("{}/", memory.name);
         let leads_to_it =

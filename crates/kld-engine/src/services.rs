@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::firewall;
 use crate::host::{Host, HostError, Node};
-use crate::kinds::{look_at_units, to_value, unit_properties, unit_property};
+use crate::interruption::Interruption;
+use crate::kinds::{is_born, look_at_units, to_value, unit_properties, unit_property};
 use crate::plan::{Action, Because, Cause, Step};
 use crate::wanted::Wanted;
 
@@ -93,6 +94,9 @@ pub(crate) fn restarts(host: &dyn Host, wanted: &Wanted, steps: &[Step]) -> Resu
             }
         }
     }
+    for step in steps.iter().filter(|step| is_born(step)) {
+        add(Tell::Restart { unit: IDENTITY_UNIT.to_owned() }, format!("it makes {}", step.name));
+    }
     for step in steps.iter().filter(|step| step.kind == "unit") {
         let unit = step.name.clone();
         add(Tell::DaemonReload, format!("{unit} is switched"));
@@ -144,11 +148,11 @@ fn rank(tell: &Tell) -> usize {
 }
 
 fn step(tell: &Tell, reason: String) -> Step {
-    let (name, summary) = match tell {
-        Tell::DaemonReload => ("systemd", "reads its units again"),
-        Tell::Restart { unit } => (unit.as_str(), "starts again"),
-        Tell::Reload { unit } => (unit.as_str(), "reads its configuration again"),
-        Tell::Stop { unit } => (unit.as_str(), "stops"),
+    let (name, summary, interrupts) = match tell {
+        Tell::DaemonReload => ("systemd", "reads its units again", None),
+        Tell::Restart { unit } => (unit.as_str(), "starts again", Some(Interruption::Restart)),
+        Tell::Reload { unit } => (unit.as_str(), "reads its configuration again", Some(Interruption::Reload)),
+        Tell::Stop { unit } => (unit.as_str(), "stops", Some(Interruption::Stop)),
     };
     Step {
         kind: KIND.to_owned(),
@@ -156,6 +160,7 @@ fn step(tell: &Tell, reason: String) -> Step {
         action: Action::Change,
         cause: if reason == NOT_LOADED { Cause::Drift } else { Cause::Wish },
         summary: summary.to_owned(),
+        interrupts,
         notes: Vec::new(),
         because: Because { layer: "services".to_owned(), line: None, reason },
         change: to_value(tell),
@@ -210,10 +215,11 @@ pub(crate) fn stop(host: &dyn Host, tell: &Tell) -> Result<(), HostError> {
     let seen = unit_properties(host, &[unit], "LoadState,ActiveState")?;
     let is =
         |name: &str, value: &str| seen.get(unit).and_then(|of| of.get(name)).is_some_and(|of| of == value);
-    if is("LoadState", "not-found") && !is("ActiveState", "active") {
-        return Ok(());
+    if !is("LoadState", "not-found") || is("ActiveState", "active") {
+        host.run(&Cmd::new("systemctl").args(["stop", unit]))?;
     }
-    host.run(&Cmd::new("systemctl").args(["stop", unit])).map(drop)
+    // One that ends with an error when it is told to end has failed, and would be known for that when its file is long gone.
+    host.run(&Cmd::new("systemctl").args(["reset-failed", unit]).accept(1)).map(drop)
 }
 
 /// Brings a unit that ran back to how it was before a plan: started again with its old configuration.

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kld_system::{Content, Created, System, SystemFile};
+use kld_manifest::Appliance;
+use kld_system::{Content, System, SystemFile};
+use sha2::{Digest as _, Sha256};
 
 use crate::host::Node;
+use crate::kinds::hex;
 use crate::locked::Locked;
 use crate::plan::Because;
 
@@ -18,10 +21,27 @@ pub struct Wanted {
     pub system: System,
     /// Every file by path.
     pub files: BTreeMap<String, WantedFile>,
-    /// SHA-256 of the manifest's text, in hexadecimal.
-    pub digest: String,
+    /// What the manifest is known by.
+    pub digests: Digests,
     /// The versions that packages must have; `None`: whatever the archive offers.
     pub lock: Option<Locked>,
+}
+
+/// What a manifest is known by, each a SHA-256 in hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Digests {
+    /// Of its text.
+    pub text: String,
+    /// Of what it says, however it is written: [`kld_manifest::Appliance::normal_form`].
+    pub meaning: String,
+}
+
+impl Digests {
+    /// The digests of a manifest.
+    pub fn of(text: &str, appliance: &Appliance) -> Self {
+        let sum = |text: &str| hex(&Sha256::digest(text.as_bytes()));
+        Self { text: sum(text), meaning: sum(&appliance.normal_form()) }
+    }
 }
 
 /// A file, link or directory.
@@ -78,7 +98,7 @@ impl Wanted {
     ///
     /// # Errors
     /// When one cannot be read, or lies elsewhere.
-    pub fn new(system: System, manifest_dir: &Path, digest: String) -> Result<Self, WantedError> {
+    pub fn new(system: System, manifest_dir: &Path, digests: Digests) -> Result<Self, WantedError> {
         let mut files = BTreeMap::new();
         let base = OnceCell::new();
         for file in &system.files {
@@ -86,9 +106,7 @@ impl Wanted {
         }
         // The root of a file system belongs to whom the manifest says, once the account is there.
         for dataset in &system.datasets {
-            if let (Some(path), Some(owner)) = (dataset.mounted_at(), &dataset.owner)
-                && dataset.created == Created::InImage
-            {
+            if let (Some(path), Some(owner)) = (dataset.mounted_at(), &dataset.owner) {
                 let owner_names = (owner.user.to_string(), owner.group.to_string());
                 let because = (&dataset.because).into();
                 let root =
@@ -108,7 +126,7 @@ impl Wanted {
             files.insert(format!("{ssh}/authorized_keys"), own(Node::File(keys.into_bytes()), 0o600));
             files.insert(ssh, own(Node::Directory, 0o700));
         }
-        Ok(Self { system, files, digest, lock: None })
+        Ok(Self { system, files, digests, lock: None })
     }
 
     /// The same with the versions of a lock file.

@@ -6,7 +6,7 @@ mod support;
 use kld_boot::{Keep, Looked, Starts, activate, choose};
 use kld_engine::{Engine, Event, History, Outcome, Progress, State, Step};
 use support::fake::Fake;
-use support::{RECIPE, Silent, applied, apply, engine, environments, plan_for, wanted};
+use support::{RECIPE, Silent, applied, apply, engine, environments, plan_for, recipe, wanted};
 
 /// What an apply says of its boot environment.
 #[derive(Default)]
@@ -65,7 +65,7 @@ fn each_apply_leaves_one_of_the_machine_as_it_was_before() {
 #[test]
 fn a_change_of_datasets_alone_needs_none() {
     let (fake, ..) = applied();
-    let text = RECIPE.replace("compression=lz4", "compression=zstd-3");
+    let text = recipe().replace("compression=lz4", "compression=zstd-3");
     let (done, told) = apply_told(&fake, &text);
     assert_eq!((done, told.made, told.why_not), (Outcome::Committed { number: 2 }, None, None));
     assert_eq!(environments(&fake), ["apply-000001", "debian"]);

@@ -2,10 +2,12 @@
 
 mod support;
 
-use kld_engine::{ApplyError, CONFIRM_TIMER, Cause, Entry, History, Host as _, Node, Outcome, State, Wanted};
-use support::fake::Machine;
+use kld_engine::{ApplyError, CONFIRM_TIMER, Cause, Entry, History, Host as _, Node, Outcome, State, User};
+use kld_host::Cmd;
+use support::fake::{Fake, Machine};
 use support::{
-    RECIPE, Silent, applied, apply, changed, cleared, engine, environments, machine_for, plan_for, wanted,
+    RECIPE, Silent, applied, apply, assert_same, changed, cleared, engine, environments, machine_for,
+    plan_for, recipe, wanted,
 };
 
 #[test]
@@ -21,14 +23,14 @@ fn a_second_plan_is_empty() {
     // Back to the old one: what was added by hand of the manifest stays, and is named.
     let back = plan_for(&fake, &old);
     let left: Vec<&str> = back.left.iter().map(|left| left.name.as_str()).collect();
-    assert_eq!(left, ["rpool/srv/webapp-cache", "git", "helper"]);
-    assert!(back.left[0].remove_with.starts_with("zfs destroy -r rpool/srv/webapp-cache"));
+    assert_eq!(left, ["rpool/srv/vault", "rpool/srv/vault/app", "rpool/srv/webapp-cache", "git", "helper"]);
+    assert!(back.left[2].remove_with.starts_with("zfs destroy -r rpool/srv/webapp-cache"));
     apply(&fake, &back);
     assert!(plan_for(&fake, &old).is_empty());
 }
 
 /// Changes of the recipe that may be combined as one likes.
-const EDITS: [(&str, &str); 14] = [
+const EDITS: [(&str, &str); 17] = [
     ("recordsize=128k  compression=lz4", "recordsize=1M  compression=zstd-3"),
     ("recordsize=8k ", "recordsize=16k "),
     ("mountpoint=/var/lib/postgresql\n", "mountpoint=/var/lib/postgresql  quota=20G\n"),
@@ -46,22 +48,22 @@ const EDITS: [(&str, &str); 14] = [
     ("--workers 2", "--workers 4"),
     ("frequent_period: 15 ", "frequent_period: 5 "),
     ("  daily:           30", "  daily:           7"),
+    ("encryption=on  recordsize=64k  quota=1G", "encryption=on  recordsize=1M  compression=zstd-3"),
+    ("  rpool/srv/webapp-db:", "  rpool/srv/vault:  encryption=aes-128-gcm\n  rpool/srv/webapp-db:"),
+    ("  rpool/srv/webapp-db:", "  rpool/srv/safe/inner:  quota=2G\n  rpool/srv/webapp-db:"),
 ];
 
 /// A manifest for each number: the bits say which edits are made.
 fn generated(bits: u32) -> String {
-    EDITS.iter().enumerate().filter(|(bit, _)| bits & (1 << bit) != 0).fold(
-        RECIPE.to_owned(),
-        |text, (_, edit)| {
-            assert!(text.contains(edit.0), "{}", edit.0);
-            text.replacen(edit.0, edit.1, 1)
-        },
-    )
+    EDITS.iter().enumerate().filter(|(bit, _)| bits & (1 << bit) != 0).fold(recipe(), |text, (_, edit)| {
+        assert!(text.contains(edit.0), "{}", edit.0);
+        text.replacen(edit.0, edit.1, 1)
+    })
 }
 
 #[test]
 fn any_manifest_after_any_other_leaves_nothing_to_do() {
-    let every = wanted(&generated(u32::MAX >> 18));
+    let every = wanted(&generated(u32::MAX));
     let fake = machine_for(&[&every, &wanted(RECIPE)]);
     let mut bits = 1u32;
     for number in 0..200 {
@@ -80,6 +82,7 @@ fn any_manifest_after_any_other_leaves_nothing_to_do() {
         let quota =
             fake.machine().datasets["rpool/srv/webapp-db"].get("quota").is_some_and(|quota| quota != "0");
         assert_eq!(quota, bits & 0b100 != 0, "{number}, {bits:b}");
+        assert!(fake.keys_load(), "{number}, {bits:b}");
     }
 }
 
@@ -215,6 +218,7 @@ fn a_machine_that_dies_anywhere_is_as_before_or_as_planned() {
         }
         let records = History::new(&fake).records().expect("readable");
         assert!(records.iter().all(|record| record.state != State::Interrupted), "{fuel}: {records:?}");
+        assert!(fake.keys_load(), "{fuel}");
         // And it can be brought there all the same.
         let plan = plan_for(&fake, &new);
         apply(&fake, &plan);
@@ -250,6 +254,7 @@ fn a_change_that_fails_is_undone_with_all_before_it() {
             }
             other => panic!("{number} of {length}: {other:?}"),
         }
+        assert!(fake.keys_load(), "{number}");
         let committed = History::new(&fake)
             .records()
             .expect("readable")
@@ -314,8 +319,22 @@ fn what_was_applied_is_taken_back_and_what_nobody_confirmed_goes_back_at_the_nex
     engine(&fake).while_starting().recover(&mut Silent).expect("nothing to do");
     assert!(plan_for(&fake, &new).is_empty());
 
+    // What a person has made of a file since is named beforehand, and is kept.
+    let path = plan
+        .steps
+        .iter()
+        .find(|step| step.kind == "file" && step.action != kld_engine::Action::Remove)
+        .expect("one");
+    let mut mine = fake.entry(&path.name).expect("readable").expect("it is there");
+    mine.node = Node::File(b"mine".to_vec());
+    fake.put(&path.name, &mine).expect("written");
+    let changed = History::new(&fake).changed_since(3).expect("readable");
+    let changed: Vec<_> = changed.iter().map(|of| (of.kind.as_str(), &of.name, &of.what)).collect();
+    assert_eq!(changed, [("file", &path.name, &path.name)]);
     let done = engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
-    assert_eq!((done.number, done.packages.len()), (3, 0));
+    assert_eq!((done.number, done.packages.len(), done.kept.len()), (3, 0, 1));
+    let kept = fake.entry(&done.kept[0].1).expect("readable").expect("it is kept");
+    assert_eq!(kept.node, mine.node);
     assert!(plan_for(&fake, &old).is_empty());
     engine(&fake).take_back("taken back", &mut Silent).expect("the first one, too");
     assert!(matches!(engine(&fake).take_back("taken back", &mut Silent), Err(ApplyError::NothingToTakeBack)));
@@ -502,17 +521,65 @@ fn a_plan_is_refused_before_anything_is_touched() {
         &changed(),
         "the pool has no feature `large_blocks`, which `recordsize=1M` needs / `zpool set feature@large_blocks=enabled rpool`",
     );
+    fake.lacks(None);
+    a_busy_dataset_is_not_moved(&fake, &check);
     assert!(plan_for(&fake, &old).is_empty());
+}
+
+/// Its users are named; the tool itself would refuse it in the middle of the apply.
+fn a_busy_dataset_is_not_moved(fake: &Fake, check: &dyn Fn(&str, &str)) {
+    let moved = RECIPE.replace(
+        "recordsize=128k  compression=lz4  atime=off",
+        "recordsize=128k  compression=lz4  atime=off  mountpoint=/srv/elsewhere",
+    );
+    let user = |name: &str, process, unit: Option<&str>| {
+        let does = "works in /srv/webapp/a".to_owned();
+        User { name: name.to_owned(), process: Some(process), unit: unit.map(str::to_owned), does }
+    };
+    let (shell, service) = (user("bash", 812, None), user("gunicorn", 733, Some("webapp.service")));
+    fake.hold(&[("/srv/webapp/a", service.clone()), ("/srv/webapp-db", shell.clone())]);
+    check(
+        &moved,
+        "cannot plan `rpool/srv/webapp`: it must be unmounted from `/srv/webapp`, and is busy: gunicorn (process 733) of \
+         webapp.service works in /srv/webapp/a / `systemctl stop webapp.service`, and plan again",
+    );
+    let set = Cmd::new("zfs").args(["set", "mountpoint=/srv/elsewhere", "rpool/srv/webapp"]);
+    let error = fake.run(&set).expect_err("it is busy").to_string();
+    assert!(error.contains("cannot unmount '/srv/webapp': pool or dataset is busy"), "{error}");
+    fake.hold(&[("/srv/webapp", shell), ("/srv/webapp/a", service)]);
+    check(&moved, "bash (process 812) works in /srv/webapp/a; gunicorn (process 733)");
+    check(&moved, "end what uses `/srv/webapp`, or leave it, and plan again");
+    fake.hold(&[]);
+    // Another dataset that has a place of its own in it.
+    let create = Cmd::new("zfs").args(["create", "-o", "mountpoint=/srv/webapp/inner", "rpool/inner"]);
+    fake.run(&create).expect("made");
+    check(&moved, "is busy: `rpool/inner` is mounted in it / `zfs unmount rpool/inner`, and plan again");
+    assert!(fake.run(&set).is_err());
+    fake.run(&Cmd::new("zfs").args(["destroy", "rpool/inner"])).expect("it goes");
+    let plan = plan_for(fake, &wanted(&moved));
+    assert!(plan.steps.iter().any(|step| step.summary == "mountpoint /srv/webapp → /srv/elsewhere"));
 }
 
 #[test]
 fn a_manifest_that_another_has_replaced_is_known() {
     let (old, new) = (wanted(RECIPE), wanted(&changed()));
-    let (old, new) = (Wanted { digest: "old".to_owned(), ..old }, Wanted { digest: "new".to_owned(), ..new });
     let fake = machine_for(&[&old, &new]);
-    let replaced = |digest: &str| {
-        let found = History::new(&fake).replaced(digest).expect("readable");
+    let replaced_manifest = |manifest: &str| {
+        let plan = plan_for(&fake, &wanted(manifest));
+        let found = History::new(&fake).replaced(&plan).expect("readable");
         found.map(|found| (found.was.number, found.next, found.by.number))
+    };
+    let replaced = |which: &str| match which {
+        "old" => {
+            // However it is written.
+            let as_it_was = replaced_manifest(RECIPE);
+            let spaced = RECIPE.replace("\npackages:", "\n\n// Once more.\npackages:");
+            let turned = RECIPE.replace("curl, gunicorn,", "gunicorn, curl,");
+            assert_eq!([replaced_manifest(&spaced), replaced_manifest(&turned)], [as_it_was; 2]);
+            as_it_was
+        }
+        "new" => replaced_manifest(&changed()),
+        _ => replaced_manifest(&RECIPE.replace("--workers 2", "--workers 3")),
     };
     assert_eq!(replaced("old"), None, "nothing was applied");
     apply(&fake, &plan_for(&fake, &old));
@@ -523,6 +590,19 @@ fn a_manifest_that_another_has_replaced_is_known() {
     assert_eq!((replaced("old"), replaced("new")), (None, None), "what went back has replaced nothing");
     apply(&fake, &plan_for(&fake, &new));
     assert_eq!((replaced("old"), replaced("new"), replaced("other")), (Some((1, 3, 3)), None, None));
+    // Applies of old know the text of their manifest, and nothing of what it says.
+    let path = "/var/lib/kldload/applies/000001/plan.json";
+    let text = fake.text(path);
+    let mut old_plan: serde_json::Value = serde_json::from_str(&text).expect("a plan");
+    old_plan.as_object_mut().expect("a map").remove("meaning").expect("it is there");
+    let put = |text: String| {
+        let entry = Entry { node: Node::File(text.into_bytes()), mode: 0o600, uid: 0, gid: 0 };
+        fake.put(path, &entry).expect("writable");
+    };
+    put(old_plan.to_string());
+    assert_eq!(replaced_manifest(RECIPE), Some((1, 3, 3)));
+    assert_eq!(replaced_manifest(&RECIPE.replace("\npackages:", "\n\npackages:")), None);
+    put(text);
     engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
     assert_eq!(replaced("old"), None, "it holds again");
 }
@@ -579,23 +659,4 @@ fn a_plan_says_what_it_costs_and_how_exposed_services_become() {
     let plan = plan_for(&fake, &wanted(&tighter));
     assert_ne!(plan.exposures[0].then, plan.exposures[0].now, "{:?}", plan.exposures);
     assert!(!fake.machine().files.keys().any(|path| path.starts_with("/run/kldload-plan")));
-}
-
-fn assert_same(got: &Machine, want: &Machine, at: usize) {
-    let differ = |a: &Machine, b: &Machine| -> Vec<String> {
-        let files = a
-            .files
-            .iter()
-            .filter(|(path, entry)| b.files.get(*path) != Some(entry))
-            .map(|(path, _)| path.clone());
-        let datasets = a
-            .datasets
-            .iter()
-            .filter(|(name, own)| b.datasets.get(*name) != Some(own))
-            .map(|(name, own)| format!("{name} {own:?}"));
-        let active = a.active.difference(&b.active).map(|unit| format!("{unit} active"));
-        let rules = (a.rules != b.rules).then(|| format!("rules {}", a.rules));
-        files.chain(datasets).chain(active).chain(rules).collect()
-    };
-    assert!(got == want, "{at}: has {:#?}, lacks {:#?}", differ(got, want), differ(want, got));
 }

@@ -49,7 +49,7 @@ fn a_manifest_for_another_release_is_refused() {
 fn archive() -> (Fake, Wanted) {
     let wanted = wanted(RECIPE);
     let fake = machine_for(&[&wanted]);
-    fake.archive(|archive| {
+    fake.change_archive(|archive| {
         let curl = archive.get_mut("curl").expect("the recipe asks for it");
         curl.files.extend([("/usr/bin/curl", "curl"), ("/etc/curl.conf", "default")]);
         (curl.depends, curl.versions) = (vec!["libcurl"], vec!["8.2-1", "8.1-1", "8.0-1"]);

@@ -51,12 +51,21 @@ pub fn mounted_on<'a>(mounts: &'a [Mount], path: &str) -> Option<&'a Mount> {
     mounts.iter().rev().find(|mount| mount.point == path)
 }
 
+/// The mount on which a path lies, or which lies on it.
+pub fn above<'a>(mounts: &'a [Mount], path: &str) -> Option<&'a Mount> {
+    deepest(mounts.iter().filter(|mount| is_within(path, &mount.point)))
+}
+
+/// The one with the longest path; of those on one path, the last.
+fn deepest<'a>(mounts: impl Iterator<Item = &'a Mount>) -> Option<&'a Mount> {
+    mounts.max_by_key(|mount| mount.point.trim_end_matches('/').len())
+}
+
 /// Where a path lies in its file system: the device, and the directory there. What is mounted on the path itself does not
 /// count: the directory below it is meant.
 pub fn place_of(mounts: &[Mount], path: &str) -> Option<(String, String)> {
     let holds = |mount: &&Mount| mount.point != path && is_within(path, &mount.point);
-    // The longest; of those on one path, the last.
-    let mount = mounts.iter().filter(holds).max_by_key(|mount| mount.point.trim_end_matches('/').len())?;
+    let mount = deepest(mounts.iter().filter(holds))?;
     let below = path.strip_prefix(mount.point.trim_end_matches('/')).unwrap_or_default();
     Some((mount.device.clone(), format!("{}{below}", mount.root.trim_end_matches('/'))))
 }

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use crate::{Cmd, ParseError};
 
+/// Is there while systemd runs the machine: sd_booted(3).
+pub const RUNS: &str = "/run/systemd/system";
+
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Asked for by name: all properties of a unit are three hundred and cost systemd a second on a small machine.
 const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,NRestarts";

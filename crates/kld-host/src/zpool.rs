@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-pub use imported::{Imported, KSTAT, imported, state_file};
+pub use imported::{Imported, KSTAT, imported, imported_of, state_file};
 pub use text::{parse_status_text, status_text_cmd};
 
 use crate::{Cmd, ParseError};

@@ -4,6 +4,9 @@
 //! systemd.resource-control(5) of systemd 257. Directives that would undo what a layer must decide (`ExecStart`,
 //! `EnvironmentFile`, `LoadCredential`, …) are not in the table: they have keys of their own or no place in a manifest.
 
+/// What chooses a set of directives among them: `hardening: web` for short.
+pub(crate) const PRESET: &str = "preset";
+
 /// Every directive, sorted.
 pub(crate) const DIRECTIVES: &[&str] = &[
     "AllowedCPUs",

@@ -19,6 +19,8 @@ mod lower;
 pub mod model;
 pub mod names;
 mod nearest;
+mod normal;
+mod preset;
 mod reference;
 mod schema;
 mod span;

@@ -13,6 +13,7 @@ use crate::digest::Sha256;
 use crate::names::{
     Capability, DatasetName, HostName, InterfaceName, PackageName, PoolName, SecretName, UnitName, UserName,
 };
+pub use crate::preset::Preset;
 use crate::span::{Span, Spanned};
 
 /// One machine, described and checked.
@@ -303,7 +304,8 @@ pub struct FileSpec {
 pub enum FileSource {
     /// A file or directory beside the manifest.
     Path {
-        /// A relative path that stays below it.
+        /// A relative path that stays below it. Flat, so that files without a digest keep the normal form that histories know.
+        #[serde(flatten)]
         path: Spanned<String>,
         /// What the file must be, when that is written; a directory cannot have one.
         sha256: Option<Spanned<Sha256>>,
@@ -333,6 +335,8 @@ pub struct Service {
     pub datasets: Vec<Spanned<DatasetName>>,
     /// Further directories it may write to (below /run, /var/lib, /var/log, /var/cache).
     pub writes: Vec<Spanned<String>>,
+    /// The sandbox that was chosen. `None`: `strict` with a `command`, `packaged` without one.
+    pub preset: Option<Spanned<Preset>>,
     /// Hardening directives written by a person: they override the layer's own. `("ProtectSystem","strict")`.
     pub hardening: Vec<Directive>,
     /// Units it starts after and wants.

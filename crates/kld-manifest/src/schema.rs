@@ -5,8 +5,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::directives::DIRECTIVES;
+use crate::directives::{DIRECTIVES, PRESET};
 use crate::keys::{DATASET, Key, Kind, PLANE, PROCEDURE, ROOT, Section, WIREGUARD};
+use crate::model::Preset;
 
 /// The schema of a manifest's structured form.
 pub fn schema() -> Value {
@@ -84,7 +85,9 @@ fn kind(kind: Kind, name: &str) -> Value {
             let values = json!({ "type": ["string", "number", "boolean"] });
             let mut schema = json!({ "type": "object", "title": what, "additionalProperties": values });
             if name == "hardening" {
-                schema["propertyNames"] = json!({ "enum": DIRECTIVES });
+                let names: Vec<&str> = std::iter::once(PRESET).chain(DIRECTIVES.iter().copied()).collect();
+                schema["propertyNames"] = json!({ "enum": names });
+                schema["properties"] = json!({ PRESET: { "enum": Preset::ALL } });
             }
             one_line_or(schema)
         }

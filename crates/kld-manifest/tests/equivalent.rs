@@ -55,6 +55,10 @@ fn one_line_and_structured_forms_mean_the_same() {
             "outbound: TCP 80,443 package updates, TCP 25 to 192.0.2.0/24\n",
             "outbound:\n  - tcp: 80, 443\n    purpose: package updates\n  - tcp: 25\n    to: 192.0.2.0/24\n",
         ),
+        (
+            "services:\n  - unit: x.service\n    hardening: web  ProtectHome=read-only\n",
+            "services:\n  - unit: x.service\n    hardening:\n      preset: web\n      ProtectHome: read-only\n",
+        ),
         ("packages: nginx, curl\n", "packages:\n  - nginx\n  - curl\n"),
         (
             "users:\n  a: system  home=/srv/a\n  b: admin  groups=adm,kvm\n",

@@ -27,8 +27,8 @@ mod tests;
 pub use prometheus::render_prometheus;
 
 use crate::machine::{Machine, MachineError};
-use kld_host::ExecError;
 use kld_host::zpool::{self, Imported};
+use kld_host::{ExecError, systemd};
 use kld_system::node::NodeConfig;
 use kld_ui::Table;
 use serde::Serialize;
@@ -81,6 +81,9 @@ pub struct Probe {
     pub summary: String,
     /// The command that mends it or shows more.
     pub command: Option<String>,
+    /// What the status is the status of, one by one, where a probe looks at several things: `app.service`, `tank`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub subjects: Vec<String>,
     /// How long it took to find out.
     pub milliseconds: u64,
     /// Numbers for a monitoring system.
@@ -123,6 +126,7 @@ impl Probe {
             status,
             summary: summary.into(),
             command: None,
+            subjects: Vec::new(),
             milliseconds: 0,
             metrics: Vec::new(),
         }
@@ -133,6 +137,23 @@ impl Probe {
     pub fn with_command(mut self, command: impl Into<String>) -> Self {
         self.command = Some(command.into());
         self
+    }
+
+    /// What the status is the status of.
+    #[must_use]
+    pub fn with_subjects<T: Into<String>>(mut self, subjects: impl IntoIterator<Item = T>) -> Self {
+        self.subjects = subjects.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Each thing that does not work, so that what has become bad is told from what was: `services: app.service`. The probe's
+    /// name alone when it looks at one thing, or could not look.
+    pub fn troubles(&self) -> Vec<String> {
+        match &self.subjects[..] {
+            _ if self.status < Status::Timeout => Vec::new(),
+            [] => vec![self.name.clone()],
+            subjects => subjects.iter().map(|subject| format!("{}: {subject}", self.name)).collect(),
+        }
     }
 
     fn with_metric(mut self, family: Family, label: impl Into<String>, value: f64) -> Self {
@@ -204,15 +225,17 @@ impl View {
     /// Every pool that is imported, the node's own first. The kernel is asked, without a process: `zpool` would wait for a pool
     /// that is suspended.
     fn pools(&self) -> Result<Vec<Imported>, MachineError> {
-        let mut pools = Vec::new();
-        for name in self.machine.list(Path::new(zpool::KSTAT))? {
-            // What is no pool has no state.
-            if let Some(state) = self.machine.read(Path::new(&zpool::state_file(&name)))? {
-                pools.push(Imported::new(&name, &state));
-            }
-        }
+        let names = self.machine.list(Path::new(zpool::KSTAT))?;
+        let mut pools =
+            zpool::imported_of(names, |name| self.machine.read(Path::new(&zpool::state_file(name))))?;
         pools.sort_by_key(|pool| self.own_pool() != Some(&pool.name));
         Ok(pools)
+    }
+
+    /// What a probe of units says where there are none. A machine of a manifest must have them.
+    fn without_units(&self, name: &str) -> Option<Vec<Probe>> {
+        let has_units = self.config.is_some() || self.machine.has(systemd::RUNS);
+        (!has_units).then(|| vec![Probe::new(name, Status::Info, "not asked: systemd does not run here")])
     }
 
     fn own_pool(&self) -> Option<&str> {

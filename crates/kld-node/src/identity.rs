@@ -79,6 +79,11 @@ enum IdentityError {
 }
 
 impl IdentityError {
+    /// Some of `all` have failed.
+    fn several(all: usize, failed: &[Self]) -> Self {
+        Self::Several { all, failed: failed.iter().map(|error| chain(error)).collect() }
+    }
+
     fn hint(&self) -> Option<String> {
         match self {
             Self::Machine(error) => error.hint(),

@@ -1,18 +1,20 @@
 //! Keys of encrypted datasets: which there are, and new ones in place of old ones.
 //!
-//! A key lies sealed by systemd-creds(1) in the boot environment, where boot unseals it. `zfs change-key` and that file cannot
-//! change in one instant, so a new key is sealed outside of every boot environment first, in `/var/lib/kldload/keys`, and
-//! stays there:
+//! A key lies sealed by systemd-creds(1) in two places: in the boot environment, where boot unseals it, and outside of every
+//! boot environment, in `/var/lib/kldload/keys`. `zfs change-key` and these files cannot change in one instant, so
 //!
-//! 1. the new key is sealed, unsealed again, and put where ZFS reads it;
+//! 1. the new key is sealed in `/var/lib/kldload/keys`, unsealed again, and put where ZFS reads it;
 //! 2. `zfs change-key`: from here on, the new one counts;
 //! 3. `zfs load-key -n` proves it;
 //! 4. the sealed key of the boot environment is replaced.
 //!
 //! `settle` runs at every start, before a key is loaded: when the two files differ, it tries both and keeps the one that
-//! loads. So a death at any of these steps costs nothing, and neither does going back to a boot environment whose key is old.
+//! loads. So a death at any of these steps costs nothing, and neither does going back to a boot environment whose key is old,
+//! or that has none.
 
-use std::path::{Path, PathBuf};
+mod sealed;
+
+use std::path::Path;
 use std::time::Duration;
 
 use kld_host::{Cmd, zfs};
@@ -20,10 +22,11 @@ use kld_system::node::{NodeConfig, NodeDatasetKey};
 use serde::Serialize;
 
 use crate::identity::secrets::{seal, unseal};
-use crate::machine::{Access, Machine, MachineError};
+use crate::machine::{Machine, MachineError};
 
-/// Where the newest keys lie, sealed: a dataset that no rollback of the system takes back.
-const KEPT: &str = "/var/lib/kldload/keys";
+use sealed::{KEPT, differ, newest, put_for_zfs, put_in_both};
+pub(crate) use sealed::{prepare, settle, unseal_for_zfs};
+
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Why a key is as it was.
@@ -66,6 +69,34 @@ pub enum KeyError {
         /// The dataset.
         dataset: String,
     },
+    /// It is loaded, and would be for the last time.
+    #[error("the key of `{dataset}` is loaded, and no sealed key is the same")]
+    OnlyLoaded {
+        /// The dataset.
+        dataset: String,
+    },
+    /// A new one would not load what is there.
+    #[error("the sealed key of `{dataset}` is missing")]
+    Missing {
+        /// The dataset.
+        dataset: String,
+        /// Where it should lie.
+        kept: String,
+    },
+    /// A dataset of this name is there, and lies in clear.
+    #[error("`{dataset}` is there, and is not encrypted")]
+    NotEncrypted {
+        /// The dataset.
+        dataset: String,
+    },
+    /// Another dataset was made with the sealed key of this one: it was put aside, or renamed.
+    #[error("`{with}` needs the sealed key of `{dataset}`")]
+    Shared {
+        /// What was asked for.
+        dataset: String,
+        /// Who needs it, too.
+        with: String,
+    },
 }
 
 impl KeyError {
@@ -85,6 +116,18 @@ impl KeyError {
             Self::NoneLoads { dataset } => Some(format!(
                 "`zfs load-key -L prompt {dataset}` takes a key from a backup; keep both sealed files"
             )),
+            Self::OnlyLoaded { dataset } => Some(format!(
+                "`kldload key rotate {dataset}` gives it a new one, as long as this machine does not restart"
+            )),
+            Self::Missing { kept, .. } => Some(format!(
+                "put it back, from a backup or another boot environment (`kbe list`): {kept}; then `systemctl restart kldload-identity`"
+            )),
+            Self::NotEncrypted { .. } => {
+                Some("make a dataset beside it, copy into it, and swap their mountpoints".to_owned())
+            }
+            Self::Shared { with, .. } => {
+                Some(format!("copy what you need of it; then `zfs destroy -r {with}`"))
+            }
         }
     }
 }
@@ -135,11 +178,18 @@ fn kept(config: &NodeConfig) -> impl Iterator<Item = (&str, &NodeDatasetKey)> {
 /// # Errors
 /// When it could not.
 pub fn check(machine: &dyn Machine, config: &NodeConfig, dataset: &str) -> Result<(), KeyError> {
-    find(config, dataset)?;
-    if status(machine, dataset)? == "available" {
-        Ok(())
-    } else {
-        Err(KeyError::NotLoaded { dataset: dataset.to_owned() })
+    let key = find(config, dataset)?;
+    let named = || dataset.to_owned();
+    if status(machine, dataset)? != "available" {
+        return Err(KeyError::NotLoaded { dataset: named() });
+    }
+    let text = machine.run_text(zfs::get_cmd(&config.pool, &["keylocation"], true))?;
+    let location = format!("file://{}", key.key_file);
+    let found = zfs::parse_get(&text).map_err(MachineError::from)?;
+    let mut others = found.into_iter().filter(|of| of.dataset != dataset);
+    match others.find(|of| of.value == location) {
+        Some(other) => Err(KeyError::Shared { dataset: named(), with: other.dataset }),
+        None => Ok(()),
     }
 }
 
@@ -155,7 +205,11 @@ pub fn rotate(
 ) -> Result<(), KeyError> {
     check(machine, config, dataset)?;
     let key = find(config, dataset)?;
-    settle(machine, dataset, key)?;
+    match settle(machine, dataset, key) {
+        // That is what a new one is for.
+        Err(KeyError::OnlyLoaded { .. }) => {}
+        other => drop(other?),
+    }
     let done = replace(machine, dataset, key, say);
     if done.is_err() {
         // What ZFS reads is the key that it has; when this fails too, the next start does it.
@@ -204,59 +258,7 @@ fn replace(
     machine.run(zfs::change_key_cmd(dataset), &[])?;
     say("prove that the sealed key loads the dataset");
     machine.run(zfs::check_key_cmd(dataset), &[])?;
-    adopt(machine, key, &newest)
-}
-
-/// The key that is sealed in this file is the one of the boot environment.
-fn adopt(machine: &dyn Machine, key: &NodeDatasetKey, from: &Path) -> Result<(), KeyError> {
-    let sealed = machine.read(from)?.unwrap_or_default();
-    Ok(machine.write(Path::new(&key.credential_file), &sealed, Access::SECRET)?)
-}
-
-fn newest(key: &NodeDatasetKey) -> PathBuf {
-    Path::new(KEPT).join(format!("{}.cred", key.credential))
-}
-
-fn put_for_zfs(machine: &dyn Machine, key: &NodeDatasetKey, bytes: &[u8]) -> Result<(), MachineError> {
-    let file = Path::new(&key.key_file);
-    if let Some(folder) = file.parent() {
-        machine.make_folder(folder)?;
-    }
-    machine.write(file, bytes, Access::SECRET)
-}
-
-/// Whether there are two sealed keys, and not the same.
-fn differ(machine: &dyn Machine, key: &NodeDatasetKey) -> Result<bool, MachineError> {
-    let newest = machine.read(&newest(key))?;
-    Ok(newest.is_some() && newest != machine.read(Path::new(&key.credential_file))?)
-}
-
-/// When there are two sealed keys, keeps the one that loads the dataset, and puts it where ZFS reads it. Whether there were.
-///
-/// # Errors
-/// When none does, or the machine refuses; then both files stay.
-pub(crate) fn settle(machine: &dyn Machine, dataset: &str, key: &NodeDatasetKey) -> Result<bool, KeyError> {
-    if !differ(machine, key)? {
-        return Ok(false);
-    }
-    let newest = newest(key);
-    if loads(machine, dataset, key, &newest) {
-        adopt(machine, key, &newest)?;
-    } else if loads(machine, dataset, key, Path::new(&key.credential_file)) {
-        machine.remove(&newest)?;
-    } else {
-        return Err(KeyError::NoneLoads { dataset: dataset.to_owned() });
-    }
-    Ok(true)
-}
-
-fn loads(machine: &dyn Machine, dataset: &str, key: &NodeDatasetKey, sealed: &Path) -> bool {
-    let load = || -> Result<(), MachineError> {
-        let bytes = unseal(machine, &key.credential, sealed)?;
-        put_for_zfs(machine, key, &bytes)?;
-        machine.run(zfs::check_key_cmd(dataset), &[]).map(drop)
-    };
-    load().is_ok()
+    Ok(put_in_both(machine, key, &newest)?)
 }
 
 /// Ends rotations that were interrupted; the datasets whose keys were settled.
@@ -266,7 +268,7 @@ fn loads(machine: &dyn Machine, dataset: &str, key: &NodeDatasetKey, sealed: &Pa
 pub fn recover(machine: &dyn Machine, config: &NodeConfig) -> Result<Vec<String>, KeyError> {
     let mut settled = Vec::new();
     for (dataset, key) in kept(config) {
-        if settle(machine, dataset, key)? {
+        if differ(machine, key)? && settle(machine, dataset, key)? {
             settled.push(dataset.to_owned());
         }
     }

@@ -26,7 +26,7 @@ pub enum Change {
 pub struct TrialFile {
     /// The environment that it was made from.
     pub from: String,
-    /// Probes of `kst` that were bad there: they count for nothing.
+    /// What `kst` found bad there, `services: app.service`: it counts for nothing.
     pub bad_before: Vec<String>,
 }
 

@@ -100,10 +100,10 @@ pub fn properties_cmd(dataset: &str) -> Cmd {
     zfs::get_cmd(dataset, &["all"], false).timeout(DEADLINE)
 }
 
-/// Every mark on the machine, with the dataset that has it.
-pub fn marks_cmd() -> Cmd {
-    let columns = ["get", "-H", "-s", "local", "-t", "filesystem,volume", "-o", "value", MARK];
-    Cmd::new("zfs").args(columns).timeout(DEADLINE)
+/// Every mark in these pools.
+pub fn marks_cmd(pools: &[String]) -> Cmd {
+    let columns = ["get", "-H", "-r", "-s", "local", "-t", "filesystem,volume", "-o", "value", MARK];
+    Cmd::new("zfs").args(columns).args(pools).timeout(DEADLINE)
 }
 
 /// Reads the output of [`marks_cmd`]: each swap once. What nobody of us has written is left alone.

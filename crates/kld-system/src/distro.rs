@@ -33,6 +33,8 @@ pub struct DistroSpec {
     pub keyring: String,
     /// Package that pulls in the kernel.
     pub kernel_package: String,
+    /// Packages that only a start of the machine takes into use; a name that ends in `*` stands for all that begin so.
+    pub needs_reboot: Vec<String>,
     /// The zpool-features(7) compatibility set that the release's OpenZFS reads.
     pub zfs_compatibility: String,
     /// Major version of systemd.
@@ -229,6 +231,20 @@ fn parse_built_in(text: &str) -> DistroSpec {
 }
 
 impl DistroSpec {
+    /// Whether a package is taken into use by a start of the machine and not before.
+    pub fn needs_reboot(&self, package: &str) -> bool {
+        self.needs_reboot.iter().any(|name| match name.strip_suffix('*') {
+            Some(begin) => package.starts_with(begin),
+            None => package == name,
+        })
+    }
+
+    /// Whether a package is a kernel: the one that is named, or one of an exact release, as images have it.
+    pub fn is_kernel(&self, package: &str) -> bool {
+        let family = self.kernel_package.rsplit_once('-').map_or("", |(family, _)| family);
+        package.strip_prefix(family).is_some_and(|rest| rest.starts_with('-'))
+    }
+
     /// The scrub timer of a pool.
     pub(crate) fn scrub_timer(&self, pool: &PoolName) -> String {
         self.units.scrub_timer.replace("{pool}", pool.as_str())
@@ -290,6 +306,21 @@ mod tests {
                 assert!(path.starts_with('/'), "{path}");
             }
         }
+    }
+
+    #[test]
+    fn what_needs_a_reboot_is_told_by_its_name() {
+        let debian = &known()[0];
+        for name in
+            ["linux-image-amd64", "linux-image-6.12.57+deb13-amd64", "zfs-modules-6.12", "amd64-microcode"]
+        {
+            assert!(debian.needs_reboot(name), "{name}");
+        }
+        for name in ["zfs-dkms-extra", "linux-headers-amd64", "postgresql"] {
+            assert!(!debian.needs_reboot(name), "{name}");
+        }
+        assert!(debian.is_kernel("linux-image-6.12.57+deb13-amd64") && debian.is_kernel("linux-image-amd64"));
+        assert!(!debian.is_kernel("linux-base") && !debian.is_kernel("linux-imagery"));
     }
 
     #[test]

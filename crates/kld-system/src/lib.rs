@@ -13,6 +13,7 @@ mod explain;
 mod ini_file;
 mod layers;
 pub mod node;
+mod preset_page;
 mod purpose;
 mod render;
 mod system;
@@ -24,7 +25,9 @@ pub use distro::{
     SwitchedOff, UnitNames, UnknownDistro, find_distro, known as known_distros,
 };
 pub use explain::{ExplainRow, explain};
-pub use layers::firewall::verdict::{Flow, Outline, Packet, Ruleset, Verdict};
+pub use layers::encryption::{KEYS as SEALED_KEYS, KEYS_IN_MEMORY};
+pub use layers::firewall::flow::{Broken, Flow};
+pub use layers::firewall::verdict::{Outline, Packet, Ruleset, Sender, Verdict, Way};
 pub use layers::program::PATH as PROGRAM_PATH;
 pub use layers::recovery::UNIT as RECOVERY_UNIT;
 pub use layers::secrets::{DIRECTORY as SECRETS, secret_file};
@@ -34,6 +37,7 @@ pub use node::{
     NodePeer, NodePlane, NodeReplication, NodeSecret, NodeSecretSource, NodeService, NodeSetup,
     NodeSnapshotHook, NodeSnapshots, NodeVerify, PATH as NODE_CONFIG_PATH, VERSION as NODE_CONFIG_VERSION,
 };
+pub use preset_page::{PresetRow, preset_page, preset_rows};
 pub use purpose::{Fit, Purpose};
 pub use render::{RenderError, render, render_core};
 pub use system::{

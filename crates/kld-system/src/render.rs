@@ -8,6 +8,7 @@ use crate::context::Context;
 use crate::distro::{DistroSpec, DpkgPaths, UnknownDistro, find_distro};
 use crate::draft::Draft;
 use crate::layers;
+use crate::layers::firewall::flow::Broken;
 use crate::layers::firewall::verdict::Ruleset;
 use crate::system::{Because, Created, System};
 
@@ -81,6 +82,9 @@ pub enum RenderError {
         /// Where the file was written.
         span: Span,
     },
+    /// The rules would not do what the manifest promises: a fault of kldload's.
+    #[error("{0}")]
+    Firewall(Box<Broken>),
 }
 
 impl RenderError {
@@ -95,6 +99,7 @@ impl RenderError {
                 if second.span.is_written() { second.span } else { first.span }
             }
             Self::MountTwice { because, .. } => because.span,
+            Self::Firewall(broken) => broken.flow.span,
         }
     }
 
@@ -109,6 +114,9 @@ impl RenderError {
             }
             Self::UnitTwice { .. } => "remove one of the two".to_owned(),
             Self::MountTwice { .. } => "give one of them another `mountpoint=`".to_owned(),
+            Self::Firewall(_) => {
+                "nothing was loaded or written; this is a fault of kldload, please report it".to_owned()
+            }
             Self::FileOnEncrypted { .. } => "let a `setup` command write it, or put it elsewhere".to_owned(),
         };
         Some(hint)
@@ -227,6 +235,11 @@ fn render_server(appliance: &Appliance, distro: &DistroSpec) -> Result<System, R
     let node = layers::node_config(&context, &draft);
     draft.file(layers::node_file(&node));
     let checked = draft.check()?;
+    // Nobody loads rules that were not asked what they do.
+    let firewall = layers::firewall::ruleset(&context);
+    if let Some(broken) = firewall.broken() {
+        return Err(RenderError::Firewall(Box::new(broken)));
+    }
     Ok(System {
         host_name: Some(appliance.name.value.clone()),
         distro: distro.clone(),
@@ -239,7 +252,7 @@ fn render_server(appliance: &Appliance, distro: &DistroSpec) -> Result<System, R
         files: checked.files,
         units: checked.units,
         kernel_args: checked.kernel_args,
-        firewall: layers::firewall::ruleset(&context),
+        firewall,
         node: Some(node),
     })
 }

@@ -8,12 +8,14 @@
 
 mod appliances;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use expect_test::expect_file;
 use kld_manifest::model::Appliance;
-use kld_system::{Content, System, render};
+use kld_system::{Content, Packet, Ruleset, System, Verdict, Way, render};
 
 /// Makes the namespaces, lays the rendered files over the tree, and runs a tool in it.
 const ENTER: &str = r#"
@@ -25,7 +27,8 @@ exec chroot merged "$@"
 "#;
 
 /// Units that the layers' own texts name, but that the tools' tree does not have.
-const STUBS: &[&str] = &["/usr/bin/kldload", "/usr/local/bin/gitea", "/usr/sbin/nginx"];
+const STUBS: &[&str] =
+    &["/usr/bin/kldload", "/usr/local/bin/gitea", "/usr/sbin/nginx", "/usr/bin/redis-server"];
 
 /// A machine laid out for its tools.
 struct Machine {
@@ -87,7 +90,12 @@ impl Machine {
             self.write(stub, "#!/bin/sh\nexit 0\n", 0o755);
         }
         // Parts of a drop-in need the unit they belong to.
-        self.write("/usr/lib/systemd/system/nginx.service", "[Service]\nExecStart=/usr/sbin/nginx\n", 0o644);
+        for (unit, program) in
+            [("nginx.service", "/usr/sbin/nginx"), ("redis-server.service", "/usr/bin/redis-server")]
+        {
+            let text = format!("[Service]\nExecStart={program}\n");
+            self.write(&format!("/usr/lib/systemd/system/{unit}"), &text, 0o644);
+        }
     }
 
     #[allow(
@@ -145,6 +153,7 @@ fn machines() -> Vec<(&'static str, Machine)> {
         ("gitea", Machine::of(&appliances::gitea())),
         ("bare", Machine::of(&appliances::empty())),
         ("recipe", Machine::of(&appliances::recipe())),
+        ("presets", Machine::of(&appliances::presets())),
     ]
 }
 
@@ -161,90 +170,80 @@ fn nft_accepts_the_firewall() {
     }
 }
 
-/// Puts packets on the wire and says which of them came in. Each line of its input is a packet: interface, source, destination,
-/// protocol, source port, port. The other end of each interface is in the same namespace; what is written there arrives.
-const SEND: &str = r#"
-import socket, struct, subprocess, sys
+/// Puts packets on their way, and says what the rules let through. Its input is JSON: interfaces, packets, the port of a published
+/// packet's place on the machine. The other end of each interface is in the same namespace; what is written there arrives. A packet
+/// carries its number: in the data of UDP, in the field of TCP that means nothing before an answer.
+const SEND: &str = include_str!("send.py");
 
-packets = [line.split() for line in sys.argv[1].splitlines()]
-addresses = {}
-for interface, source, destination, *_ in packets:
-    addresses.setdefault(interface, set()).add(destination)
-def run(*words): subprocess.run(words, check=True)
-run("ip", "link", "set", "lo", "up")
-for number, interface in enumerate(addresses):
-    run("ip", "link", "add", interface, "address", "02:00:00:00:01:%02x" % number, "type", "veth", "peer", "name", "far%d" % number)
-    for name in (interface, "far%d" % number):
-        run("ip", "link", "set", name, "up")
-        with open("/proc/sys/net/ipv4/conf/%s/rp_filter" % name, "w") as file: file.write("0")
-for name in ("all", "default"):
-    with open("/proc/sys/net/ipv4/conf/%s/rp_filter" % name, "w") as file: file.write("0")
-for address in sorted(set().union(*addresses.values())):
-    run("ip", "address", "add", address + "/32", "dev", "lo")
-for interface in addresses:
-    # A way back, so that the kernel does not take the sender for an impossible one.
-    run("ip", "route", "add", "default", "dev", interface, "metric", str(100 + list(addresses).index(interface)))
-run("nft", "-f", "/etc/nftables.conf")
-run("nft", """add table inet probe
-add set inet probe seen { type inet_service; flags dynamic; size 65535; timeout 1h; }
-add chain inet probe seen { type filter hook input priority 100; policy accept; }
-add rule inet probe seen meta l4proto { tcp, udp } update @seen { th sport }""")
-
-def checksum(data):
-    if len(data) % 2: data += b"\0"
-    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
-    while total >> 16: total = (total & 0xffff) + (total >> 16)
-    return ~total & 0xffff
-
-for interface, source, destination, protocol, sport, port in packets:
-    source, destination, sport, port = socket.inet_aton(source), socket.inet_aton(destination), int(sport), int(port)
-    if protocol == "tcp":
-        number, body = 6, struct.pack("!HHIIBBHHH", sport, port, 1, 0, 5 << 4, 2, 1024, 0, 0)
-        at = 16
-    else:
-        number, body = 17, struct.pack("!HHHH", sport, port, 12, 0) + b"data"
-        at = 6
-    sum_ = checksum(source + destination + struct.pack("!BBH", 0, number, len(body)) + body)
-    body = body[:at] + struct.pack("!H", sum_) + body[at + 2:]
-    header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(body), 1, 0, 64, number, 0, source, destination)
-    header = header[:10] + struct.pack("!H", checksum(header)) + header[12:]
-    index = list(addresses).index(interface)
-    wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-    wire.bind(("far%d" % index, 0))
-    wire.send(bytes.fromhex("0200000001%02x" % index) + bytes.fromhex("020000000200") + b"\x08\x00" + header + body)
-    wire.close()
-import time; time.sleep(0.5)
-print(subprocess.run(["nft", "-j", "list", "set", "inet", "probe", "seen"], check=True, capture_output=True, text=True).stdout)
-"#;
+/// What [`SEND`] is told, and the packets in its order.
+fn to_send(rules: &Ruleset) -> (Vec<Packet>, String) {
+    let mut interfaces = BTreeSet::new();
+    // Told apart by the port that they come from, where the rules ask for none.
+    let usual = rules.flows()[0].packet.source_port;
+    let packets: Vec<Packet> = (1024..)
+        .zip(rules.flows())
+        .map(|(free, flow)| {
+            let source_port = if flow.packet.source_port == usual { free } else { flow.packet.source_port };
+            Packet { source_port, ..flow.packet.clone() }
+        })
+        .collect();
+    let said = packets.iter().map(|packet| {
+        let (way, from, to, sender, published) = match &packet.way {
+            Way::In { interface } => ("in", interface.as_str(), "", None, false),
+            Way::Out { interface, sender } => ("out", "", interface.as_str(), sender.as_ref(), false),
+            Way::Through { from, to, published } => ("through", from.as_str(), to.as_str(), None, *published),
+        };
+        interfaces.extend([from, to].into_iter().filter(|name| !name.is_empty() && *name != "lo"));
+        serde_json::json!({
+            "way": way, "came": from, "leaves": to, "published": published,
+            // Packets of the kernel have no account; no rule for them asks for one.
+            "sender": sender.map_or("root", |sender| &sender.name), "number": sender.and_then(|s| s.number),
+            "from": packet.from, "to": packet.to, "tcp": packet.tcp,
+            "sport": packet.source_port, "port": packet.port,
+        })
+    });
+    let said: Vec<_> = said.collect();
+    let text = serde_json::json!({ "interfaces": interfaces, "packets": said }).to_string();
+    (packets, text)
+}
 
 #[test]
 fn real_nft_decides_as_the_evaluator_does() {
     for (name, machine) in machines() {
         let rules = &machine.system.firewall;
-        assert_eq!(rules.broken(), [] as [&kld_system::Flow; 0], "{name}");
-        // Told apart by the port that they come from.
-        let packets: Vec<kld_system::Packet> = (41_000..)
-            .zip(rules.flows().iter().filter(|flow| flow.packet.to.is_ipv4()))
-            .map(|(source_port, flow)| kld_system::Packet { source_port, ..flow.packet.clone() })
-            .collect();
-        assert!(packets.len() > 10, "{name}: {}", packets.len());
-        let lines: Vec<String> = packets
-            .iter()
-            .map(|p| {
-                let protocol = if p.tcp { "tcp" } else { "udp" };
-                format!("{} {} {} {protocol} {} {}", p.interface, p.from, p.to, p.source_port, p.port)
-            })
-            .collect();
-        let answer = machine.run(&["python3", "-c", SEND, &lines.join("\n")]);
+        assert_eq!(rules.broken(), None, "{name}");
+        let (packets, input) = to_send(rules);
+        machine.write("/tmp/packets.json", &input, 0o644);
+        machine.write("/tmp/send.py", SEND, 0o644);
+        let answer = machine.run(&["python3", "/tmp/send.py"]);
         assert!(answer.good, "{name}: {}", answer.text);
-        for packet in &packets {
-            let came_in = answer.text.contains(&packet.source_port.to_string());
-            let verdict = if came_in { kld_system::Verdict::Accept } else { kld_system::Verdict::Drop };
-            assert_eq!(rules.verdict(packet), verdict, "{name}: {packet}\n{}", answer.text);
-        }
-        // A machine without a network of its own opens nothing.
-        let accepted = packets.iter().any(|p| rules.verdict(p) == kld_system::Verdict::Accept);
-        assert_eq!(accepted, name != "bare", "{name}");
+        let passed: BTreeSet<usize> = answer.text.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+        let wrong: Vec<String> = (1..)
+            .zip(&packets)
+            .filter(|(number, packet)| passed.contains(number) != (rules.verdict(packet) == Verdict::Accept))
+            .map(|(number, packet)| format!("{packet}: nft passes it: {}", passed.contains(&number)))
+            .collect();
+        assert!(
+            wrong.is_empty(),
+            "{name}: {} of {}: {:#?}",
+            wrong.len(),
+            packets.len(),
+            &wrong[..wrong.len().min(20)]
+        );
+        let count = |is: &dyn Fn(&Packet) -> bool| {
+            let of = packets.iter().filter(|packet| is(packet));
+            let accepted = of.clone().filter(|packet| rules.verdict(packet) == Verdict::Accept).count();
+            (accepted, of.count() - accepted)
+        };
+        // Both families and all three ways, so that the comparison is one.
+        let (opened, closed) = count(&|p| p.to.is_ipv6() && matches!(p.way, Way::Out { .. }));
+        // The manifest of the presets keeps nobody in.
+        assert!(opened > 0 && (closed > 0) != (name == "presets"), "{name}: {opened} {closed}");
+        let (opened, closed) = count(&|p| p.to.is_ipv6() && matches!(p.way, Way::In { .. }));
+        assert!(opened > 0 && closed > 0, "{name}: {opened} {closed}");
+        let (passing, not_passing) = count(&|p| matches!(p.way, Way::Through { .. }));
+        assert_eq!(passing > 0, name == "gitea", "{name}: {passing}");
+        assert!(not_passing > 0 || ["bare", "presets"].contains(&name), "{name}");
     }
 }
 
@@ -333,6 +332,23 @@ fn the_exposure_of_every_unit_stays_below_its_limit() {
     }
     let over: Vec<_> = measured.iter().filter(|(_, is, limit)| is > limit).collect();
     assert!(over.is_empty(), "over their limits, in tenths: {over:?}; all: {measured:?}");
+}
+
+#[test]
+fn every_preset_has_the_exposure_that_it_had() {
+    let machine = Machine::of(&appliances::presets());
+    let mut page = String::new();
+    for service in appliances::presets().services {
+        let unit = if service.unit.as_str() == "postgresql.service" {
+            "postgresql@17-main.service"
+        } else {
+            service.unit.as_str()
+        };
+        let preset = service.preset.map_or("-", |preset| preset.value.name());
+        let tenths = exposure(&machine, unit);
+        page.push_str(&format!("{preset:14} {unit:26} {}.{}\n", tenths / 10, tenths % 10));
+    }
+    expect_file!["snapshots/exposures.txt"].assert_eq(&page);
 }
 
 #[test]
@@ -428,7 +444,8 @@ fn sshd_accepts_its_configuration() {
         let answer = machine.run(&["sh", "-c", "mkdir -p /run/sshd; ssh-keygen -q -A; exec sshd -T"]);
         assert!(answer.good, "{name}: {}", answer.text);
         let listening: Vec<_> = answer.text.lines().filter(|l| l.starts_with("listenaddress ")).collect();
-        if name != "bare" {
+        // The others have no plane.
+        if !matches!(name, "bare" | "presets") {
             assert_eq!(listening, ["listenaddress 10.8.0.1:22"], "{name}");
             assert!(answer.text.contains("passwordauthentication no"), "{name}: {}", answer.text);
         }

@@ -45,6 +45,43 @@ fn whole(system: &System) -> String {
     out
 }
 
+/// The units of every preset, as systemd reads them.
+#[test]
+fn presets_are_as_they_were() {
+    let system = render(&appliances::presets()).expect("it renders");
+    let of_services = |file: &&kld_system::SystemFile| {
+        file.because.layer == kld_system::Layer::Services && file.path.starts_with("/etc/systemd/system/")
+    };
+    let mut page = String::new();
+    for file in system.files.iter().filter(of_services) {
+        let Content::Text(text) = &file.content else { continue };
+        write!(page, "=== {}\n{text}\n", file.path).expect("writing to a string cannot fail");
+    }
+    expect_file!["snapshots/presets.txt"].assert_eq(&page);
+}
+
+/// A service that names the preset it has anyway is the same, but for the line that it comes from.
+#[test]
+fn the_defaults_are_strict_and_packaged() {
+    let text = |manifest: &str, path: &str| {
+        let appliance = kld_manifest::check(manifest).appliance.expect("it is good");
+        let system = render(&appliance).expect("it renders");
+        let file = system.files.into_iter().find(|file| file.path == path).expect("it is there");
+        let Content::Text(text) = file.content else { panic!("a unit is text") };
+        text
+    };
+    let named = appliances::PRESETS
+        .replace("  - unit: by-default.service\n", "  - unit: by-default.service\n    hardening: strict\n")
+        .replace(
+            "  - unit: redis-server.service\n",
+            "  - unit: redis-server.service\n    hardening: packaged\n",
+        );
+    for path in ["by-default.service", "redis-server.service.d/50-kldload.conf"] {
+        let path = format!("/etc/systemd/system/{path}");
+        assert_eq!(text(appliances::PRESETS, &path), text(&named, &path));
+    }
+}
+
 #[test]
 fn webapp() {
     let system = render(&appliances::webapp()).expect("it holds together");

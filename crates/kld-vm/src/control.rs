@@ -150,7 +150,9 @@ impl Control {
 
 /// The newline before it ends what a killed host has left unfinished.
 fn render_request(nonce: &str, limit: Duration, script: &str) -> String {
-    format!("\nrun {nonce} {} {} end\n", limit.as_secs().max(1), STANDARD.encode(script))
+    // The shell that reads it knows no empty words: a script without a line has one.
+    let body = STANDARD.encode(if script.is_empty() { "\n" } else { script });
+    format!("\nrun {nonce} {} {body} end\n", limit.as_secs().max(1))
 }
 
 /// Nonce and output, or nothing when the line is no whole reply.
@@ -253,6 +255,7 @@ mod tests {
             render_request("a.1", Duration::from_secs(60), "echo out; echo err >&2; exit 7"),
             render_request("a.2", Duration::from_secs(1), "sleep 600"),
             render_request("a.3", Duration::from_secs(60), "cat; pwd"),
+            render_request("a.4", Duration::from_secs(60), ""),
         ];
         std::fs::write(folder.path().join("in"), requests.join("\n")).expect("writable");
         let script = SCRIPT
@@ -268,6 +271,7 @@ mod tests {
             done a.1 7 =b3V0Cg== =ZXJyCg== end
             done a.2 124 = = end
             done a.3 0 =Lwo= = end
+            done a.4 0 = = end
         "#]]
         .assert_eq(&out);
     }

@@ -13,41 +13,35 @@ fn kldload(args: &[&str], stdin: &str) -> (i32, String, String) {
 
 const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes/webapp/appliance.manifest");
 
+/// Asks a command, and every one below it, for help; those of `node` are for units, not for people.
+fn helps(words: &[&str], seen: &mut Vec<String>) {
+    let (status, stdout, stderr) = kldload(&[words, &["--help"]].concat(), "");
+    assert_eq!((status, stderr.as_str()), (0, ""), "{words:?}");
+    assert!(words.is_empty() || stdout.contains("Examples:\n  k"), "{words:?}:\n{stdout}");
+    seen.push(words.join(" "));
+    let list = stdout.split_once("\nCommands:\n").map_or("", |(_, list)| list);
+    let names = list.lines().take_while(|line| !line.is_empty()).filter_map(|line| {
+        let name = line.strip_prefix("  ").filter(|rest| !rest.starts_with(' '))?;
+        name.split(' ').next().filter(|name| !["help", "node"].contains(name))
+    });
+    for name in names {
+        helps(&[words, &[name]].concat(), seen);
+    }
+}
+
 #[test]
 fn help_never_acts_and_shows_examples() {
-    let verbs = [
-        "check",
-        "explain",
-        "build",
-        "run",
-        "manifest",
-        "pool",
-        "upgrade",
-        "dr",
-        "be",
-        "adopt",
-        "key",
-        "secret",
-        "plan",
-        "apply",
-        "undo",
-        "history",
-        "status",
-        "snap",
-        "df",
-        "dir",
-        "completion",
-        "man",
-    ];
-    for verb in verbs {
-        let (status, stdout, stderr) = kldload(&[verb, "--help"], "");
-        assert_eq!((status, stderr.as_str()), (0, ""), "{verb}");
-        assert!(stdout.contains("Examples:"), "{verb}:\n{stdout}");
+    let mut seen = Vec::new();
+    helps(&[], &mut seen);
+    for verb in ["apply", "be create", "be export", "pkg remove", "snap hold", "pool verify", "recover"] {
+        assert!(seen.iter().any(|of| of == verb), "{verb} is not among {seen:?}");
     }
-    for verb in ["create", "list", "activate", "destroy", "rename", "mount", "umount", "good", "prune"] {
-        let (status, stdout, stderr) = kldload(&["be", verb, "--help"], "");
-        assert_eq!((status, stderr.as_str()), (0, ""), "{verb}");
-        assert!(stdout.contains("Examples:\n  k"), "{verb}:\n{stdout}");
+    let folder = tempfile::tempdir().expect("writable");
+    for name in ["ksnap", "kdir", "kbe", "kdf", "kst", "kpkg", "kupgrade"] {
+        let link = folder.path().join(name);
+        std::os::unix::fs::symlink(KLDLOAD, &link).expect("writable");
+        let said = Cmd::new(&link).arg("--help").stdout_string().expect("it helps");
+        assert!(said.contains("Examples:\n  k") && said.contains(&format!("\n  {name}")), "{said}");
     }
     let (status, _, stderr) = kldload(&[], "");
     assert_eq!(status, 2, "{stderr}");
@@ -193,6 +187,21 @@ fn the_recipe_is_good_and_everything_in_it_is_explained() {
     let (status, unit, _) = kldload(&["explain", "--show", "/etc/systemd/system/webapp.service", RECIPE], "");
     assert_eq!(status, 0);
     assert!(unit.contains("ProtectSystem=strict"), "{unit}");
+}
+
+#[test]
+fn presets_are_explained_without_a_manifest() {
+    let (status, stdout, error) = kldload(&["explain", "--presets"], "");
+    assert_eq!(status, 0, "{error}");
+    for part in ["container-host", "MemoryDenyWriteExecute=no", "PostgreSQL compiles queries"] {
+        assert!(stdout.contains(part), "{part}:\n{stdout}");
+    }
+    let (_, json, _) = kldload(&["explain", "--presets", "--json"], "");
+    let json: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+    let rows = json["items"].as_array().expect("an array");
+    assert!(rows.iter().all(|row| !row["reason"].as_str().unwrap_or_default().is_empty()), "{json}");
+    let (status, _, error) = kldload(&["explain"], "");
+    assert!(status == 2 && error.contains("FILE"), "{error}");
 }
 
 #[test]

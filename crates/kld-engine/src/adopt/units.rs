@@ -1,11 +1,13 @@
 //! Services whose units name a directory: they use it, though nothing in it may be open at the moment, and see it through
 //! mounts of their own.
 
-use kld_host::Cmd;
+use std::path::Path;
+
+use kld_host::{Cmd, systemd};
 
 use super::Ground;
-use super::users::User;
-use crate::host::HostError;
+use super::users::{User, find_on, on, unit_of};
+use crate::host::{Host, HostError, RealHost};
 use kld_host::mounts::is_within;
 
 /// Settings that name directories, systemd.exec(5) and systemd.unit(5).
@@ -13,10 +15,37 @@ const ASKED: &str = "Id,ActiveState,SubState,MainPID,WorkingDirectory,ReadWriteP
 
 /// Everybody who uses a directory: who has something of it, and services that run and name it.
 pub(super) fn users(ground: &dyn Ground, path: &str) -> Result<Vec<User>, HostError> {
-    let mut users = ground.users(path)?;
+    with_units(ground, ground.users(path)?, &|at| is_within(at, path))
+}
+
+/// Everybody on this machine who uses what is mounted on `point`, but for this process and the service that it is part of.
+/// What is mounted below does not count: it is another file system.
+///
+/// # Errors
+/// When it cannot be asked.
+pub fn users_on(point: &str) -> Result<Vec<User>, HostError> {
+    let fail = |source| HostError::File { action: "find who uses", path: point.into(), source };
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(fail)?;
+    let on = on(&mounts, point);
+    let mut users = find_on(point, &on).map_err(fail)?;
+    if Path::new(systemd::RUNS).is_dir() {
+        users = with_units(&RealHost, users, &on)?;
+    }
+    if let Some(own) = unit_of(&std::fs::read_to_string("/proc/self/cgroup").map_err(fail)?) {
+        users.retain(|user| user.unit.as_ref() != Some(&own));
+    }
+    Ok(users)
+}
+
+/// These users, and services that run and name a path that `is_of_it` knows.
+fn with_units(
+    host: &dyn Host,
+    mut users: Vec<User>,
+    is_of_it: &dyn Fn(&str) -> bool,
+) -> Result<Vec<User>, HostError> {
     let show = Cmd::new("systemctl").args(["show", "--property", ASKED, "*.service"]);
-    let text = String::from_utf8_lossy(&ground.run(&show)?.stdout).into_owned();
-    for user in parse(&text, path) {
+    let text = String::from_utf8_lossy(&host.run(&show)?.stdout).into_owned();
+    for user in parse(&text, is_of_it) {
         if users.iter().all(|known| known.unit != user.unit) {
             users.push(user);
         }
@@ -25,11 +54,11 @@ pub(super) fn users(ground: &dyn Ground, path: &str) -> Result<Vec<User>, HostEr
 }
 
 /// One block for each unit, separated by empty lines.
-fn parse(text: &str, path: &str) -> Vec<User> {
-    text.split("\n\n").filter_map(|block| parse_unit(block, path)).collect()
+fn parse(text: &str, is_of_it: &dyn Fn(&str) -> bool) -> Vec<User> {
+    text.split("\n\n").filter_map(|block| parse_unit(block, is_of_it)).collect()
 }
 
-fn parse_unit(block: &str, path: &str) -> Option<User> {
+fn parse_unit(block: &str, is_of_it: &dyn Fn(&str) -> bool) -> Option<User> {
     let value = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
     let unit = value("Id")?.to_owned();
     // What ran once and has ended stays active, and is not to run again.
@@ -41,7 +70,7 @@ fn parse_unit(block: &str, path: &str) -> Option<User> {
         let (setting, paths) = line.split_once('=')?;
         // `-/srv/app`, `/srv/app:/data:rbind`, `!/srv/app`.
         let mut parts = paths.split([' ', ':']).map(|part| part.trim_start_matches(['-', '+', '!']));
-        parts.any(|part| part.starts_with('/') && is_within(part, path)).then(|| setting.to_owned())
+        parts.any(|part| part.starts_with('/') && is_of_it(part)).then(|| setting.to_owned())
     };
     let setting = block.lines().find_map(names)?;
     Some(User { name: unit.clone(), process, unit: Some(unit), does: format!("names it in {setting}=") })
@@ -66,7 +95,8 @@ mod tests {
             unit("f", "inactive/dead", "RequiresMountsFor=/srv/app"),
         ]
         .join("\n");
-        let said: Vec<String> = parse(&text, "/srv/app").iter().map(ToString::to_string).collect();
+        let said: Vec<String> =
+            parse(&text, &|at| is_within(at, "/srv/app")).iter().map(ToString::to_string).collect();
         assert_eq!(
             said,
             [

@@ -34,11 +34,24 @@ impl std::fmt::Display for User {
     }
 }
 
+/// Everybody who keeps what is mounted on a directory from being unmounted, but for this process. Other name spaces do not:
+/// what is unmounted here goes from them, too.
+pub(crate) fn find_holders(path: &str) -> io::Result<Vec<User>> {
+    let mut users = kernel_users(path);
+    let below = format!("{}/", path.trim_end_matches('/'));
+    let mounts = mounts::parse(&fs::read_to_string("/proc/self/mountinfo")?);
+    // Whether datasets go along with the one above them, ZFS knows.
+    let others = mounts.iter().filter(|mount| mount.point.starts_with(&below) && mount.kind != "zfs");
+    users.extend(others.map(|mount| kernel(format!("has {} mounted on {}", mount.kind, mount.point))));
+    users.extend(processes_in(path, |_| None)?);
+    users.sort();
+    Ok(users)
+}
+
 /// Everybody who uses a directory or something below it, but for this process.
 pub(crate) fn find(path: &str) -> io::Result<Vec<User>> {
     let own_mounts = mounts::parse(&fs::read_to_string("/proc/self/mountinfo")?);
     let place = mounts::place_of(&own_mounts, path);
-    let sockets = sockets_below(&fs::read_to_string("/proc/net/unix").unwrap_or_default(), path);
     let mut users = kernel_users(path);
     let sees = |text: &str| {
         let (device, root) = place.as_ref()?;
@@ -50,6 +63,40 @@ pub(crate) fn find(path: &str) -> io::Result<Vec<User>> {
         users.push(kernel(format!("shows it on {point}, too")));
     }
     let mut answers: BTreeMap<std::path::PathBuf, Option<String>> = BTreeMap::new();
+    users.extend(processes_in(path, |base| {
+        let space =
+            fs::read_link(base.join("ns/mnt")).ok().filter(|space| Some(space) != own_space.as_ref())?;
+        let ask = || sees(&fs::read_to_string(base.join("mountinfo")).ok()?);
+        answers.entry(space).or_insert_with(ask).as_ref().map(|point| format!("has it mounted on {point}"))
+    })?);
+    users.sort();
+    Ok(users)
+}
+
+/// Every process that has something of the file system mounted on `point` open, or works in it, but for this one; `on` knows its
+/// paths.
+pub(super) fn find_on(point: &str, on: &dyn Fn(&str) -> bool) -> io::Result<Vec<User>> {
+    let sockets = sockets_below(&fs::read_to_string("/proc/net/unix").unwrap_or_default(), point);
+    processes(|base| uses(base, on, &sockets))
+}
+
+/// Whether a path lies on what is mounted on `point`. What is mounted below is another file system.
+pub(super) fn on(mountinfo: &str, point: &str) -> impl Fn(&str) -> bool + use<> {
+    let mounts = mounts::parse(mountinfo).into_iter().map(|mount| mount.point);
+    let below: Vec<String> = mounts.filter(|at| at != point && is_within(at, point)).collect();
+    let point = point.to_owned();
+    move |path| is_within(path, &point) && !below.iter().any(|at| is_within(path, at))
+}
+
+/// Processes that use a directory, or of which `also` knows what they do with it.
+fn processes_in(path: &str, mut also: impl FnMut(&Path) -> Option<String>) -> io::Result<Vec<User>> {
+    let sockets = sockets_below(&fs::read_to_string("/proc/net/unix").unwrap_or_default(), path);
+    processes(|base| uses(base, &|at| is_within(at, path), &sockets).or_else(|| also(base)))
+}
+
+/// Those that do something, as `does` says of a folder of `/proc`, in the order of their numbers; but for this process.
+fn processes(mut does: impl FnMut(&Path) -> Option<String>) -> io::Result<Vec<User>> {
+    let mut users = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         let Ok(process) = name.parse::<u32>() else { continue };
@@ -57,24 +104,14 @@ pub(crate) fn find(path: &str) -> io::Result<Vec<User>> {
             continue;
         }
         let base = Path::new("/proc").join(&name);
-        let does = uses(&base, path, &sockets).or_else(|| {
-            let space =
-                fs::read_link(base.join("ns/mnt")).ok().filter(|space| Some(space) != own_space.as_ref())?;
-            let ask = || sees(&fs::read_to_string(base.join("mountinfo")).ok()?);
-            answers
-                .entry(space)
-                .or_insert_with(ask)
-                .as_ref()
-                .map(|point| format!("has it mounted on {point}"))
-        });
-        // A process that ended meanwhile uses nothing.
-        if let Some(does) = does {
+        // A process that ended meanwhile does nothing.
+        if let Some(does) = does(&base) {
             let comm = fs::read_to_string(base.join("comm")).unwrap_or_default();
             let unit = unit_of(&fs::read_to_string(base.join("cgroup")).unwrap_or_default());
             users.push(User { name: comm.trim().to_owned(), process: Some(process), unit, does });
         }
     }
-    users.sort();
+    users.sort_by_key(|user| user.process);
     Ok(users)
 }
 
@@ -82,12 +119,12 @@ fn kernel(does: String) -> User {
     User { name: "kernel".to_owned(), process: None, unit: None, does }
 }
 
-/// What a process does with a directory.
-fn uses(base: &Path, path: &str, sockets: &BTreeSet<String>) -> Option<String> {
+/// What a process does with the paths that `is_of_it` knows.
+fn uses(base: &Path, is_of_it: &dyn Fn(&str) -> bool, sockets: &BTreeSet<String>) -> Option<String> {
     let target = |of: &str| {
         let link = fs::read_link(base.join(of)).ok()?.to_string_lossy().into_owned();
         let name = link.strip_suffix(" (deleted)").unwrap_or(&link);
-        is_within(name, path).then(|| name.to_owned())
+        is_of_it(name).then(|| name.to_owned())
     };
     if let Some(at) = target("cwd") {
         return Some(format!("works in {at}"));
@@ -107,7 +144,7 @@ fn uses(base: &Path, path: &str, sockets: &BTreeSet<String>) -> Option<String> {
             }
             let link = fs::read_link(base.join(&of)).unwrap_or_default();
             if sockets.contains(link.to_string_lossy().as_ref()) {
-                return Some(format!("listens on a socket in {path}"));
+                return Some("listens on a socket in it".to_owned());
             }
         }
     }
@@ -125,8 +162,12 @@ fn sockets_below(text: &str, path: &str) -> BTreeSet<String> {
 }
 
 /// The service of `/proc/PID/cgroup`: what can be stopped and started again. A session is none.
-fn unit_of(text: &str) -> Option<String> {
+pub(super) fn unit_of(text: &str) -> Option<String> {
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+    // What a person's own systemd has started ends with it, and is not the machine's.
+    if path.starts_with("/user.slice/") {
+        return None;
+    }
     path.split('/').find(|part| part.ends_with(".service")).map(str::to_owned)
 }
 
@@ -154,6 +195,7 @@ mod tests {
             ("0::/system.slice/webapp.service\n", Some("webapp.service")),
             ("0::/system.slice/greeter.service/libpod-payload-1\n", Some("greeter.service")),
             ("0::/user.slice/user-0.slice/session-3.scope\n", None),
+            ("0::/user.slice/user-7.slice/user@7.service/app.slice/editor.service\n", None),
             ("1:cpu:/x.service\n", None),
         ] {
             assert_eq!(unit_of(text).as_deref(), want, "{text}");
@@ -170,10 +212,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_mounted_below_is_another_file_system() {
+        let mounts = "22 1 0:23 / / rw - zfs r/ROOT/d rw\n40 22 0:40 / /srv/app rw - zfs r/app rw\n\
+                      41 40 0:41 / /srv/app/db rw - zfs r/app/db rw\n42 22 0:42 / /srv/apple rw - zfs r/apple rw\n";
+        let on_it = on(mounts, "/srv/app");
+        assert!(on_it("/srv/app") && on_it("/srv/app/dba"));
+        assert!(!on_it("/srv/app/db") && !on_it("/srv/app/db/x") && !on_it("/srv/apple") && !on_it("/srv"));
+    }
+
+    #[test]
     fn a_child_that_works_in_a_directory_is_named() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().canonicalize().expect("it is there").display().to_string();
-        assert_eq!(find(&path).expect("readable"), []);
+        assert_eq!(
+            (find(&path).expect("readable"), find_holders(&path).expect("readable")),
+            (vec![], vec![])
+        );
         let child = kld_host::Cmd::new("sleep").arg("60").cwd(dir.path()).spawn().expect("it starts");
         // Until it runs its program, a child is still its parent.
         let found = (0..500).find_map(|_| {
@@ -182,6 +236,7 @@ mod tests {
         });
         let users = found.expect("it is found");
         assert_eq!(users[0].does, format!("works in {path}"));
+        assert_eq!(find_holders(&path).expect("readable"), users);
         assert_eq!(find(&format!("{path}/below")).expect("readable"), []);
         drop(child);
     }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use kld_host::zpool::{self, Imported};
 use kld_host::{Cmd, zfs};
 
 use super::compare::Survey;
 use super::users::User;
 use super::{AdoptError, Ground};
-use crate::host::HostError;
+use crate::host::{HostError, read};
 use kld_host::mounts::{self, is_within};
 
 /// What somebody asks for.
@@ -175,10 +176,24 @@ fn check_mounts(ground: &dyn Ground, path: &str) -> Result<(), AdoptError> {
     Ok(())
 }
 
+/// Every file system of the pools that answer: one that is suspended would keep the others from being told.
 pub(crate) fn datasets(ground: &dyn Ground) -> Result<Datasets, HostError> {
+    let state = |name: &str| read(ground, &zpool::state_file(name)).map(|text| text.map(String::into_bytes));
+    let pools = zpool::imported_of(ground.list(zpool::KSTAT)?, state)?;
     let cmd = Cmd::new("zfs")
         .args(["get", "-Hp", "-t", "filesystem", "-o", "name,property,value,source"])
         .arg("mountpoint,canmount,available");
+    let cmd = match pools.iter().all(Imported::answers) {
+        true => cmd,
+        false => {
+            let well: Vec<&str> =
+                pools.iter().filter(|pool| pool.answers()).map(|pool| pool.name.as_str()).collect();
+            if well.is_empty() {
+                return Ok(Datasets::new());
+            }
+            cmd.arg("-r").args(well)
+        }
+    };
     let text = String::from_utf8_lossy(&ground.run(&cmd)?.stdout).into_owned();
     let mut datasets = Datasets::new();
     for property in zfs::parse_get(&text)? {
@@ -215,9 +230,10 @@ pub(crate) fn check_dataset<'a>(
     dataset: &str,
     datasets: &'a Datasets,
 ) -> Result<&'a BTreeMap<String, String>, AdoptError> {
-    let valid = |c: char| c.is_ascii_alphanumeric() || "-_.:/".contains(c);
+    let valid = |c: char| c.is_ascii_alphanumeric() || "-_.: /".contains(c);
     if !dataset.chars().all(valid) || dataset.split('/').any(str::is_empty) {
-        let hint = "letters, digits and `-_.:` are allowed between the slashes; `--dataset` names another";
+        let hint =
+            "letters, digits, spaces and `-_.:` are allowed between the slashes; `--dataset` names another";
         return Err(refuse(path, format!("`{dataset}` cannot be the name of a dataset"), hint));
     }
     if datasets.contains_key(dataset) {
@@ -278,7 +294,7 @@ mod tests {
         assert_eq!(check("/srv/app", "rpool/srv/app"), "good");
         for (path, dataset, want) in [
             ("/srv/app", "tank", "exists"),
-            ("/srv/app", "tank/a b", "cannot be the name"),
+            ("/srv/app", "tank/größe", "cannot be the name"),
             ("/srv/app", "tank//b", "cannot be the name"),
             ("/srv/app", "rpool/new/app", "there is no dataset `rpool/new`"),
             ("/data", "rpool/srv/data", "it is the mount point of the dataset"),

@@ -285,6 +285,7 @@ fn compare_one(
         action,
         cause: Cause::Wish,
         summary,
+        interrupts: None,
         notes: Vec::new(),
         because: Because::from(&user.because),
         change: to_value(&Change {

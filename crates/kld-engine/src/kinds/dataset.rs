@@ -1,8 +1,11 @@
 //! ZFS datasets and their properties.
 //!
 //! A dataset that leaves the manifest is never destroyed: the plan lists the command that would, and what it would free.
-//! Encrypted datasets are made by `kldload node init`, because their keys are born on the machine.
+//! Encrypted datasets are made by `kldload node init`, because their keys are born on the machine; once they are there, they are
+//! as all others.
 
+mod busy;
+mod encryption;
 mod features;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,13 +14,14 @@ use std::time::Duration;
 use kld_host::Cmd;
 use kld_host::zfs::{self, Property};
 use kld_host::zpool::{self, Imported};
-use kld_system::{Created, Layer, SystemDataset};
+use kld_system::{Created, IDENTITY_UNIT, Layer, SystemDataset};
 use kld_ui::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use super::{Found, Kind, Refusal, digest, file, to_value};
 use crate::history::Store;
 use crate::host::{Host, HostError};
+use crate::interruption::Interruption;
 use crate::plan::{Action, Because, Cause, Left, Step, key};
 use crate::wanted::Wanted;
 
@@ -32,6 +36,12 @@ pub(super) enum Change {
         dataset: String,
         properties: Vec<(String, String)>,
         /// Its root directory, when it is mounted.
+        mountpoint: Option<String>,
+    },
+    /// Leave it to the node, which makes it with its key when all else is in place.
+    Born {
+        dataset: String,
+        /// As above.
         mountpoint: Option<String>,
     },
     /// Give a property another value.
@@ -67,8 +77,9 @@ const SIZES: [&str; 8] = [
 ];
 
 /// Set when a dataset is made, and never after: zfsprops(7).
-const FIXED: [(&str, &str); 5] = [
-    ("encryption", "make a dataset beside it, copy into it, and swap their mountpoints"),
+const FIXED: [(&str, &str); 6] = [
+    ("encryption", encryption::BESIDE),
+    ("keyformat", encryption::BESIDE),
     ("casesensitivity", "make a dataset beside it and copy into it"),
     ("normalization", "make a dataset beside it and copy into it"),
     ("utf8only", "make a dataset beside it and copy into it"),
@@ -123,7 +134,7 @@ impl Kind for Dataset {
                 || (!seen.contains_key(&name) && is_above_ours(&name, wanted));
             // Another environment's root is its own business.
             let is_other_root = name == wanted.system.boot_dataset.as_str() && name != running;
-            if dataset.created != Created::InImage || !is_ours || is_other_root {
+            if !is_ours || is_other_root {
                 continue;
             }
             let properties: Vec<_> = dataset.properties.iter().map(|item| item.value.clone()).collect();
@@ -139,12 +150,15 @@ impl Kind for Dataset {
             match there {
                 None => found.steps.push(create(host, dataset, &mounted, pool)?),
                 Some(there) => {
+                    let was_stated = before.contains_key(&key(Self::NAME, &item(&name, "encryption")));
+                    encryption::check(dataset, there, was_stated)?;
                     found.steps.append(&mut changes(dataset, there)?);
                     found.steps.extend(given_up(dataset, there, before));
                 }
             }
         }
         features::check(host, pool, new.iter().map(|(property, value)| (&**property, &**value)))?;
+        busy::check(host, &seen, &found.steps)?;
         for gone in super::gone(Self::NAME, before, &found.items) {
             if gone.contains('#') {
                 continue;
@@ -166,10 +180,10 @@ impl Kind for Dataset {
 
     fn remember(&self, host: &dyn Host, _store: &Store<'_>, change: &Change) -> Result<Memory, HostError> {
         let (dataset, property) = match change {
-            Change::Create { mountpoint: Some(path), .. } => {
+            Change::Create { mountpoint: Some(path), .. } | Change::Born { mountpoint: Some(path), .. } => {
                 return Ok(Memory::Missing(file::missing_above(host, &format!("{path}/"))?));
             }
-            Change::Create { .. } => return Ok(Memory::Nothing),
+            Change::Create { .. } | Change::Born { .. } => return Ok(Memory::Nothing),
             Change::Set { dataset, property, .. } | Change::Inherit { dataset, property } => {
                 (dataset, property)
             }
@@ -192,6 +206,8 @@ impl Kind for Dataset {
                     properties.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
                 host.run(&zfs::create_cmd(dataset, &properties)).map(drop)
             }
+            // `services.rs` tells the node.
+            Change::Born { .. } => Ok(()),
             Change::Set { dataset, property, value } => {
                 host.run(&zfs::set_cmd(dataset, &[(property, value)])).map(drop)
             }
@@ -207,7 +223,7 @@ impl Kind for Dataset {
         memory: &Memory,
     ) -> Result<(), HostError> {
         match (change, memory) {
-            (Change::Create { dataset, mountpoint, .. }, memory) => {
+            (Change::Create { dataset, mountpoint, .. } | Change::Born { dataset, mountpoint }, memory) => {
                 take_away(host, store, dataset, mountpoint.as_deref())?;
                 let missing = if let Memory::Missing(missing) = memory { missing.as_slice() } else { &[] };
                 missing.iter().rev().try_for_each(|path| file::remove_if_empty(host, path))
@@ -224,7 +240,9 @@ impl Kind for Dataset {
 
     fn way_back(&self, change: &Change, memory: &Memory) -> String {
         match (change, memory) {
-            (Change::Create { .. }, _) => "goes, or is renamed when it holds anything".to_owned(),
+            (Change::Create { .. } | Change::Born { .. }, _) => {
+                "goes, or is renamed when it holds anything".to_owned()
+            }
             (Change::Set { property, .. } | Change::Inherit { property, .. }, Memory::Local(value)) => {
                 format!("{property} → {}", shown(property, value))
             }
@@ -365,6 +383,7 @@ fn look(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>) -> 
         .iter()
         .flat_map(|dataset| dataset.properties.iter().map(|item| item.value.0.as_str()))
         .chain(["mountpoint", "mounted", "used"])
+        .chain(encryption::ASKED)
         .chain(stated)
         .collect();
     ask(host, pool, &names).map_err(|error| match &error {
@@ -435,10 +454,13 @@ fn create(
                     "give one of them another `mountpoint=`".to_owned(),
                 )
             } else {
-                (
-                    format!("`{path}` holds {} files that the dataset would hide", files.len()),
-                    format!("`kldload adopt {path} --manifest FILE` moves them into the dataset"),
-                )
+                let hint = match dataset.created {
+                    Created::InImage => {
+                        format!("`kldload adopt {path} --manifest FILE` moves them into the dataset")
+                    }
+                    Created::OnNode(_) => encryption::move_away(path),
+                };
+                (format!("`{path}` holds {} files that the dataset would hide", files.len()), hint)
             };
             return Err(Refusal::Refused { name, reason, hint });
         }
@@ -447,15 +469,23 @@ fn create(
         dataset.properties.iter().map(|item| item.value.clone()).collect();
     let shown: Vec<String> = properties.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let mountpoint = dataset.mounted_at().map(str::to_owned);
+    let (notes, change) = match dataset.created {
+        Created::InImage => (Vec::new(), Change::Create { dataset: name.clone(), properties, mountpoint }),
+        Created::OnNode(_) => {
+            let note = format!("{IDENTITY_UNIT} makes it, with a key that is born on this machine");
+            (vec![note], Change::Born { dataset: name.clone(), mountpoint })
+        }
+    };
     Ok(Step {
         kind: Dataset::NAME.to_owned(),
-        name: name.clone(),
+        name,
         action: Action::Add,
         cause: Cause::Wish,
         summary: shown.join(" "),
-        notes: Vec::new(),
+        interrupts: None,
+        notes,
         because: (&dataset.because).into(),
-        change: to_value(&Change::Create { dataset: name, properties, mountpoint }),
+        change: to_value(&change),
     })
 }
 
@@ -478,7 +508,8 @@ fn changes(dataset: &SystemDataset, there: &BTreeMap<String, Property>) -> Resul
         if NEW_BLOCKS_ONLY.contains(&property.as_str()) {
             notes.push(ONLY_NEW.to_owned());
         }
-        if property == "mountpoint" {
+        let interrupts = (property == "mountpoint").then_some(Interruption::Remount);
+        if interrupts.is_some() {
             notes.push(format!("it is mounted again: what uses `{}` is interrupted", found.value));
         }
         steps.push(Step {
@@ -487,6 +518,7 @@ fn changes(dataset: &SystemDataset, there: &BTreeMap<String, Property>) -> Resul
             action: Action::Change,
             cause: Cause::Wish,
             summary: format!("{property} {} → {value}", shown(property, &found.value)),
+            interrupts,
             notes,
             because: Because::from(&item.because),
             change: to_value(&Change::Set {
@@ -526,6 +558,7 @@ fn given_up(
                 property.name,
                 shown(&property.name, &property.value)
             ),
+            interrupts: None,
             notes: Vec::new(),
             because: Because {
                 layer: "datasets".to_owned(),
@@ -589,6 +622,27 @@ pub(crate) fn makes_a_dataset_at(step: &Step, path: &str) -> bool {
             super::from_value(&step.change),
             Ok(Change::Create { mountpoint: Some(at), .. }) if at == path
         )
+}
+
+/// Where a step leaves a dataset to the node; `None`: it does no such thing. Inside, `None`: it is not mounted.
+fn born(step: &Step) -> Option<Option<String>> {
+    if step.kind != Dataset::NAME {
+        return None;
+    }
+    match super::from_value(&step.change) {
+        Ok(Change::Born { mountpoint, .. }) => Some(mountpoint),
+        _ => None,
+    }
+}
+
+/// Whether a step leaves a dataset to the node.
+pub(crate) fn is_born(step: &Step) -> bool {
+    born(step).is_some()
+}
+
+/// Whether a step leaves the dataset that is mounted on `path` to the node.
+pub(super) fn is_born_at(step: &Step, path: &str) -> bool {
+    born(step).flatten().as_deref() == Some(path)
 }
 
 /// Whether a step of a plan is for a dataset that is in use already; those are snapshotted before the change.

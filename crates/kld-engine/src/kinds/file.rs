@@ -10,11 +10,11 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kld_host::Cmd;
-use kld_system::FIRST_STEPS_DONE;
+use kld_system::{FIRST_STEPS_DONE, SEALED_KEYS};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{Found, Kind, Refusal, account, hex, to_value};
+use super::{Found, Kind, Refusal, account, dataset, hex, to_value};
 use crate::history::Store;
 use crate::host::{Entry, Host, HostError, KeptEntry, Node};
 use crate::plan::{Action, Because, Cause, Left, Step, key};
@@ -74,13 +74,17 @@ impl Kind for File {
         host: &dyn Host,
         wanted: &Wanted,
         before: &BTreeMap<String, String>,
-        _earlier: &[Step],
+        earlier: &[Step],
     ) -> Result<Found, Refusal> {
         let look = |error| Refusal::Look("a file", error);
         let accounts = account::look(host).map_err(|error| Refusal::Look("the accounts", error))?;
         let mut found = Found::default();
         for (path, file) in &wanted.files {
             found.items.insert(path.clone(), digest_of(&file.node, file.mode));
+            // The root of a dataset that the node makes is not there yet, and belongs to whom it should from the first.
+            if earlier.iter().any(|step| dataset::is_born_at(step, path)) {
+                continue;
+            }
             let there = host.entry(path).map_err(look)?;
             let file = mount_cache::shared(path, file, there.as_ref());
             found.steps.extend(compare_one(&accounts, path, &file, there)?);
@@ -106,6 +110,7 @@ impl Kind for File {
                 action: Action::Remove,
                 cause: Cause::Wish,
                 summary: "no longer in the manifest".to_owned(),
+                interrupts: None,
                 notes: Vec::new(),
                 because: Because {
                     layer: "files".to_owned(),
@@ -196,11 +201,11 @@ pub(super) fn missing_above(host: &dyn Host, path: &str) -> Result<Vec<String>, 
 }
 
 /// Removes a directory that an apply has made. What its services have put there since, keys that peers know among it, stays;
-/// when the apply came to nothing, nobody knows them, and they go.
+/// when the apply came to nothing, nobody knows them, and they go. What a dataset was made with is never among it.
 fn remove_made(host: &dyn Host, path: &str, was_committed: bool) -> Result<(), HostError> {
     // What first steps made goes, or is put aside, with the datasets of the same apply.
     let is_mark = Path::new(path).parent() == Some(Path::new(FIRST_STEPS_DONE));
-    if is_mark || !was_committed && path.starts_with(OWN) {
+    if is_mark || !was_committed && path.starts_with(OWN) && path != SEALED_KEYS {
         for name in host.list(path)? {
             let inner = format!("{path}/{name}");
             if host.entry(&inner)?.is_some_and(|entry| matches!(entry.node, Node::File(_) | Node::Link(_))) {
@@ -226,10 +231,11 @@ fn remove(host: &dyn Host, path: &str) -> Result<(), HostError> {
     host.remove(path)
 }
 
-/// A directory that somebody else has put files into stays.
+/// A directory that somebody else has put files into stays, and so does one that a dataset is mounted on.
 pub(super) fn remove_if_empty(host: &dyn Host, path: &str) -> Result<(), HostError> {
+    use std::io::ErrorKind::{DirectoryNotEmpty, ResourceBusy};
     match host.remove(path) {
-        Err(HostError::File { source, .. }) if source.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
+        Err(HostError::File { source, .. }) if matches!(source.kind(), DirectoryNotEmpty | ResourceBusy) => {
             Ok(())
         }
         other => other,
@@ -300,6 +306,7 @@ fn compare_one(
         action,
         cause: Cause::Wish,
         summary,
+        interrupts: None,
         notes: Vec::new(),
         because: file.because.clone(),
         change: to_value(&change),

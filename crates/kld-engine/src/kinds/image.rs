@@ -71,6 +71,7 @@ impl Kind for Image {
                 action: Action::Add,
                 cause: Cause::Wish,
                 summary: "pull".to_owned(),
+                interrupts: None,
                 notes: if is_pinned(image) { Vec::new() } else { vec![NOT_PINNED.to_owned()] },
                 because: files[0].1.because.clone(),
                 change: to_value(&Change { image: (*image).to_owned(), units: units.collect() }),

@@ -24,7 +24,9 @@ use self::locked::Pinned;
 use super::{Found, Kind, Refusal, to_value};
 use crate::history::Store;
 use crate::host::{Entry, Host, HostError, Node};
+use crate::interruption::Interruption;
 use crate::plan::{Because, Cause, Left, Step};
+use crate::reboot;
 use crate::wanted::Wanted;
 
 pub(super) struct Package;
@@ -92,7 +94,7 @@ impl Kind for Package {
         let text = host.text(&installed_cmd()).map_err(look)?;
         let installed = installed(&text);
         let mut found = Found::default();
-        // What boots the machine is chosen when it is built, by exact release.
+        // What boots the machine is chosen when it is built, by exact release; what is missing of it is said.
         let mine = wanted.system.packages.iter().filter(|item| item.because.layer != Layer::Boot);
         let mut pinned = Pinned::new(wanted.lock.as_ref());
         let mut missing: Vec<(&str, Because)> = Vec::new();
@@ -123,11 +125,12 @@ impl Kind for Package {
                 });
             }
         }
-        let names: Vec<String> = missing.iter().map(|(name, _)| (*name).to_owned()).collect();
-        let Some((_, because)) = missing.into_iter().next() else {
+        found.at_start = reboot::packages(wanted, &installed);
+        let Some((_, first)) = missing.first().cloned() else {
             found.off_lock = pinned.off(&installed);
             return Ok(found);
         };
+        let names: Vec<String> = missing.iter().map(|(name, _)| (*name).to_owned()).collect();
         let simulated = pinned.simulate(host, &names)?;
         found.off_lock = pinned.off(&installed);
         if let Some(removed) = simulated.removed.first() {
@@ -138,8 +141,9 @@ impl Kind for Package {
                     .to_owned(),
             });
         }
-        let mut notes = pinned.notes(&names);
         let along = simulated.installed.iter().filter(|(name, _)| !names.contains(name)).count();
+        let (because, mut notes) = reasons(&missing, first);
+        notes.extend(pinned.notes(&names));
         if along > 0 {
             notes.push(format!("{along} more come along"));
         }
@@ -163,6 +167,19 @@ impl Kind for Package {
                     .to_owned(),
             );
         }
+        let waits: Vec<String> = simulated
+            .installed
+            .iter()
+            .filter(|(name, _)| wanted.system.distro.needs_reboot(name))
+            .map(|(name, _)| format!("`{name}`"))
+            .collect();
+        if !waits.is_empty() {
+            notes.push(format!(
+                "reboot: {} is in use after the next start; `kpkg install {}` would try that start first",
+                waits.join(", "),
+                names.join(" ")
+            ));
+        }
         has_room(host, &names, cost.on_disk)?;
         found.takes = cost.on_disk;
         found.steps.push(Step {
@@ -171,6 +188,7 @@ impl Kind for Package {
             action: pinned.action(&names),
             cause: Cause::Wish,
             summary: pinned.summary(&names).to_owned(),
+            interrupts: (!waits.is_empty()).then_some(Interruption::Reboot),
             notes,
             because,
             change: to_value(&Change {
@@ -272,6 +290,19 @@ impl Kind for Package {
         let differing = items.iter().filter(|(name, locked)| differs(name, locked));
         Ok(differing.map(|(name, _)| (*name).to_owned()).collect())
     }
+}
+
+/// Why packages that come together are wanted: one reason, or a note for each.
+fn reasons(missing: &[(&str, Because)], first: Because) -> (Because, Vec<String>) {
+    if missing.iter().all(|(_, because)| *because == first) {
+        return (first, Vec::new());
+    }
+    let note = |(name, because): &(&str, Because)| {
+        let line = because.line.map_or_else(String::new, |line| format!(" (line {line})"));
+        format!("`{name}`{line}: {}", because.reason)
+    };
+    let notes = missing.iter().map(note).collect();
+    (Because { line: None, reason: "for several parts of the machine".to_owned(), ..first }, notes)
 }
 
 /// Refuses what would fill the file system of `/`: packages that are half unpacked are the worst way to learn of it.

@@ -68,6 +68,7 @@ impl Kind for Unit {
                 action,
                 cause: Cause::Wish,
                 summary: summary.to_owned(),
+                interrupts: None,
                 notes: Vec::new(),
                 because: Because::from(&unit.because),
                 change: to_value(&Change { unit: name, state: unit.state.to_string() }),

@@ -4,6 +4,7 @@
 
 pub(crate) mod boot;
 mod nft;
+mod node;
 pub(crate) mod packages;
 mod podman;
 mod units;
@@ -15,7 +16,8 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard};
 
-use kld_engine::{CONFIRM_TIMER, Entry, Host, HostError, Node};
+use kld_engine::{CONFIRM_TIMER, Entry, Host, HostError, Node, User};
+use kld_host::mounts::is_within;
 use kld_host::{Cmd, ExecError, Output};
 
 type Files = BTreeMap<String, Entry>;
@@ -42,6 +44,8 @@ pub(crate) struct Machine {
     /// Images of containers, and which of them runs, by unit or whoever has started it.
     pub(crate) images: BTreeSet<String>,
     pub(crate) containers: BTreeMap<String, String>,
+    /// The keys that datasets are encrypted with.
+    pub(crate) keys: BTreeMap<String, String>,
     /// The text of the rules that the kernel has.
     pub(crate) rules: String,
 }
@@ -63,6 +67,8 @@ struct State {
     boot: Option<boot::disks::Fake>,
     /// Bytes that are left on `/`; none is plenty.
     room: Option<u64>,
+    /// Who keeps a directory busy.
+    held: Vec<(String, User)>,
     /// A feature that the pool does not have.
     lacks: Option<&'static str>,
     changes: usize,
@@ -146,15 +152,32 @@ impl Fake {
         self.0.lock().expect("no test panics while it holds the lock")
     }
 
-    /// All that there is but kldload's memory.
+    /// All that there is but kldload's memory, sealed keys, which stay whatever happens, and what a RAM disk holds.
     pub(crate) fn machine(&self) -> Machine {
         let mut machine = self.state().machine.clone();
-        machine.files.retain(|path, _| !path.starts_with("/var/lib/kldload"));
+        let out = ["/var/lib/kldload", kld_system::SEALED_KEYS, kld_system::KEYS_IN_MEMORY];
+        machine.files.retain(|path, _| !out.iter().any(|out| path.starts_with(out)));
         machine
+    }
+
+    /// Whether every encrypted dataset would be there after a restart: what is sealed for it, in every place, is its key.
+    pub(crate) fn keys_load(&self) -> bool {
+        let state = self.state();
+        state.machine.keys.iter().all(|(dataset, key)| {
+            let path = dataset.trim_start_matches("rpool/");
+            let name = path.split(".undone-").next().unwrap_or(path).replace('/', "@");
+            let folders = ["/var/lib/kldload/keys", kld_system::SEALED_KEYS];
+            folders.iter().all(|folder| state.text(&format!("{folder}/{name}.cred")) == *key)
+        })
     }
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut Machine)) {
         change(&mut self.state().machine);
+    }
+
+    /// Has its archive changed by somebody.
+    pub(crate) fn change_archive(&self, change: impl FnOnce(&mut BTreeMap<String, Deb>)) {
+        change(&mut self.state().archive);
     }
 
     /// How many changes were made so far.
@@ -183,13 +206,13 @@ impl Fake {
         self.state().room = room;
     }
 
-    pub(crate) fn lacks(&self, feature: Option<&'static str>) {
-        self.state().lacks = feature;
+    /// Lets somebody use a directory, or nobody any.
+    pub(crate) fn hold(&self, held: &[(&str, User)]) {
+        self.state().held = held.iter().map(|(path, user)| ((*path).to_owned(), user.clone())).collect();
     }
 
-    /// Changes what the archive has.
-    pub(crate) fn archive(&self, change: impl FnOnce(&mut BTreeMap<String, Deb>)) {
-        change(&mut self.state().archive);
+    pub(crate) fn lacks(&self, feature: Option<&'static str>) {
+        self.state().lacks = feature;
     }
 
     /// Lets a registry have an image.
@@ -455,6 +478,10 @@ impl Host for Fake {
             let source = io::ErrorKind::DirectoryNotEmpty.into();
             return Err(HostError::File { action: "remove", path: path.into(), source });
         }
+        if is_directory && state.is_mountpoint(path) {
+            let source = io::ErrorKind::ResourceBusy.into();
+            return Err(HostError::File { action: "remove", path: path.into(), source });
+        }
         state.burn(path)?;
         state.machine.files.remove(path);
         Ok(())
@@ -499,6 +526,12 @@ impl Host for Fake {
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn holders(&self, mountpoint: &str) -> Result<Vec<User>, HostError> {
+        let state = self.state();
+        let held = state.held.iter().filter(|(at, _)| is_within(at, mountpoint));
+        Ok(held.map(|(_, user)| user.clone()).collect())
     }
 
     fn now(&self) -> u64 {

@@ -497,6 +497,10 @@ impl Host for Land {
         }
     }
 
+    fn holders(&self, _mountpoint: &str) -> Result<Vec<User>, HostError> {
+        Ok(self.state().users.clone())
+    }
+
     fn now(&self) -> u64 {
         1_800_000_000
     }

@@ -141,7 +141,7 @@ pub(crate) fn wanted_in(dir: &Path) -> Wanted {
     let text = fs::read_to_string(dir.join("appliance.manifest")).expect("it is there");
     let checked = kld_manifest::check(&text);
     let appliance = checked.appliance.unwrap_or_else(|| panic!("{:#?}", checked.diagnostics));
-    Wanted::new(render(&appliance).expect("it renders"), dir, "digest".to_owned())
+    Wanted::new(render(&appliance).expect("it renders"), dir, Default::default())
         .expect("its files are there")
 }
 
@@ -197,7 +197,7 @@ pub(crate) fn as_wanted(wanted: &Wanted) -> Fake {
         run(Cmd::new("systemctl").args(["restart", service]));
     }
     let Plan { items, .. } = plan(&fake, wanted, &BTreeMap::new()).expect("it can be looked at");
-    let applied = serde_json::json!({ "number": 1, "manifest": wanted.digest, "items": items });
+    let applied = serde_json::json!({ "number": 1, "manifest": wanted.digests.text, "items": items });
     let node = Node::File(applied.to_string().into_bytes());
     put("/var/lib/kldload/applied.json", Entry { node, mode: 0o600, uid: 0, gid: 0 });
     fake

@@ -9,11 +9,11 @@ pub(crate) mod transcript;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use kld_engine::{Engine, History, Host, Outcome, Plan, Progress, Step, Wanted, plan};
+use kld_engine::{Digests, Engine, History, Host, Outcome, Plan, Progress, Step, Wanted, plan};
 use kld_system::{Layer, render};
 
 use fake::boot::disks::ESPS;
-use fake::{Deb, Fake};
+use fake::{Deb, Fake, Machine};
 
 pub(crate) const RECIPE: &str = include_str!("../../../../recipes/webapp/appliance.manifest");
 
@@ -22,8 +22,8 @@ pub(crate) fn wanted(manifest: &str) -> Wanted {
     let checked = kld_manifest::check(manifest);
     let appliance = checked.appliance.unwrap_or_else(|| panic!("{:#?}", checked.diagnostics));
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/webapp");
-    Wanted::new(render(&appliance).expect("it renders"), &dir, "digest".to_owned())
-        .expect("its files are there")
+    let digests = Digests::of(manifest, &appliance);
+    Wanted::new(render(&appliance).expect("it renders"), &dir, digests).expect("its files are there")
 }
 
 /// A Debian whose archive has all packages that these manifests ask for, and whose accounts own all their files.
@@ -117,9 +117,22 @@ pub(crate) fn apply(fake: &Fake, plan: &Plan) -> Outcome {
         .unwrap_or_else(|error| panic!("{error:?}"))
 }
 
-/// The recipe after somebody has thought about it again.
+/// The recipe with a dataset that only the machine can make.
+pub(crate) fn recipe() -> String {
+    RECIPE.replace(
+        "  rpool/srv/webapp-db:",
+        "  rpool/srv/safe:  encryption=on  recordsize=64k  quota=1G\n  rpool/srv/webapp-db:",
+    )
+}
+
+/// The recipe after somebody has thought about it again: one more dataset of that sort, and one in it.
 pub(crate) fn changed() -> String {
-    RECIPE
+    recipe()
+        .replace("encryption=on  recordsize=64k  quota=1G", "encryption=on  recordsize=128k  atime=off")
+        .replace(
+            "  rpool/srv/webapp-db:",
+            "  rpool/srv/vault:  encryption=aes-128-gcm\n  rpool/srv/vault/app:  quota=5G\n  rpool/srv/webapp-db:",
+        )
         .replace("recordsize=128k  compression=lz4", "recordsize=1M  compression=zstd-3")
         .replace(
             "  rpool/srv/webapp-db:",
@@ -136,7 +149,7 @@ pub(crate) fn changed() -> String {
 
 /// A machine that the recipe was applied to, and the plan to change it.
 pub(crate) fn applied() -> (Fake, Wanted, Wanted) {
-    let (old, new) = (wanted(RECIPE), wanted(&changed()));
+    let (old, new) = (wanted(&recipe()), wanted(&changed()));
     let fake = machine_for(&[&old, &new]);
     let plan = plan_for(&fake, &old);
     assert_eq!(apply(&fake, &plan), Outcome::Committed { number: 1 });
@@ -165,4 +178,26 @@ pub(crate) fn cleared(fake: &Fake) -> (Vec<String>, Vec<String>) {
     assert_eq!(again.actions, [], "clearing clears all of it");
     starts();
     (environments(fake), fake.disk().fat.into_keys().collect())
+}
+
+/// Says what differs, and not all that there is.
+pub(crate) fn assert_same(got: &Machine, want: &Machine, at: usize) {
+    let differ = |a: &Machine, b: &Machine| -> Vec<String> {
+        let files = a
+            .files
+            .iter()
+            .filter(|(path, entry)| b.files.get(*path) != Some(entry))
+            .map(|(path, _)| path.clone());
+        let datasets = a
+            .datasets
+            .iter()
+            .filter(|(name, own)| b.datasets.get(*name) != Some(own))
+            .map(|(name, own)| format!("{name} {own:?}"));
+        let active = a.active.difference(&b.active).map(|unit| format!("{unit} active"));
+        let rules = (a.rules != b.rules).then(|| format!("rules {}", a.rules));
+        let keys = a.keys.iter().filter(|(name, key)| b.keys.get(*name) != Some(key));
+        let keys = keys.map(|(name, key)| format!("{name} has the key {key}"));
+        files.chain(datasets).chain(active).chain(rules).chain(keys).collect()
+    };
+    assert!(got == want, "{at}: has {:#?}, lacks {:#?}", differ(got, want), differ(want, got));
 }

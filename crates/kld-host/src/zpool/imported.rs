@@ -52,10 +52,21 @@ pub fn imported() -> io::Result<Vec<Imported>> {
 }
 
 fn imported_in(folder: &Path) -> io::Result<Vec<Imported>> {
+    imported_of(names_in(folder)?, |name| present(fs::read(folder.join(name).join("state"))))
+}
+
+/// Those among the names in [`KSTAT`]; `state` reads [`state_file`], where there is one.
+///
+/// # Errors
+/// What `state` fails with.
+pub fn imported_of<E>(
+    names: Vec<String>,
+    state: impl Fn(&str) -> Result<Option<Vec<u8>>, E>,
+) -> Result<Vec<Imported>, E> {
     let mut found = Vec::new();
     // What is no pool has no state.
-    for name in names_in(folder)? {
-        if let Some(state) = present(fs::read(folder.join(&name).join("state")))? {
+    for name in names {
+        if let Some(state) = state(&name)? {
             found.push(Imported::new(&name, &state));
         }
     }

@@ -13,6 +13,7 @@ pub(crate) static SERVICE: Section = Section {
     shorthands: &[
         "services:\n  - unit: webapp.service\n    listens: wg0:8000, localhost:5432, wg0:8001/udp\n",
         "services:\n  - unit: webapp.service\n    hardening: ProtectSystem=strict  NoNewPrivileges  User=webapp\n",
+        "services:\n  - unit: postgresql.service\n    hardening: database\n",
         "services:\n  - unit: webapp.service\n    environment: DATABASE=postgresql:///webapp  WORKERS=2\n",
     ],
     keys: &[
@@ -68,8 +69,9 @@ pub(crate) static SERVICE: Section = Section {
         Key::optional(
             "hardening",
             Kind::Pairs("sandboxing directives of systemd.exec(5) and systemd.resource-control(5)"),
-            "Directives that replace kldload's own choice; a bare word means `yes`.",
-            "hardening: ProtectSystem=strict  NoNewPrivileges",
+            "A preset (`strict`, `packaged`, `database`, `web`, `container-host`; see hardening.md), and directives that replace \
+             single ones of it; a directive without a value means `yes`.",
+            "hardening: web  ProtectHome=read-only",
         ),
         Key::optional(
             "after",

@@ -3,9 +3,9 @@
 use super::fields::{Fields, impossible, items, no_value, parse_name, plain_item};
 use super::paths;
 use crate::diagnostic::Reporter;
-use crate::directives::{DIRECTIVES, words_of};
+use crate::directives::{DIRECTIVES, PRESET, words_of};
 use crate::keys::SERVICE;
-use crate::model::{Directive, Service};
+use crate::model::{Directive, Preset, Service};
 use crate::names::{UnitName, UserName};
 use crate::nearest::did_you_mean;
 use crate::span::{Span, Spanned};
@@ -54,8 +54,17 @@ fn service(item: &Node<'_>, report: &mut Reporter) -> Option<Service> {
     });
     let setup = commands(&fields, report);
     let mut hardening = pairs(&fields, "hardening", report);
+    let preset = preset(&mut hardening, report);
     hardening.retain(|directive| check_directive(directive, report));
     let user = user(&fields, &mut hardening, report);
+    if let (Some(preset), Some(user)) = (&preset, &user)
+        && preset.value == Preset::ContainerHost
+    {
+        report
+            .error("container-host-user", user.span, "`container-host` is for services that run as root")
+            .hint("podman without root needs set-user-id programs, which no preset lets it start; leave the account out")
+            .related(preset.span, "chosen here");
+    }
     let writes =
         fields.list("writes", report).into_iter().filter_map(|word| writable(word, report)).collect();
     let after = names(&fields, "after", report);
@@ -76,6 +85,7 @@ fn service(item: &Node<'_>, report: &mut Reporter) -> Option<Service> {
         listens: super::listens::listens(&fields, report),
         datasets,
         writes,
+        preset,
         hardening,
         after,
         environment: environment(&fields, report),
@@ -176,8 +186,13 @@ fn pairs(fields: &Fields<'_>, name: &str, report: &mut Reporter) -> Vec<Directiv
                 ));
             continue;
         }
+        let mut pair_name = key.as_str();
         let value = match (entry.value, entry.marker) {
             (Some(value), _) => value.unquoted(),
+            // `web` alone: directives begin with a capital.
+            (None, Marker::Property) if name == "hardening" && pair_name.starts_with(char::is_lowercase) => {
+                std::mem::replace(&mut pair_name, PRESET).to_owned()
+            }
             // `NoNewPrivileges` alone.
             (None, Marker::Property) if name == "hardening" => "yes".to_owned(),
             (None, _) => {
@@ -187,15 +202,28 @@ fn pairs(fields: &Fields<'_>, name: &str, report: &mut Reporter) -> Vec<Directiv
                 continue;
             }
         };
-        if let Some(first) = pairs.iter().find(|pair| pair.name == key.as_str()) {
+        if let Some(first) = pairs.iter().find(|pair| pair.name == pair_name) {
             report
-                .error("duplicate-key", key.span(), format!("`{}` is written twice", key.as_str()))
+                .error("duplicate-key", key.span(), format!("`{pair_name}` is written twice"))
                 .related(first.span, "first written here");
             continue;
         }
-        pairs.push(Directive { name: key.as_str().to_owned(), value, span: entry.text.span() });
+        pairs.push(Directive { name: pair_name.to_owned(), value, span: entry.text.span() });
     }
     pairs
+}
+
+/// The preset among them.
+fn preset(hardening: &mut Vec<Directive>, report: &mut Reporter) -> Option<Spanned<Preset>> {
+    let at = hardening.iter().position(|directive| directive.name == PRESET)?;
+    let Directive { value, span, .. } = hardening.remove(at);
+    match Preset::named(&value) {
+        Ok(preset) => Some(Spanned::new(preset, span)),
+        Err(Wrong { reason, hint }) => {
+            report.error("unknown-preset", span, reason).maybe_hint(hint);
+            None
+        }
+    }
 }
 
 fn check_directive(directive: &Directive, report: &mut Reporter) -> bool {

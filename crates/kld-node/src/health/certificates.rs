@@ -18,7 +18,7 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
 
 fn look(machine: &dyn Machine) -> Result<Probe, MachineError> {
     let all = certificates(machine)?;
-    let mut wrong: Vec<(Status, String)> = Vec::new();
+    let mut wrong: Vec<(Status, String, String)> = Vec::new();
     for path in &all {
         let (good, until) = ends_after(machine, path, SOON)?;
         if good {
@@ -26,13 +26,16 @@ fn look(machine: &dyn Machine) -> Result<Probe, MachineError> {
         }
         let (good, _) = ends_after(machine, path, "0")?;
         let (status, word) = if good { (Status::Warn, "expires") } else { (Status::Fail, "has expired") };
-        wrong.push((status, format!("{} {word} on {until}", path.display())));
+        let path = path.display().to_string();
+        let words = format!("{path} {word} on {until}");
+        wrong.push((status, path, words));
     }
-    let status = wrong.iter().map(|(status, _)| *status).max();
-    let said: Vec<&str> = wrong.iter().map(|(_, words)| words.as_str()).collect();
+    let status = wrong.iter().map(|(status, ..)| *status).max();
+    let said: Vec<&str> = wrong.iter().map(|(.., words)| words.as_str()).collect();
     Ok(match (status, all.len()) {
         (Some(status), _) => Probe::new("certificates", status, said.join(", "))
-            .with_command("renew it (`certbot renew`), and have its services read it again"),
+            .with_command("renew it (`certbot renew`), and have its services read it again")
+            .with_subjects(wrong.into_iter().filter(|(of, ..)| *of == status).map(|(_, path, _)| path)),
         (None, 0) => Probe::new("certificates", Status::Info, "none that people have put here"),
         (None, all) => Probe::new("certificates", Status::Ok, format!("{all} valid for two weeks and more")),
     })

@@ -89,7 +89,11 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
         (all, []) => format!("{all} of {all} say that they are well"),
         _ => said.join(", "),
     };
-    let probe = Probe::new("disks", worst, summary);
+    let bad = found
+        .iter()
+        .filter(|(status, ..)| *status == worst && worst > Status::Info)
+        .map(|(_, _, name)| *name);
+    let probe = Probe::new("disks", worst, summary).with_subjects(bad);
     vec![match found.iter().find(|(status, ..)| *status == worst) {
         Some((_, _, name)) if worst > Status::Info => probe.with_command(format!("{TOOL} -x {name}")),
         _ => probe,

@@ -20,7 +20,7 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
     match view.own_pool() {
         Some(own) if pools.iter().all(|pool| pool.name != own) => {
             let probe = Probe::new("pool", Status::Fail, format!("{own} is not imported"));
-            let probe = probe.with_command(format!("zpool import {own}"));
+            let probe = probe.with_command(format!("zpool import {own}")).with_subjects([own]);
             probes.insert(0, probe.with_metric(Family::PoolOnline, own, 0.0));
         }
         None if pools.is_empty() => {
@@ -36,15 +36,19 @@ fn probe_one(view: &View, pool: &Imported) -> Probe {
         // Whoever asks it more than this waits, too.
         let summary = format!("{} {}: whoever uses it waits", pool.name, pool.state);
         return Probe::new("pool", Status::Fail, summary)
+            .with_subjects([&pool.name])
             .with_command(format!("zpool status {}", pool.name))
             .with_metric(Family::PoolOnline, &pool.name, 0.0);
     }
     let pool = pool.name.as_str();
     let status = match status_of(view, pool) {
         Ok(status) => status,
-        Err(error) => return Probe::unanswered("pool", &error).with_metric(Family::PoolOnline, pool, 0.0),
+        Err(error) => {
+            let probe = Probe::unanswered("pool", &error).with_subjects([pool]);
+            return probe.with_metric(Family::PoolOnline, pool, 0.0);
+        }
     };
-    let get = ["get", "-Hp", "-o", "property,value", "capacity,fragmentation", pool];
+    let get = ["get", "-Hp", "-o", "property,value", "capacity,fragmentation,readonly", pool];
     let text = view.machine.run_text(Cmd::new("zpool").args(get).timeout(DEADLINE)).unwrap_or_default();
     let percent = |name: &str| -> Option<u64> {
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('\t'))?;
@@ -57,6 +61,8 @@ fn probe_one(view: &View, pool: &Imported) -> Probe {
     parts.extend(capacity.map(|percent| format!("{percent}% full")));
     let available = Cmd::new("zfs").args(["get", "-Hp", "-o", "value", "available", pool]).timeout(DEADLINE);
     let available = view.machine.run_text(available).ok().and_then(|text| text.parse::<u64>().ok());
+    let is_read_only = text.lines().any(|line| line == "readonly\ton");
+    parts.extend(is_read_only.then(|| "imported read-only".to_owned()));
     let is_out_of_room = available.is_some_and(|bytes| bytes < ROOM);
     parts.extend(is_out_of_room.then(|| "no room left".to_owned()));
     // Of the free space: how much of it lies in small pieces. Worth knowing, and nothing that anybody can mend but by room.
@@ -65,7 +71,7 @@ fn probe_one(view: &View, pool: &Imported) -> Probe {
     let full = capacity.unwrap_or(0);
     let found = if status.state != "ONLINE" || status.errors > 0 || full >= CAPACITY_FAIL || is_out_of_room {
         Status::Fail
-    } else if errors > 0 || full >= CAPACITY_WARN {
+    } else if errors > 0 || full >= CAPACITY_WARN || is_read_only {
         Status::Warn
     } else {
         Status::Ok
@@ -75,6 +81,7 @@ fn probe_one(view: &View, pool: &Imported) -> Probe {
     parts.extend(remark.and_then(|text| text.lines().next()).map(str::to_owned));
     let online = if status.state == "ONLINE" { 1.0 } else { 0.0 };
     let mut probe = Probe::new("pool", found, parts.join(", "))
+        .with_subjects((found > Status::Info).then_some(pool))
         .with_metric(Family::PoolOnline, pool, online)
         .with_metric(Family::PoolErrors, pool, errors as f64);
     if let Some(percent) = capacity {

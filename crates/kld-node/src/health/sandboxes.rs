@@ -31,7 +31,11 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
         Some((unit, _)) => {
             let said: Vec<&str> = loose.iter().map(|(_, said)| said.as_str()).collect();
             let show = format!("systemd-analyze security {unit}; systemctl cat {unit}");
-            vec![Probe::new("sandboxes", Status::Fail, said.join(", ")).with_command(show)]
+            vec![
+                Probe::new("sandboxes", Status::Fail, said.join(", "))
+                    .with_command(show)
+                    .with_subjects(loose.iter().map(|(unit, _)| unit.as_str())),
+            ]
         }
         None if all.is_empty() => vec![Probe::new("sandboxes", Status::Info, "no `max_exposure` is set")],
         None => vec![Probe::new("sandboxes", Status::Ok, all.join(", "))],

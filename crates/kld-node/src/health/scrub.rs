@@ -19,7 +19,7 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
 fn probe_one(view: &View, pool: &str) -> Probe {
     let status = match status_of(view, pool) {
         Ok(status) => status,
-        Err(error) => return Probe::unanswered("scrub", &error),
+        Err(error) => return Probe::unanswered("scrub", &error).with_subjects([pool]),
     };
     let start = format!("zpool scrub {pool}");
     let Some(scan) = status.scan else {
@@ -28,7 +28,8 @@ fn probe_one(view: &View, pool: &str) -> Probe {
     let what = scan.function.to_lowercase();
     if scan.errors > 0 {
         let summary = format!("{what} of {pool} found {} errors", scan.errors);
-        return Probe::new("scrub", Status::Fail, summary).with_command(format!("zpool status -v {pool}"));
+        let command = format!("zpool status -v {pool}");
+        return Probe::new("scrub", Status::Fail, summary).with_command(command).with_subjects([pool]);
     }
     match (scan.state.as_str(), scan_age(view, scan.ended.as_deref())) {
         ("SCANNING", _) => Probe::new("scrub", Status::Info, format!("{what} of {pool} is running")),

@@ -2,19 +2,20 @@
 
 use super::{DEADLINE, Family, Probe, Status, View};
 use kld_host::{Cmd, systemd};
+use std::collections::BTreeMap;
 
 pub(super) fn probe(view: &View) -> Vec<Probe> {
+    if let Some(said) = view.without_units("services") {
+        return said;
+    }
     let failed =
         Cmd::new("systemctl").args(["list-units", "--failed", "--plain", "--no-legend", "--no-pager"]);
     let failed = match view.machine.run_text(failed.timeout(DEADLINE)) {
         Ok(text) => text,
         Err(error) => return vec![Probe::unanswered("services", &error)],
     };
-    let mut bad: Vec<String> = failed
-        .lines()
-        .filter_map(|line| line.split_ascii_whitespace().next())
-        .map(|u| format!("{u} failed"))
-        .collect();
+    let failed = failed.lines().filter_map(|line| line.split_ascii_whitespace().next());
+    let mut bad: BTreeMap<&str, String> = failed.map(|unit| (unit, format!("{unit} failed"))).collect();
 
     let wanted: Vec<&str> =
         view.config.iter().flat_map(|config| &config.services).map(|service| service.unit.as_str()).collect();
@@ -31,14 +32,11 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
             metrics.push((*unit, f64::from(u8::from(up))));
             if !up && state.active != "failed" {
                 let load = if state.load == "loaded" { &state.active } else { &state.load };
-                bad.push(format!("{unit} is {load}"));
+                bad.insert(unit, format!("{unit} is {load}"));
             }
         }
     }
-    bad.sort();
-    bad.dedup();
-    let first = bad.first().and_then(|text| text.split(' ').next()).map(str::to_owned);
-    let mut probe = match first {
+    let mut probe = match bad.keys().next() {
         None => Probe::new(
             "services",
             Status::Ok,
@@ -47,8 +45,9 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
                 all => format!("{all} of {all} running, no unit has failed"),
             },
         ),
-        Some(unit) => Probe::new("services", Status::Fail, bad.join(", "))
-            .with_command(format!("systemctl status {unit}; journalctl -b -u {unit}")),
+        Some(unit) => Probe::new("services", Status::Fail, Vec::from_iter(bad.values().cloned()).join(", "))
+            .with_command(format!("systemctl status {unit}; journalctl -b -u {unit}"))
+            .with_subjects(bad.keys().copied()),
     };
     for (unit, up) in metrics {
         probe = probe.with_metric(Family::ServiceUp, unit, up);

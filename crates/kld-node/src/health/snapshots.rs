@@ -31,6 +31,7 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
         oldest = oldest.max(seconds);
         if seconds > limit {
             late.push(format!("{dataset}: {}", age(seconds)));
+            probe.subjects.push(dataset.clone());
         }
         probe = probe.with_metric(Family::SnapshotAge, dataset, seconds as f64);
     }

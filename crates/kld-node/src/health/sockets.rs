@@ -50,6 +50,7 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
     } else {
         Probe::new("sockets", Status::Fail, format!("reachable from outside a plane: {}", exposed.join(", ")))
             .with_command(show)
+            .with_subjects(exposed)
     }]
 }
 

@@ -110,6 +110,7 @@ fn machine() -> FakeMachine {
     machine.put("/proc/spl/kstat/zfs/arcstats", "9 1 0x01\n");
     machine.put(STATE, "ONLINE\n");
     machine.put("/efi/loader/entries/debian.conf", "linux /l\noptions spl.spl_hostid=0x04030201\n");
+    machine.put("/run/systemd/system/job.service", "");
     machine.put("/etc/hostid", "\u{1}\u{2}\u{3}\u{4}");
     machine.put("/sys/module/spl/parameters/spl_hostid", "67305985\n");
     machine.put("/etc/kldload/planes.env", "WG0_ADDRESS=10.8.0.1\n");
@@ -209,6 +210,11 @@ fn every_probe_sees_what_it_is_for() {
         ("pool", Status::Warn, |m| {
             m.tool("zpool", |args, _, _| pool(args, "\"checksum_errors\":0}}}}", "\"checksum_errors\":3}}}}"))
         }),
+        ("pool", Status::Warn, |m| {
+            m.tool("zpool", |args, _, _| {
+                Ok(if args[0] == "status" { STATUS.into() } else { "capacity\t41\nreadonly\ton\n".into() })
+            })
+        }),
         ("pool", Status::Fail, |m| {
             m.tool("zfs", |args, _, _| {
                 let newest = format!("rpool/srv/app@b\t{}\n", NOW - 600);
@@ -303,6 +309,7 @@ fn every_probe_sees_what_it_is_for() {
         boot: degraded
         pool: rpool DEGRADED, no errors, 41% full
         pool: rpool ONLINE, 3 errors, 41% full
+        pool: rpool ONLINE, no errors, 41% full, imported read-only
         pool: rpool ONLINE, no errors, 41% full, no room left, 7% fragmented
         pool: rpool SUSPENDED: whoever uses it waits
         pool: tank SUSPENDED: whoever uses it waits
@@ -372,6 +379,9 @@ fn services_that_are_down_or_failed_are_named() {
     expect!["app.service is not-found, postgresql@17-main.service failed, x.mount failed"]
         .assert_eq(&probe.summary);
     assert_eq!(probe.status, Status::Fail);
+    // So that a third that fails is told from these.
+    let units = ["app.service", "postgresql@17-main.service", "x.mount"];
+    assert_eq!(probe.troubles(), units.map(|unit| format!("services: {unit}")));
 }
 
 #[test]
@@ -440,6 +450,16 @@ fn a_machine_without_a_node_file_is_looked_at_as_it_is() {
     "#]]
     .assert_eq(&health.to_string());
     assert!(health.is_well());
+}
+
+#[test]
+fn a_machine_without_systemd_is_looked_at_too() {
+    let machine = machine();
+    machine.state().files.0.remove(Path::new("/run/systemd/system/job.service"));
+    machine.tool("systemctl", |_, _, _| Err("System has not been booted with systemd".to_owned()));
+    let health = look(machine, None);
+    assert!(health.is_well(), "{health}");
+    assert_eq!(health.probes[0].summary, "not asked: systemd does not run here");
 }
 
 /// OpenZFS 2.1 and 2.2 know no JSON.

@@ -30,6 +30,7 @@ fn probe_one(view: &View, interface: &str) -> Probe {
         Ok(plane) => plane,
         Err(_) => {
             return Probe::new("wireguard", Status::Fail, format!("{interface} is not up"))
+                .with_subjects([interface])
                 .with_command(format!("networkctl status {interface}"));
         }
     };

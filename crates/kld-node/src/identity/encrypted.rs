@@ -4,11 +4,11 @@
 //! then removed there. [`FILL`] on the dataset says how far that has come. Copy and removal go to one pool, whose
 //! transactions are committed in order: after a power cut there is never neither.
 
-use super::{Changes, Node, StepResult, mount_unit, secrets};
+use super::{Changes, IdentityError, Node, StepResult, chain, mount_unit};
 use crate::keys;
-use crate::machine::{Access, Machine, MachineError};
+use crate::machine::{Machine, MachineError};
 use kld_host::{Cmd, zfs};
-use kld_system::node::{NodeDatasetKey, NodeEncrypted};
+use kld_system::node::NodeEncrypted;
 use std::path::Path;
 use std::time::Duration;
 
@@ -32,52 +32,61 @@ pub(super) fn ensure(node: &Node<'_>) -> StepResult {
     let list =
         Cmd::new("zfs").args(["list", "-H", "-o", "name", "-t", "filesystem", "-r", &node.config.pool]);
     let existing = node.machine.run_text(list.timeout(DEADLINE))?;
+    let mut failed = Vec::new();
     for wanted in &node.config.encrypted {
         let is_there = existing.lines().any(|name| name == wanted.dataset);
-        if let Some(key) = wanted.key.as_ref().filter(|_| is_there)
-            && keys::settle(node.machine, &wanted.dataset, key)?
-        {
-            changes.made.push(format!("end of the rotation of the key of {}", wanted.dataset));
+        if let Err(error) = ensure_one(node.machine, wanted, is_there, &mut changes) {
+            failed.push(error);
         }
+    }
+    match failed.len() {
+        0 => Ok(changes),
+        1 => Err(failed.remove(0)),
+        _ => Err(IdentityError::several(node.config.encrypted.len(), &failed)),
+    }
+}
+
+fn ensure_one(
+    machine: &dyn Machine,
+    wanted: &NodeEncrypted,
+    is_there: bool,
+    changes: &mut Changes,
+) -> Result<(), IdentityError> {
+    let dataset = &wanted.dataset;
+    if let (Some(key), true) = (&wanted.key, is_there) {
+        if keys::settle(machine, dataset, key)? {
+            changes.made.push(format!("key of {dataset}, sealed in both places"));
+        }
+        keys::unseal_for_zfs(machine, key)?;
+        unlock(machine, dataset)?;
+    }
+    if !is_there {
         if let Some(key) = &wanted.key
-            && ensure_key(node.machine, key)?
+            && keys::prepare(machine, key)?
         {
-            changes.made.push(format!("key of {}", wanted.dataset));
+            changes.made.push(format!("key of {dataset}"));
         }
-        if is_there {
-            unlock(node.machine, wanted)?;
-        } else {
-            create(node.machine, wanted)?;
-            changes.made.push(wanted.dataset.clone());
-        }
-        fill(node.machine, wanted)?;
-        mount(node.machine, wanted)?;
+        create(machine, wanted)?;
+        changes.made.push(dataset.clone());
     }
-    Ok(changes)
+    fill(machine, wanted)?;
+    match unit_of(machine, wanted) {
+        None => mount(machine, wanted)?,
+        // systemd has no reason to when it has started already. It is not waited for: it waits for this program.
+        Some(unit) if !is_there => {
+            let start = Cmd::new("systemctl").args(["start", "--no-block", &unit]).timeout(DEADLINE);
+            if let Err(error) = machine.run(start, &[]) {
+                changes.warnings.push(format!("{dataset} is mounted by the next start: {}", chain(&error)));
+            }
+        }
+        Some(_) => {}
+    }
+    Ok(())
 }
 
-/// The key is on disk, encrypted, and in memory, as `zfs load-key` reads it. Whether it had to be made.
-fn ensure_key(machine: &dyn Machine, key: &NodeDatasetKey) -> Result<bool, MachineError> {
-    let sealed = Path::new(&key.credential_file);
-    let new = !machine.has(sealed);
-    if new {
-        let mut bytes = [0; 32];
-        machine.fill_random(&mut bytes);
-        secrets::seal(machine, &key.credential, &bytes, sealed)?;
-    }
-    if !machine.has(&key.key_file) {
-        if let Some(folder) = Path::new(&key.key_file).parent() {
-            machine.make_folder(folder)?;
-        }
-        let bytes = secrets::unseal(machine, &key.credential, sealed)?;
-        machine.write(Path::new(&key.key_file), &bytes, Access::SECRET)?;
-    }
-    Ok(new)
-}
-
-fn unlock(machine: &dyn Machine, wanted: &NodeEncrypted) -> Result<(), MachineError> {
-    if wanted.key.is_some() && property(machine, &wanted.dataset, "keystatus")? == "unavailable" {
-        machine.run(zfs::load_key_cmd(&wanted.dataset), &[])?;
+fn unlock(machine: &dyn Machine, dataset: &str) -> Result<(), MachineError> {
+    if property(machine, dataset, "keystatus")? == "unavailable" {
+        machine.run(zfs::load_key_cmd(dataset), &[])?;
     }
     Ok(())
 }
@@ -137,16 +146,25 @@ fn copy(machine: &dyn Machine, wanted: &NodeEncrypted, mountpoint: &str) -> Resu
     run(Cmd::new("umount").arg(FILL_MOUNT))
 }
 
-/// Mounts what systemd will not. A dataset of the mount cache has a mount unit, which waits for this program; a mount
-/// made here as well could be confined to this service's own view of the file systems.
+/// The mount unit of a dataset that is in the mount cache. systemd mounts it, after this program; a mount made here as well
+/// could be confined to this service's own view of the file systems.
+fn unit_of(machine: &dyn Machine, wanted: &NodeEncrypted) -> Option<String> {
+    let unit = mount_unit(mounted_at(wanted)?);
+    machine.has(format!("{UNITS}/{unit}")).then_some(unit)
+}
+
+/// Mounts what systemd will not.
 fn mount(machine: &dyn Machine, wanted: &NodeEncrypted) -> Result<(), MachineError> {
-    let path = given(wanted, "mountpoint").filter(|path| path.starts_with('/'));
-    let has_unit = path.is_some_and(|path| machine.has(format!("{UNITS}/{}", mount_unit(path))));
-    let is_wanted = given(wanted, "canmount").unwrap_or("on") == "on" && path.is_some() && !has_unit;
-    if is_wanted && property(machine, &wanted.dataset, "mounted")? == "no" {
+    if mounted_at(wanted).is_some() && property(machine, &wanted.dataset, "mounted")? == "no" {
         machine.run(zfs::mount_cmd(&wanted.dataset), &[])?;
     }
     Ok(())
+}
+
+/// Where it is mounted by itself.
+fn mounted_at(wanted: &NodeEncrypted) -> Option<&str> {
+    let is_on = given(wanted, "canmount").unwrap_or("on") == "on";
+    given(wanted, "mountpoint").filter(|path| is_on && path.starts_with('/'))
 }
 
 fn given<'a>(wanted: &'a NodeEncrypted, name: &str) -> Option<&'a str> {

@@ -1,6 +1,6 @@
 //! Secrets of services, kept encrypted by systemd-creds(1) for this machine alone.
 
-use super::{Changes, IdentityError, Node, StepResult, chain};
+use super::{Changes, IdentityError, Node, StepResult};
 use crate::machine::{Access, Machine, MachineError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -25,10 +25,7 @@ pub(super) fn ensure(node: &Node<'_>, credentials: Option<&Path>) -> StepResult 
     match failed.len() {
         0 => Ok(changes),
         1 if node.config.secrets.len() == 1 => Err(failed.remove(0)),
-        _ => Err(IdentityError::Several {
-            all: node.config.secrets.len(),
-            failed: failed.iter().map(|error| chain(error)).collect(),
-        }),
+        _ => Err(IdentityError::several(node.config.secrets.len(), &failed)),
     }
 }
 

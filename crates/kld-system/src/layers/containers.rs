@@ -10,7 +10,7 @@ use crate::system::{Because, Created, Layer, SystemDataset, SystemFile};
 use crate::unit_file::{Section, UnitFile, quote};
 
 /// Linux lets only root listen below it, ip(7).
-const PRIVILEGED_PORTS: u16 = 1024;
+pub(crate) const PRIVILEGED_PORTS: u16 = 1024;
 
 /// Adds podman and a unit for each container.
 pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {

@@ -11,10 +11,10 @@ use crate::node::NodeDatasetKey;
 use crate::system::{Because, Created, Layer, SystemFile};
 use crate::unit_file::{Section, UnitFile};
 
-/// Where the keys lie encrypted.
-const KEYS: &str = "/etc/kldload/keys";
-/// Where the keys lie while the machine runs; a RAM disk.
-const KEYS_IN_MEMORY: &str = "/run/kldload/keys";
+/// Where the keys of encrypted datasets lie sealed, in the boot environment.
+pub const KEYS: &str = "/etc/kldload/keys";
+/// Where the keys of encrypted datasets lie while the machine runs; a RAM disk.
+pub const KEYS_IN_MEMORY: &str = "/run/kldload/keys";
 
 /// Adds what encrypted datasets need to be unlocked without a person.
 pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {

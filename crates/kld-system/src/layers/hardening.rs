@@ -1,8 +1,7 @@
 //! Sandboxes: sets of systemd directives, each with its reason, and kernel settings.
 //!
-//! Follows systemd.exec(5) and systemd.resource-control(5). [`OWN`] is for services that a manifest describes in full,
-//! [`PACKAGED`] for units of packages, which start as root and drop privileges themselves; the others are for kldload's
-//! own units, each as narrow as its work allows.
+//! Follows systemd.exec(5) and systemd.resource-control(5). These are for kldload's own units, each as narrow as its work
+//! allows; those of a manifest's services are in [`presets`](super::presets).
 
 use crate::draft::Draft;
 use crate::system::{Because, Layer, SystemFile};
@@ -28,47 +27,7 @@ macro_rules! sandbox {
     };
 }
 
-/// For a service that the manifest describes in full.
-pub(crate) const OWN: &[Hardening] = sandbox![
-    ("ProtectSystem", "strict", "everything is read only but what is listed"),
-    ("ProtectHome", "yes", "people's files are not its business"),
-    ("PrivateTmp", "yes", "a /tmp of its own: no file of another service in the way"),
-    ("PrivateDevices", "yes", "no disks, no memory, no terminals"),
-    ("DevicePolicy", "closed", "no devices but null, zero, full, random"),
-    ("ProtectKernelModules", "yes", "it loads no kernel code"),
-    ("ProtectClock", "yes", "logs and certificates rest on the clock"),
-    ("ProtectProc", "invisible", "processes of others are not seen"),
-    ("ProcSubset", "pid", "nothing about the machine in /proc"),
-    ("RestrictNamespaces", "yes", "containers inside a service are how kernels get attacked"),
-    ("MemoryDenyWriteExecute", "yes", "memory is written or executed, never both"),
-    ("SystemCallFilter", "@system-service", "the calls that services make"),
-    ("SystemCallFilter", "~@privileged @resources", "less those that need rights it does not have"),
-    ("SystemCallErrorNumber", "EPERM", "a refused call is an error the program can report"),
-    ("CapabilityBoundingSet", "", "no right of root, whatever happens"),
-    ("AmbientCapabilities", "", "no right of root, whatever happens"),
-    ("RemoveIPC", "yes", "shared memory goes when the service goes"),
-    ("UMask", "0077", "its files are its own"),
-    ("KeyringMode", "private", "keys of others are not seen"),
-];
-
-/// For a unit that a package brings. These do not take part in how such units start: as root, changing the account.
-pub(crate) const PACKAGED: &[Hardening] = sandbox![
-    ("ProtectSystem", "strict", "everything is read only but what is listed"),
-    ("ProtectHome", "yes", "people's files are not its business"),
-    ("PrivateTmp", "yes", "a /tmp of its own: no file of another service in the way"),
-    ("PrivateDevices", "yes", "no disks, no memory, no terminals"),
-    ("ProtectKernelModules", "yes", "it loads no kernel code"),
-    ("ProtectClock", "yes", "logs and certificates rest on the clock"),
-    ("RestrictNamespaces", "yes", "containers inside a service are how kernels get attacked"),
-    ("SystemCallFilter", "@system-service", "the calls that services make"),
-    ("SystemCallErrorNumber", "EPERM", "a refused call is an error the program can report"),
-    (
-        "CapabilityBoundingSet",
-        "CAP_SETUID CAP_SETGID CAP_DAC_OVERRIDE CAP_FOWNER CAP_CHOWN CAP_KILL CAP_NET_BIND_SERVICE CAP_SYS_RESOURCE",
-        "what a start as root needs to hand over to an account, and no more",
-    ),
-    ("KeyringMode", "private", "keys of others are not seen"),
-];
+pub(crate) use sandbox;
 
 /// For `kldload node init`: it makes keys, grows the pool and writes below /etc and /efi.
 pub(crate) const IDENTITY: &[Hardening] = sandbox![

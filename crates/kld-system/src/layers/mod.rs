@@ -10,6 +10,7 @@ pub(crate) mod hardening;
 pub(crate) mod identity;
 pub(crate) mod monitoring;
 pub(crate) mod network;
+pub(crate) mod presets;
 pub(crate) mod program;
 pub(crate) mod recovery;
 pub(crate) mod replication;

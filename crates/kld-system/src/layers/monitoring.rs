@@ -11,7 +11,7 @@ use kld_manifest::model::{Alert, AlertCondition, Plane, Severity};
 
 use crate::context::{Context, NODE_EXPORTER_PORT};
 use crate::draft::Draft;
-use crate::layers::{hardening, wireguard};
+use crate::layers::{hardening, presets, wireguard};
 use crate::system::{Because, Enablement, Item, Layer, SystemFile};
 use crate::unit_file::{Section, UnitFile};
 
@@ -52,7 +52,7 @@ fn add_exporter(context: &Context<'_>, plane: &Plane, span: Span, draft: &mut Dr
 
     let mut unit = UnitFile::default();
     wireguard::wait_for_mesh(&mut unit, &because("the address it binds to exists once the mesh is up"));
-    for (name, value, reason) in hardening::OWN {
+    for (name, value, reason) in presets::STRICT {
         // The exporter tells about the machine: it must see /proc and the file systems as they are. It runs as an account
         // that can write to none of them.
         if !["ProcSubset", "ProtectProc", "RemoveIPC", "ProtectSystem", "ProtectHome"].contains(name) {

@@ -1,6 +1,6 @@
 //! The unit that undoes, at the next start, a change of the machine that a power cut has interrupted.
 
-use crate::context::Context;
+use crate::context::{Context, IDENTITY_UNIT};
 use crate::draft::Draft;
 use crate::system::{Because, Enablement, Layer};
 use crate::unit_file::{Section, UnitFile};
@@ -25,6 +25,8 @@ pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {
     }
     let after = "systemd-remount-fs.service local-fs.target";
     add(Unit, "After", after, "it writes to every file system");
+    let reason = "a dataset that an apply has had made is there, with its key, before it is taken back";
+    add(Unit, "After", IDENTITY_UNIT, reason);
     let firewall = &context.distro.units.firewall;
     let before = format!("sysinit.target network-pre.target {firewall} shutdown.target");
     add(Unit, "Before", &before, "no service may start, and no rule be loaded, with half of a change");

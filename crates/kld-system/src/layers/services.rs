@@ -7,13 +7,14 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use kld_manifest::Span;
-use kld_manifest::model::{ListenOn, Service};
+use kld_manifest::model::{Listen, ListenOn, Preset, Service};
 use kld_manifest::names::UserName;
 
 use crate::context::{Context, IDENTITY_UNIT, on_a_plane, protocol_name, with_suffix, without_suffix};
 use crate::distro::PackagedService;
 use crate::draft::Draft;
-use crate::layers::{hardening, secrets, wireguard};
+use crate::layers::presets::{self, Start};
+use crate::layers::{containers, secrets, wireguard};
 use crate::node::NodeSetup;
 use crate::system::{Because, Enablement, Layer, SystemFile};
 use crate::unit_file::{Section, UnitFile, quote};
@@ -96,10 +97,7 @@ fn service_file(context: &Context<'_>, service: &Service, packaged: Option<&Pack
     }
     add_account(service, &mut unit);
     add_environment(context, service, &mut unit);
-    let preset = if service.command.is_some() { hardening::OWN } else { hardening::PACKAGED };
-    for (name, value, reason) in preset {
-        unit.add(Section::Service, name, *value, Because::new(Layer::Hardening, span, *reason));
-    }
+    add_preset(service, &mut unit);
     add_reach(context, service, packaged, &mut unit);
     override_by_manifest(service, &mut unit);
 
@@ -108,6 +106,20 @@ fn service_file(context: &Context<'_>, service: &Service, packaged: Option<&Pack
     match service.command {
         Some(_) => unit.into_file(format!("/etc/systemd/system/{running}"), because),
         None => unit.into_file(format!("/etc/systemd/system/{running}.d/50-kldload.conf"), because),
+    }
+}
+
+fn add_preset(service: &Service, unit: &mut UnitFile) {
+    let (preset, start) = (presets::of(service), Start::of(service));
+    let chosen = service.preset.as_ref().map_or(service.unit.span, |preset| preset.span);
+    for (name, value, reason) in presets::directives(preset, start) {
+        unit.add(Section::Service, name, value, Because::new(Layer::Hardening, chosen, reason));
+    }
+    let low = |listen: &&Listen| listen.port < containers::PRIVILEGED_PORTS;
+    if let Some(listen) = service.listens.iter().find(low).filter(|_| preset == Preset::Web) {
+        for (name, value, reason) in presets::low_port(start) {
+            unit.add(Section::Service, name, value, Because::new(Layer::Hardening, listen.span, reason));
+        }
     }
 }
 
@@ -176,7 +188,10 @@ fn add_account(service: &Service, unit: &mut UnitFile) {
     if let Some((user, span)) = account(service) {
         add("User", user.as_str(), span, Layer::Services, "it does not run as root");
         add("Group", user.as_str(), span, Layer::Services, "it does not run as root");
-    } else if service.datasets.is_empty() && service.writes.is_empty() {
+    } else if service.datasets.is_empty()
+        && service.writes.is_empty()
+        && presets::of(service) != Preset::ContainerHost
+    {
         let reason = "no account is given: one that exists while it runs";
         add("DynamicUser", "yes", service.unit.span, Layer::Hardening, reason);
     }
@@ -215,6 +230,12 @@ fn add_reach(
     unit: &mut UnitFile,
 ) {
     let span = service.unit.span;
+    let preset = presets::of(service);
+    let (name, families, reason) = presets::families(preset);
+    if presets::sees_all_files(preset) {
+        // Its containers bind ports and talk to networks of their own: podman and the firewall decide on those.
+        return unit.add(Section::Service, name, families, Because::new(Layer::Hardening, span, reason));
+    }
     for (path, span) in mount_points(context, service) {
         let because = Because::new(Layer::Hardening, span, "its own data");
         unit.add(Section::Service, "ReadWritePaths", path, because);
@@ -232,8 +253,7 @@ fn add_reach(
     let mut add = |name: &str, value: &str, span: Span, reason: &str| {
         unit.add(Section::Service, name, value, Because::new(Layer::Hardening, span, reason));
     };
-    let families = "AF_UNIX AF_INET AF_INET6";
-    add("RestrictAddressFamilies", families, span, "local sockets and the internet protocols, no odd ones");
+    add(name, families, span, reason);
     if service.command.is_some() {
         add("SocketBindDeny", "any", span, "it opens the ports the manifest names, no others");
         for listen in &service.listens {
@@ -336,7 +356,7 @@ fn setup_file(context: &Context<'_>, service: &Service) -> SystemFile {
     }
     add_environment(context, service, &mut unit);
     // They run as root, so that they can act as any account (`runuser -u postgres -- createdb app`).
-    for (name, value, reason) in hardening::PACKAGED {
+    for (name, value, reason) in presets::PACKAGED {
         unit.add(Section::Service, name, *value, Because::new(Layer::Hardening, span, *reason));
     }
     unit.add(Section::Service, "ReadWritePaths", &dir, because("it is remembered there that they ran"));

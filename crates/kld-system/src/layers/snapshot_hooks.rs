@@ -8,7 +8,7 @@ use kld_manifest::names::DatasetName;
 use crate::context::{Context, without_suffix};
 use crate::draft::Draft;
 use crate::ini_file::IniFile;
-use crate::layers::{hardening, services};
+use crate::layers::{presets, services};
 use crate::node::NodeSnapshotHook;
 use crate::system::{Because, Layer, SystemFile};
 use crate::unit_file::{Section, UnitFile};
@@ -75,7 +75,7 @@ fn file(context: &Context<'_>, service: &Service, when: When) -> Option<SystemFi
     add(Section::Service, "TimeoutStartSec", TIMEOUT, "a service must not stand still for long");
     services::add_environment(context, service, &mut unit);
     // As first steps: as root, so that they can act as any account.
-    for (name, value, reason) in hardening::PACKAGED {
+    for (name, value, reason) in presets::PACKAGED {
         unit.add(Section::Service, name, *value, Because::new(Layer::Hardening, command.span, *reason));
     }
     services::add_command_reach(context, service, &[], &mut unit);

@@ -98,6 +98,7 @@ pub(crate) fn service(line: u32, unit: &str, command: Option<&str>) -> Service {
         listens: Vec::new(),
         datasets: Vec::new(),
         writes: Vec::new(),
+        preset: None,
         hardening: Vec::new(),
         after: Vec::new(),
         environment: Vec::new(),
@@ -450,4 +451,58 @@ pub(crate) fn recipe() -> Appliance {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
     let checked = kld_manifest::check(&text);
     checked.appliance.unwrap_or_else(|| panic!("{path}: {:#?}", checked.diagnostics))
+}
+
+/// A service of each preset, with a command and of a package.
+pub(crate) const PRESETS: &str = "\
+name: presets
+distro: Debian 13
+profile: server
+zfs_layout:
+  rpool/srv/db: recordsize=8k
+network_topology:
+  eth0: TCP 80,443 web
+outbound: any
+users:
+  data: system  home=/srv/db
+services:
+  - unit: strict.service
+    command: /usr/bin/kldload
+    listens: localhost:8000
+    hardening: strict
+  - unit: by-default.service
+    command: /usr/bin/kldload
+    listens: localhost:8001
+  - unit: packaged.service
+    command: /usr/bin/kldload
+    hardening: packaged
+  - unit: database.service
+    command: /usr/bin/kldload
+    user: data
+    dataset: rpool/srv/db
+    hardening: database
+  - unit: web.service
+    command: /usr/bin/kldload
+    listens: localhost:8002
+    hardening: web
+  - unit: web-low.service
+    command: /usr/bin/kldload
+    listens: eth0:80
+    hardening: web
+  - unit: containers.service
+    command: /usr/bin/podman run --rm docker.io/library/nginx:1.27.1
+    hardening: container-host
+  - unit: redis-server.service
+  - unit: postgresql.service
+    hardening: database
+  - unit: nginx.service
+    listens: eth0:443
+    hardening: web  ProtectHome=read-only
+  - unit: podman.service
+    hardening: container-host
+";
+
+pub(crate) fn presets() -> Appliance {
+    let checked = kld_manifest::check(PRESETS);
+    checked.appliance.unwrap_or_else(|| panic!("{:#?}", checked.diagnostics))
 }

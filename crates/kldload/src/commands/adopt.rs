@@ -147,7 +147,8 @@ fn from_manifest(printer: &Printer, file: &Path, path: String) -> anyhow::Result
     };
     if dataset.created != kld_system::Created::InImage {
         let message = format!("`{}` is encrypted, and its key is born on the machine", dataset.name);
-        let hint = "`kldload apply` the manifest; the next start makes it and moves the files into it";
+        let hint =
+            format!("`mv {path} {path}.old`, `kldload apply` the manifest, and copy them into the dataset");
         return Err(Hinted::new(message, hint).into());
     }
     let properties = dataset.properties.iter().map(|item| item.value.clone());

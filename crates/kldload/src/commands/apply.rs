@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use kld_engine::{Adopter, Engine, Outcome, Plan, Progress, RealHost, Step, put_aside};
+use kld_engine::{Adopter, Engine, Outcome, Plan, Progress, RealHost, Step, put_aside, waits_for_reboot};
 use kld_host::{Lock, LockError};
 use kld_node::RealMachine;
 use kld_node::health::{Status, check_some};
 use kld_system::NodeConfig;
 use kld_ui::{ExitStatus, Hinted, Printer};
 
+use super::seconds::seconds;
+use super::session::is_over_ssh;
 use super::{adopt, plan, procedure};
 
 /// Bring this machine to what a manifest says, or leave it as it was
@@ -20,7 +22,7 @@ use super::{adopt, plan, procedure};
 /// manifest's own proofs run. When anything fails, all of it is undone; data of users is never rolled back.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  kldload apply --dry-run appliance.manifest\n  kldload apply appliance.manifest\n  kldload apply --yes appliance.manifest\n  kldload apply --confirm-within 60 appliance.manifest && kldload confirm"
+    after_help = "Examples:\n  kldload apply --dry-run appliance.manifest\n  kldload apply appliance.manifest\n  kldload apply --yes appliance.manifest\n  kldload apply --confirm-within 60s appliance.manifest && kldload confirm"
 )]
 pub(crate) struct Args {
     /// The manifest; its files lie beside it
@@ -37,12 +39,12 @@ pub(crate) struct Args {
     /// Apply a manifest that was applied before and that another one has replaced since
     #[arg(long)]
     older: bool,
-    /// How long the services and proofs may take to be well, in seconds
-    #[arg(long, default_value_t = 90, value_name = "SECONDS")]
+    /// How long the services and proofs may take to be well: `90`, `2min`
+    #[arg(long, default_value = "90s", value_name = "TIME", value_parser = seconds)]
     within: u64,
-    /// Go back unless `kldload confirm` comes within this time, in seconds; 60 when you are logged in over SSH and the
-    /// plan changes rules or networks
-    #[arg(long, value_name = "SECONDS")]
+    /// Go back unless `kldload confirm` comes within this time; 60s when you are logged in over SSH and the plan changes
+    /// rules or networks
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
     confirm_within: Option<u64>,
 }
 
@@ -86,6 +88,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     match outcome {
         Outcome::Committed { number } => {
             printer.note(&format!("apply {number} is done: the machine is as the manifest says"));
+            say_reboot(printer, &plan);
             if let Some(seconds) = confirm_within {
                 printer.warning(&format!(
                     "within {seconds} seconds it goes back, unless you say `kldload confirm`"
@@ -101,6 +104,17 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
             )
             .into())
         }
+    }
+}
+
+/// That something is in use only after a start: by the plan, or by the word of a package.
+fn say_reboot(printer: &Printer, plan: &Plan) {
+    // What cannot be read has nothing to do with the apply, which is done.
+    let marked = waits_for_reboot(&RealHost).ok().flatten();
+    if marked.is_some() || plan.needs_reboot() {
+        let names = marked.filter(|names| !names.is_empty());
+        let what = names.map_or_else(|| "what it has installed".to_owned(), |names| names.join(", "));
+        printer.warning(&format!("{what} is in use after the next start: `reboot`"));
     }
 }
 
@@ -121,7 +135,7 @@ fn may_cut_off(plan: &Plan) -> bool {
             .any(|path| step.name.starts_with(path))
             || step.name == "nftables.service"
     };
-    std::env::var_os("SSH_CONNECTION").is_some() && plan.all().any(touches)
+    plan.all().any(touches) && is_over_ssh()
 }
 
 /// The engine for this machine.

@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use kld_engine::{Adopter, Directory, Made, RealHost, Wish};
-use kld_host::zpool::imported;
 use kld_system::Purpose;
 use kld_ui::{ExitStatus, Hinted, Printer};
 use serde::Serialize;
 
 use super::adopt::{self, How, absolute, property};
 use super::apply;
-use super::place::answering;
+use super::place::{can_be_asked, dataset_above};
 
 /// Make a directory that is a dataset, with the properties that fit what it is for
 ///
@@ -86,10 +85,9 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         let message = format!("`{name}={value}` cannot be given: the path says where it is mounted");
         return Err(Hinted::new(message, "`zfs create` makes datasets that are mounted elsewhere").into());
     }
-    // All pools are asked where the path belongs.
-    imported()?.iter().try_for_each(answering)?;
     let lock = if args.dry_run { None } else { Some(apply::lock("kldload dir")?) };
     let path = absolute(args.path.as_deref().unwrap_or(Path::new("")))?;
+    dataset_above(&path)?.iter().chain(&args.dataset).try_for_each(|dataset| can_be_asked(dataset))?;
     let properties = properties(args.purpose, &args.property);
     let directory = Directory::look(&RealHost, &path, args.dataset.as_deref(), args.parents, args.adopt)?;
     let own = directory.made(&properties);

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use kld_system::{ExplainRow, explain};
+use anyhow::Context as _;
+use kld_system::{ExplainRow, explain, preset_rows};
 use kld_ui::{ExitStatus, Printer, Table};
 use serde::Serialize;
 
@@ -11,14 +12,18 @@ use crate::manifest::ManifestFile;
 /// Show everything a manifest makes, each with the line that asked for it and the reason
 ///
 /// Datasets and their properties, packages, accounts, files, firewall rules, unit directives, timers.
-/// Nothing is built and nothing is changed.
+/// Nothing is built and nothing is changed. `--presets` lists what each preset of `hardening:` holds, and why.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  kldload explain recipes/webapp/appliance.manifest\n  kldload explain --layer firewall recipes/webapp/appliance.manifest\n  kldload explain --show /etc/nftables.conf recipes/webapp/appliance.manifest"
+    after_help = "Examples:\n  kldload explain recipes/webapp/appliance.manifest\n  kldload explain --layer firewall recipes/webapp/appliance.manifest\n  kldload explain --show /etc/nftables.conf recipes/webapp/appliance.manifest\n  kldload explain --presets"
 )]
 pub(crate) struct Args {
     /// The manifest; `-` reads standard input
-    file: PathBuf,
+    #[arg(required_unless_present = "presets")]
+    file: Option<PathBuf>,
+    /// The presets of `hardening:`, each with its directives and their reasons; takes no manifest
+    #[arg(long, conflicts_with_all = ["file", "layer", "show"])]
+    presets: bool,
     /// Only this layer: datasets, wireguard, firewall, services, snapshots, …
     #[arg(long)]
     layer: Option<String>,
@@ -39,9 +44,44 @@ struct Row<'a> {
     reason: &'a str,
 }
 
+#[derive(Debug, Serialize)]
+struct Directive {
+    preset: &'static str,
+    of: Option<&'static str>,
+    directive: String,
+    reason: &'static str,
+}
+
+fn presets(printer: &Printer, json: bool) -> anyhow::Result<ExitStatus> {
+    let rows = preset_rows();
+    if json {
+        let rows: Vec<Directive> = rows
+            .into_iter()
+            .map(|row| Directive {
+                preset: row.preset.name(),
+                of: row.of,
+                directive: row.directive,
+                reason: row.reason,
+            })
+            .collect();
+        printer.envelope("presets", &rows)?;
+        return Ok(ExitStatus::Done);
+    }
+    let mut table = Table::new().left("PRESET").left("OF UNITS").left("DIRECTIVE").left("REASON");
+    for row in rows {
+        let of = row.of.unwrap_or("all");
+        table.row([row.preset.name().to_owned(), of.to_owned(), row.directive, row.reason.to_owned()]);
+    }
+    printer.data(&table.to_string())?;
+    Ok(ExitStatus::Done)
+}
+
 /// Shows it.
 pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
-    let file = ManifestFile::read(&args.file)?;
+    if args.presets {
+        return presets(printer, args.json);
+    }
+    let file = ManifestFile::read(args.file.as_deref().context("no manifest was named")?)?;
     let system = file.system(printer)?;
     if let Some(path) = &args.show {
         let found = system.files.iter().find(|f| f.path == *path);

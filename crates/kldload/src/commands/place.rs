@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use kld_host::mounts;
 use kld_host::zpool::{self, Imported, imported};
 use kld_host::{Cmd, folder};
 use kld_ui::{ExitStatus, Hinted, Printer};
@@ -64,7 +65,7 @@ pub(crate) fn answering(pool: &Imported) -> anyhow::Result<()> {
 }
 
 /// That the pool of a dataset can be asked.
-fn can_be_asked(dataset: &str) -> anyhow::Result<()> {
+pub(crate) fn can_be_asked(dataset: &str) -> anyhow::Result<()> {
     let pool = dataset.split('/').next().unwrap_or_default();
     let state = folder::present(fs::read(zpool::state_file(pool)))?;
     state.map_or(Ok(()), |state| answering(&Imported::new(pool, &state)))
@@ -88,8 +89,22 @@ pub(crate) fn dataset(word: &str) -> anyhow::Result<String> {
     Ok(word.to_owned())
 }
 
+/// The dataset on which a path lies, when it is one. The path is not looked at: whoever looks at a directory of a suspended pool
+/// waits with it.
+pub(crate) fn dataset_above(path: &str) -> anyhow::Result<Option<String>> {
+    Ok(above(&fs::read_to_string("/proc/self/mountinfo")?, path))
+}
+
+fn above(mountinfo: &str, path: &str) -> Option<String> {
+    let mounts = mounts::parse(mountinfo);
+    mounts::above(&mounts, path).filter(|mount| mount.kind == "zfs").map(|mount| mount.source.clone())
+}
+
 /// Where something that is there lies. Its pool answers.
 pub(crate) fn place(path: &Path) -> anyhow::Result<Place> {
+    if let Some(dataset) = dataset_above(&std::path::absolute(path)?.to_string_lossy())? {
+        can_be_asked(&dataset)?;
+    }
     let path = path.canonicalize().with_context(|| format!("cannot look at `{}`", path.display()))?;
     let cmd = Cmd::new("findmnt").args(["-J", "-o", "FSTYPE,SOURCE,TARGET", "-T"]).arg(&path);
     let text = cmd.timeout(Duration::from_secs(10)).stdout_string()?;
@@ -109,6 +124,15 @@ pub(crate) fn place(path: &Path) -> anyhow::Result<Place> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_dataset_above_a_path_is_the_one_that_is_seen() {
+        let mounts = "22 1 0:23 / / rw - zfs rpool/ROOT/debian rw\n40 22 0:40 / /srv rw - zfs rpool/srv rw\n\
+                      41 40 0:41 / /srv rw - zfs tank/srv rw\n42 22 0:42 / /run rw - tmpfs tmpfs rw\n";
+        assert_eq!(above(mounts, "/srv/app/x").as_deref(), Some("tank/srv"));
+        assert_eq!(above(mounts, "/srvx").as_deref(), Some("rpool/ROOT/debian"));
+        assert_eq!(above(mounts, "/run/x"), None);
+    }
 
     #[test]
     fn a_pool_that_would_not_answer_is_named() {

@@ -1,15 +1,15 @@
 //! `kldload plan`.
 
-use std::fmt::Write as _;
+mod page;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use kld_engine::{Action, Cause, History, Plan, RealHost, Replaced, Step, Wanted};
-use kld_host::systemd::shown_exposure;
+use kld_engine::{Digests, History, Plan, RealHost, Replaced, Wanted};
 use kld_system::PROGRAM_PATH;
-use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
-use sha2::{Digest as _, Sha256};
+use kld_ui::{ExitStatus, Hinted, Printer};
 
+pub(crate) use self::page::render;
 use super::history::utc;
 use crate::lock_file;
 use crate::manifest::ManifestFile;
@@ -51,7 +51,7 @@ pub(crate) fn replaced(plan: &Plan) -> anyhow::Result<Option<(String, String)>> 
     if plan.is_empty() {
         return Ok(None);
     }
-    let found = History::new(&RealHost).replaced(&plan.manifest);
+    let found = History::new(&RealHost).replaced(plan);
     Ok(found.context("cannot read what was applied before")?.map(|Replaced { was, next, by }| {
         let what = format!(
             "this manifest is older than what was applied: it was apply {}, of {}, and apply {} by {}, of {}, has replaced it",
@@ -70,103 +70,11 @@ pub(crate) fn make(printer: &Printer, file: &Path, lock: Option<&PathBuf>) -> an
     }
     let manifest = ManifestFile::read(file)?;
     let system = manifest.system(printer)?;
-    let digest = Sha256::digest(manifest.text.as_bytes()).iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
+    let digests = Digests::of(&manifest.text, manifest.appliance(printer)?);
     let lock = lock_file::of(printer, lock.or(lock_file::beside(file).as_ref()), &system)?;
     let locked = lock.map(|(path, lock)| lock_file::locked(&path, lock));
-    let wanted = Wanted::new(system, &manifest.dir, digest)?.locked(locked);
+    let wanted = Wanted::new(system, &manifest.dir, digests)?.locked(locked);
     let before = History::new(&RealHost).applied().context("cannot read what was applied last")?;
     let plan = kld_engine::plan(&RealHost, &wanted, &before)?;
     Ok((plan, wanted))
-}
-
-/// How many packages are named that nothing happens to: a machine that was upgraded has hundreds.
-const SHOWN: usize = 10;
-
-/// A plan for people.
-pub(crate) fn render(plan: &Plan) -> String {
-    let mut text = String::new();
-    if plan.is_empty() {
-        let _ = writeln!(text, "{}: as the manifest says, nothing to do", plan.machine);
-    } else {
-        let counted =
-            |count: usize, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
-        let takes = match plan.takes {
-            0 => String::new(),
-            bytes => format!("; takes about {}", ByteSize(bytes)),
-        };
-        let _ = writeln!(
-            text,
-            "{}: {}, then {}{takes}",
-            plan.machine,
-            counted(plan.steps.len(), "change", "changes"),
-            counted(plan.restarts.len(), "service is told", "services are told")
-        );
-    }
-    let of = |cause| plan.steps.iter().filter(move |step| step.cause == cause);
-    let told = |cause| plan.restarts.iter().filter(move |step| step.cause == cause);
-    section(&mut text, "first, for the journal, and to stay", plan.memory.iter());
-    section(&mut text, "changes", of(Cause::Wish));
-    section(
-        &mut text,
-        "changed by hand since the last apply, and put back",
-        of(Cause::Drift).chain(told(Cause::Drift)),
-    );
-    section(&mut text, "then", told(Cause::Wish));
-    // Of a unit that its package has yet to bring nothing is known.
-    let known: Vec<_> = plan.exposures.iter().filter(|of| of.now.or(of.then).is_some()).collect();
-    if !known.is_empty() {
-        let tenths = |tenths: Option<u8>| tenths.map_or_else(|| "–".to_owned(), shown_exposure);
-        let _ = writeln!(text, "\nexposed to the rest of the machine, from 0.0 (not at all) to 10.0");
-        let width = known.iter().map(|of| of.unit.chars().count()).max().unwrap_or_default();
-        for of in known {
-            let limit =
-                of.limit.map_or_else(String::new, |limit| format!(", at most {}", tenths(Some(limit))));
-            let _ = writeln!(text, "    {:width$}  {} → {}{limit}", of.unit, tenths(of.now), tenths(of.then));
-        }
-    }
-    if !plan.off_lock.is_empty() {
-        let _ = writeln!(text, "\ninstalled in another version than the lock file's, and left alone");
-        for off in plan.off_lock.iter().take(SHOWN) {
-            let _ = writeln!(text, "    {} {} (locked: {})", off.name, off.installed, off.locked);
-        }
-        if let Some(more) = plan.off_lock.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-            let _ = writeln!(text, "    and {more} more: `--json` has them all");
-        }
-    }
-    if !plan.left.is_empty() {
-        let _ = writeln!(text, "\nno longer in the manifest, and left alone");
-        for left in &plan.left {
-            let _ = writeln!(text, "    {} {}", left.kind, left.name);
-            let _ = writeln!(text, "      {}", left.remove_with);
-        }
-    }
-    text
-}
-
-fn section<'a>(text: &mut String, title: &str, steps: impl Iterator<Item = &'a Step>) {
-    let steps: Vec<&Step> = steps.collect();
-    if steps.is_empty() {
-        return;
-    }
-    let _ = writeln!(text, "\n{title}");
-    let width = steps.iter().map(|step| step.name.chars().count()).max().unwrap_or_default().min(48);
-    for step in steps {
-        let sign = match step.action {
-            _ if step.kind == "service" => ' ',
-            Action::Add => '+',
-            Action::Change => '~',
-            Action::Remove => '-',
-        };
-        let line = step.because.line.map_or_else(String::new, |line| format!("  (line {line})"));
-        let _ = writeln!(text, "  {sign} {:8} {:width$}  {}{line}", step.kind, step.name, step.summary);
-        for note in &step.notes {
-            let _ = writeln!(text, "             {note}");
-        }
-        if step.kind == "service" {
-            let _ = writeln!(text, "             because {}", step.because.reason);
-        }
-    }
 }

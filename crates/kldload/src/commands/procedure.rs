@@ -16,6 +16,7 @@ use kld_ui::{Elapsed, ExitStatus, Hinted, Printer, Table};
 
 use super::apply;
 use super::history::utc;
+use super::seconds::seconds;
 use crate::manifest::ManifestFile;
 
 /// The arguments of both.
@@ -36,8 +37,8 @@ pub(crate) struct Common {
     /// Answer for every step that is asked of a person
     #[arg(long, value_enum, value_name = "ANSWER")]
     answer: Option<Said>,
-    /// How long each `Verify:` may take to hold, in seconds
-    #[arg(long, default_value_t = 90, value_name = "SECONDS")]
+    /// How long each `Verify:` may take to hold
+    #[arg(long, default_value = "90s", value_name = "TIME", value_parser = seconds)]
     within: u64,
     /// Show what was carried out so far
     #[arg(long, conflicts_with_all = ["dry_run", "from", "yes", "answer"])]

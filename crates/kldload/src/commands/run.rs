@@ -13,6 +13,7 @@ use kld_ui::{ExitStatus, Hinted, Phases, Printer};
 use kld_vm::{Accel, Credential, Disk, DiskFormat, Guest, Mac, Nic, Vm, VmError};
 
 use super::build::{Format, How, What, build};
+use super::seconds::seconds;
 
 /// Boot an image or a manifest in a virtual machine, prove it, and show how to get in
 ///
@@ -42,8 +43,8 @@ pub(crate) struct Args {
     /// Public SSH key that may log in as root over the mesh; by default the first of ~/.ssh/*.pub
     #[arg(long, value_name = "FILE")]
     ssh_key: Option<PathBuf>,
-    /// Give up when the machine is not well after this many seconds
-    #[arg(long, default_value_t = 900, value_name = "SECONDS")]
+    /// Give up when the machine is not well after this time
+    #[arg(long, default_value = "900s", value_name = "TIME", value_parser = seconds)]
     deadline: u64,
 }
 

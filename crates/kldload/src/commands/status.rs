@@ -9,11 +9,11 @@ use anyhow::Context as _;
 use kld_engine::{History, HostError, RealHost, State};
 use kld_host::atomic_write;
 use kld_node::RealMachine;
-use kld_node::health::{Probe, Question, Status, check, render_prometheus};
+use kld_node::health::{Health, Probe, Question, Status, check, render_prometheus};
 use kld_system::{NODE_CONFIG_PATH, NodeConfig};
 use kld_ui::{ExitStatus, Printer};
 
-use super::{be, history::utc};
+use super::{be, history::utc, seconds::seconds};
 
 /// Say whether all is well, and which command mends what is not
 ///
@@ -34,18 +34,18 @@ pub(crate) struct Args {
     /// Write the metrics to this file, whole or not at all
     #[arg(long, requires = "prometheus", value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Look again every so many seconds, until Ctrl-C
+    /// Look again every 5 seconds, or as often as this says, until Ctrl-C
     #[arg(
         long,
-        value_name = "SECONDS",
+        value_name = "TIME",
         num_args = 0..=1,
         default_missing_value = "5",
-        value_parser = clap::value_parser!(u64).range(1..),
+        value_parser = seconds,
         conflicts_with = "prometheus"
     )]
     watch: Option<u64>,
-    /// How long each probe may take, in seconds
-    #[arg(long, default_value_t = 5, value_name = "SECONDS")]
+    /// How long each probe may take
+    #[arg(long, default_value = "5s", value_name = "TIME", value_parser = seconds)]
     timeout: u64,
 }
 
@@ -56,25 +56,29 @@ const AFTER_A_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Looks, once or until it is told to end.
 pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
-    let Some(seconds) = args.watch else { return look(printer, args).map(|(_, status)| status) };
+    let Some(every) = args.watch else { return look(printer, args).map(|(_, status)| status) };
     loop {
         if !args.json && std::io::stdout().is_terminal() {
             printer.data(CLEAR)?;
         }
         let (hangs, _) = look(printer, args)?;
-        let pause = Duration::from_secs(seconds);
+        let pause = Duration::from_secs(every);
         std::thread::sleep(if hangs { pause.max(AFTER_A_TIMEOUT) } else { pause });
     }
 }
 
-/// Looks once, shows it, and says whether a probe did not answer.
-fn look(printer: &Printer, args: &Args) -> anyhow::Result<(bool, ExitStatus)> {
-    let config = read_config()?;
+/// All that is known of this machine; each probe has `deadline`.
+pub(crate) fn health(deadline: Duration) -> anyhow::Result<Health> {
     let questions = vec![
         Question { name: CHANGES, look: Box::new(changes) },
         Question { name: be::PROBE, look: Box::new(be::probe) },
     ];
-    let health = check(Arc::new(RealMachine), config, Duration::from_secs(args.timeout), questions);
+    Ok(check(Arc::new(RealMachine), read_config()?, deadline, questions))
+}
+
+/// Looks once, shows it, and says whether a probe did not answer.
+fn look(printer: &Printer, args: &Args) -> anyhow::Result<(bool, ExitStatus)> {
+    let health = health(Duration::from_secs(args.timeout))?;
     let hangs = health.probes.iter().any(|probe| probe.status == Status::Timeout);
     let status = if health.is_well() { ExitStatus::Done } else { ExitStatus::Failed };
     if args.prometheus {

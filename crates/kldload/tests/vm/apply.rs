@@ -38,8 +38,10 @@ pub(crate) fn rich_manifest() -> Vec<(&'static str, &'static str)> {
         ("--workers 2", "--workers 1"),
         (
             "    listens:      localhost:5432\n",
-            "    listens:      localhost:5432\n    environment:  KLD_PROBE=1\n",
+            "    listens:      localhost:5432\n    hardening:    database\n    environment:  KLD_PROBE=1\n",
         ),
+        // Both presets prove themselves: an apply that held has a guest book that answers from PostgreSQL.
+        ("hardening:    ProtectSystem=strict", "hardening:    web  ProtectSystem=strict"),
     ]
 }
 
@@ -88,13 +90,16 @@ pub(crate) fn make_package(guest: &Guest) {
 /// Steps that the journal of the newest apply has begun.
 const BEGUN: &str = "grep -hc '\"begun\"' $(ls -d /var/lib/kldload/applies/* 2>/dev/null | tail -1)/journal 2>/dev/null || true";
 
-/// Begins to apply, and returns when this many steps have begun; the apply goes on.
-pub(crate) fn begin(guest: &Guest, steps: usize) {
+/// Begins to apply, and lets it stand still when this many steps have begun; says how many those were, for short ones may pass
+/// meanwhile.
+pub(crate) fn begin(guest: &Guest, steps: usize) -> usize {
     let script = format!(
-        "systemd-run --quiet --unit=the-apply kldload apply --yes {RICH}/appliance.manifest; \
-         while systemctl is-active -q the-apply; do n=$({BEGUN}); [ \"${{n:-0}}\" -ge {steps} ] && break; sleep 0.02; done"
+        "systemd-run --quiet --unit=the-apply kldload apply --yes {RICH}/appliance.manifest
+         while systemctl is-active -q the-apply; do n=$({BEGUN}); [ \"${{n:-0}}\" -ge {steps} ] && break; done
+         systemctl freeze the-apply 2>/dev/null; {BEGUN}"
     );
-    guest.run_for(&script, BOOT).expect("it answers");
+    let said = guest.run_for(&script, BOOT).expect("it answers").text();
+    said.trim().parse().unwrap_or_else(|error| panic!("{error}: {said:?}"))
 }
 
 /// Runs kldload in the machine: its status, what it says on stdout and on stderr.
@@ -180,12 +185,35 @@ fn a_machine_is_planned_applied_and_taken_back() {
     // Another manifest has replaced this one since.
     let older = "this manifest is older than what was applied: it was apply 3,";
     assert!(error.contains(older) && error.contains("and apply 4 by root,"), "{error}");
+    // However it is written.
+    let spaced: Vec<_> =
+        rich_manifest().into_iter().chain([("\npackages:", "\n\n// Once more.\npackages:")]).collect();
+    give(&guest, "/root/spaced", &spaced);
+    let (status, _, error) = kldload(&guest, "apply --yes /root/spaced/appliance.manifest");
+    assert!(status == 1 && error.contains(older), "{error}");
     let (status, _, error) = kldload(&guest, &format!("apply --yes {RICH}/appliance.manifest"));
     assert!(status == 1 && error.contains(older) && error.contains("`--older` applies it"), "{error}");
     assert!(said.contains("recordsize 64K → 1M") && said.contains("+0 −1 lines"), "{said}");
     let history = guest.run_ok("kldload history").expect("it answers");
     assert!(history.contains("undone") && history.contains("committed"), "{history}");
-    guest.run_ok("kldload undo --yes 2").expect("it is taken back, with the two after it");
+    // What somebody has changed by hand is not taken along by accident, and is kept when it is.
+    let (status, said, error) = kldload(&guest, "undo --yes 2");
+    let is_named =
+        |line: &str| line.contains("/etc/nftables.conf ") && line.ends_with("; changed by hand since");
+    assert!(status == 1 && said.lines().any(is_named), "{said}{error}");
+    assert!(
+        error.contains("`/etc/nftables.conf`, `recordsize of rpool/srv/webapp` was changed by hand since"),
+        "{error}"
+    );
+    let (status, said, error) = kldload(&guest, "undo --yes --overwrite 2");
+    assert_eq!(status, 0, "{said}\n{error}");
+    let kept = error
+        .lines()
+        .find_map(|line| line.strip_prefix("kept: `/etc/nftables.conf` as it was changed by hand, as `"));
+    let kept = kept.unwrap_or_else(|| panic!("{error}")).trim_end_matches('`');
+    guest.run_ok(&format!("grep -q '# mine' {kept}")).expect("it is there");
+    let history = guest.run_ok("kldload history").expect("it answers");
+    assert!(history.contains("taken back by root, 2"), "{history}");
     load.assert_nothing_is_lost();
     // Packages stay, and so does the environment without them.
     let package = ["kld-probe", "kldprobe", "dpkg", "  /etc/", "UnitFileState=", "rpool/ROOT/apply-"];
@@ -230,8 +258,9 @@ fn packages_are_pinned_to_the_lock_file(guest: &Guest, plan: &str) {
 fn rules_that_are_flushed_are_loaded_again(guest: &Guest, plan: &str) {
     let rules = "nft list ruleset | sed -E 's/packets [0-9]+ bytes [0-9]+//'";
     let before = guest.run_ok(rules).expect("listed");
-    // The same with an empty line more: another manifest.
-    let again: Vec<_> = rich_manifest().into_iter().chain([("\npackages:", "\n\npackages:")]).collect();
+    // Somebody else answers for it: another manifest, and nothing more to do.
+    let again: Vec<_> =
+        rich_manifest().into_iter().chain([("Operations  ops@", "Development  dev@")]).collect();
     give(guest, "/root/again", &again);
     for (by_hand, dir) in
         [("nft insert rule inet kldload input accept", RICH), ("systemctl stop nftables", "/root/again")]

@@ -10,6 +10,8 @@ use crate::{apply, contract};
 /// A web server that greets, says what it may do, and counts its visitors on its dataset.
 const GREETER: &str = r#"
 use IO::Socket::INET;
+# The first process of a container ends by a signal only when it handles it.
+$SIG{TERM} = sub { exit 0 };
 my $server = IO::Socket::INET->new(Listen => 5, LocalPort => 80, ReuseAddr => 1) or die $@;
 while (my $client = $server->accept) {
     1 while defined($_ = <$client>) && /\S/;
@@ -69,6 +71,26 @@ pub(crate) fn a_container_answers_peers_and_nobody_else(guest: &Guest) {
     let elsewhere = guest.run("curl -sS --max-time 5 http://127.0.0.1:8080/").expect("asked");
     assert!(!elsewhere.is_ok(), "{}", elsewhere.text());
     guest.run_ok("ip netns delete peer").expect("removed");
+}
+
+/// A service that runs podman itself, in the preset for it: the rest of podman sees its container, and may go into it.
+pub(crate) fn a_service_starts_containers_itself(guest: &Guest) {
+    let service = "services:\n  - unit: hosted.service\n    \
+                   command: /usr/bin/podman run --rm --replace --name hosted localhost/greeter:1\n    \
+                   hardening: container-host\n";
+    let manifest = include_str!("vault/appliance.manifest").replacen("services:\n", service, 1);
+    guest.write_file("/root/hosted.manifest", manifest.as_bytes(), 0o644).expect("written");
+    let (status, said, error) = apply::kldload(guest, "apply --yes /root/hosted.manifest");
+    assert_eq!(status, 0, "{said}\n{error}");
+    let inside = "for i in $(seq 30); do podman exec hosted /usr/bin/perl -e 'print -s q(/greeter.pl)' && exit; sleep 1; done; exit 1";
+    let size = guest.run_for(inside, BOOT).expect("it answers");
+    let log = guest.run("journalctl --no-pager -u hosted | tail -20").expect("it answers").text();
+    assert_eq!((size.status, size.text()), (0, GREETER.len().to_string()), "{}\n{log}", size.error_text());
+    assert!(guest.run_ok("podman ps --format '{{.Names}}'").expect("listed").contains("hosted"), "{log}");
+    let (status, said, error) = apply::kldload(guest, "undo --yes");
+    assert_eq!(status, 0, "{said}\n{error}");
+    // What podman has started outlives a unit that only says `podman run`: docs/hardening.md.
+    guest.run_ok("! systemctl cat hosted.service && podman rm --force --time 5 hosted").expect("it is gone");
 }
 
 /// A registry of one image, as `podman push` has laid it out in a directory. TLS is not for it.

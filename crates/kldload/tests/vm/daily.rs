@@ -177,7 +177,23 @@ fn a_suspended_pool_is_named(guest: &Guest) {
     assert!(error.contains("the pool `stuck` is SUSPENDED and was not asked"), "{error}");
     refused(guest, "timeout 20 kdf stuck/data", "the pool `stuck` is SUSPENDED");
     refused(guest, "timeout 20 kdf --what-if destroy stuck/data@x", "the pool `stuck` is SUSPENDED");
-    refused(guest, "timeout 20 kdir /srv/photos2", "the pool `stuck` is SUSPENDED");
+    for line in [
+        "kdir --dataset stuck/more /srv/photos2",
+        "kdir /stuck/data/photos",
+        "ksnap rollback --yes stuck/data before",
+        "ksnap diff stuck/data before",
+        "ksnap hold stuck/data before",
+        "ksnap show /stuck/data/x",
+    ] {
+        refused(guest, &format!("timeout 20 {line}"), "the pool `stuck` is SUSPENDED");
+    }
+    // What lies elsewhere is as it always is.
+    ok(
+        guest,
+        "set -e; timeout 60 kdir /srv/photos2; zfs list rpool/srv/photos2; ksnap rpool/srv/photos2 empty
+         touch /srv/photos2/one; timeout 60 ksnap rollback --yes rpool/srv/photos2 empty; test ! -e /srv/photos2/one
+         timeout 60 kbe list",
+    );
     refused(guest, "timeout 20 ksnap rpool/srv/webapp stuck/data before", "the pool `stuck` is SUSPENDED");
     refused(guest, "timeout 20 ksnap prune --yes --keep 1 stuck", "the pool `stuck` is SUSPENDED");
     let (status, said, error) = run(guest, "timeout 20 ksnap list");
@@ -189,6 +205,41 @@ fn a_suspended_pool_is_named(guest: &Guest) {
     assert!(said.contains("rpool ONLINE") && said.contains("tank ONLINE"), "{said}");
     let (status, said, error) = run(guest, "timeout 20 kdf tank");
     assert!(status == 0 && said.contains("tank"), "{said}{error}");
+}
+
+/// Boot environments and holds, as a program reads them.
+fn verbs_tell_programs_what_they_do(guest: &Guest) {
+    let actions = |line: &str| {
+        let rows = items(guest, line);
+        rows[0]["actions"].as_array().unwrap_or_else(|| panic!("{line}: {rows:?}")).len()
+    };
+    let planned = |line: &str| -> Value {
+        let (status, said, error) = run(guest, line);
+        assert_eq!(status, 3, "{line}: {said}{error}");
+        serde_json::from_str::<Value>(&said).expect("it is JSON")["items"][0].clone()
+    };
+    assert_eq!(planned("kbe create --dry-run --json probe")["dry_run"], true);
+    assert!(actions("kbe create --json probe") > 2);
+    assert!(actions("kbe rename --json probe other") > 0);
+    let mounted = items(guest, "kbe mount --json other");
+    assert_eq!(mounted[0]["mountpoint"], "/run/kbe/other");
+    assert_eq!(items(guest, "kbe umount --json other")[0]["environment"], "other");
+    assert_eq!(items(guest, "kbe good --json")[0]["environment"], "debian");
+    assert!(actions("kbe activate --json --once other") > 0);
+    assert!(actions("kbe activate --json debian") > 0);
+    assert_eq!(planned("kbe prune --json --dry-run --keep 0")["environment"], "other");
+    assert!(actions("kbe destroy --yes --json other") > 0);
+    ok(guest, "ksnap rpool/srv/photos kept");
+    assert_eq!(planned("ksnap hold --json --dry-run rpool/srv/photos kept")["held"], true);
+    assert_eq!(items(guest, "ksnap hold --json rpool/srv/photos kept")[0]["tag"], "ksnap");
+    assert_eq!(
+        ok(guest, "zfs list -Hpt snapshot -o userrefs rpool/srv/photos")
+            .lines()
+            .filter(|holds| *holds == "1")
+            .count(),
+        1
+    );
+    assert_eq!(items(guest, "ksnap release --json rpool/srv/photos kept")[0]["held"], false);
 }
 
 /// Pools that have lost a disk, take no writes, or are full.
@@ -228,6 +279,7 @@ fn pools_in_a_bad_way_are_told_as_they_are() {
         &guest,
         "cd /var/tmp; zpool export worn; zpool import -o readonly=on -d $PWD worn; kdf worn; ksnap list worn/data",
     );
+    is_told("kst --timeout 60", &["worn degraded", "read-only"]);
     let before = ok(&guest, "zfs list -Ht all -o name -r worn");
     for line in [
         "ksnap worn/data more",
@@ -280,7 +332,7 @@ fn kdir_makes_datasets_where_they_belong() {
         ("/srv/full/below/file", "is not a directory"),
         ("/srv/full/below/file/x", "is not a directory"),
         ("/var/tmp/link/x", "`/var/tmp/link` leads to `/srv`"),
-        ("'/srv/a b'", "cannot be the name of a dataset"),
+        ("/srv/größe", "cannot be the name of a dataset"),
         ("--dataset rpool/none/x /srv/x", "there is no dataset `rpool/none`"),
         ("--dataset rpool/srv/photos /srv/x", "exists"),
         ("-o canmount=off /srv/x", "the path says where"),
@@ -295,4 +347,20 @@ fn kdir_makes_datasets_where_they_belong() {
     assert_eq!(get("rpool/srv/full"), "/srv/full yes 131072 zstd off");
     assert_eq!(ok(&guest, "cat /srv/full/below/file; stat -c %U /srv/full"), "kept\nwebapp");
     ok(&guest, "kldload adopt --yes --confirm /srv/full");
+    every_purpose_has_its_properties(&guest);
+    verbs_tell_programs_what_they_do(&guest);
+}
+
+fn every_purpose_has_its_properties(guest: &Guest) {
+    let rows = items(guest, "kdir --list --json");
+    let of = |row: &Value, name: &str| row[name].as_str().unwrap_or_else(|| panic!("{row}")).to_owned();
+    let purposes: std::collections::BTreeSet<String> = rows.iter().map(|row| of(row, "purpose")).collect();
+    assert_eq!(purposes.len(), 8, "{purposes:?}");
+    for purpose in purposes {
+        ok(guest, &format!("kdir --for {purpose} /srv/for-{purpose}"));
+        for row in rows.iter().filter(|row| of(row, "purpose") == purpose) {
+            let get = format!("zfs get -Ho value {} rpool/srv/for-{purpose}", of(row, "property"));
+            assert_eq!(ok(guest, &get).to_lowercase(), of(row, "value").to_lowercase(), "{row}");
+        }
+    }
 }

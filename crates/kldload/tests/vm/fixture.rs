@@ -20,6 +20,12 @@ pub(crate) const RECIPE: &str =
 /// Longer than any machine here takes to boot under emulation with both cores busy.
 pub(crate) const BOOT: Duration = Duration::from_secs(600);
 
+/// Says a figure that a test is for, also when the test passes: what the macros of `std` print is kept back then.
+pub(crate) fn say(text: std::fmt::Arguments<'_>) {
+    use std::io::Write as _;
+    writeln!(std::io::stderr(), "{text}").expect("somebody listens");
+}
+
 /// Runs kldload and expects it to succeed.
 pub(crate) fn kldload<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> String {
     let mut cmd = Cmd::new(KLDLOAD).args(args);

@@ -24,4 +24,7 @@ fn kst_says_what_is_wrong_and_which_command_shows_it() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // Again and again, until it is told to end.
+    let (status, said, error) = run(&guest, "timeout --signal=INT 90 kst --watch 1s --timeout 60");
+    assert!(status == 124 && said.matches("PROBE").count() > 1, "{status} {said}{error}");
 }

@@ -69,7 +69,48 @@ fn snapshots_are_made_found_and_gone_back_to() {
     guest.run_ok("curl -fsS http://10.8.0.1:8000/healthz | grep postgresql").expect("it is served");
     guest.run_ok(&format!("zfs destroy -r {aside}")).expect("it can go, as is said");
     what_would_do_harm_is_refused(&guest);
+    many_are_one(&guest);
     what_is_pruned_is_freed(&guest);
+    whoever_uses_it_is_stopped_and_runs_again(&guest);
+}
+
+/// Of several datasets, and of all below one, in one transaction group.
+fn many_are_one(guest: &Guest) {
+    guest.run_ok("set -e; zfs create -p rpool/srv/tree/a/b; zfs create rpool/srv/other").expect("made");
+    let (status, said, error) = ksnap(guest, "-r rpool/srv/tree together");
+    assert!(status == 0 && said.lines().count() == 1, "{said}{error}");
+    let (status, said, error) = ksnap(guest, "rpool/srv/tree/a rpool/srv/other both");
+    assert!(status == 0 && said.lines().count() == 2, "{said}{error}");
+    for (name, count) in [("together", 3), ("both", 2)] {
+        let groups =
+            format!("zfs list -Hpt snapshot -o createtxg,name -r rpool/srv | grep @{name}- | cut -f 1");
+        let groups = guest.run_ok(&groups).expect("listed");
+        assert_eq!(groups.lines().count(), count, "{groups}");
+        assert_eq!(groups.lines().collect::<std::collections::BTreeSet<_>>().len(), 1, "{groups}");
+    }
+}
+
+/// Also what no manifest knows; and nothing runs afterwards that did not before.
+fn whoever_uses_it_is_stopped_and_runs_again(guest: &Guest) {
+    let script = "set -e; cd /run/systemd/system
+        printf '[Service]\nExecStart=/bin/sh -c \"exec sleep inf > /srv/many/log\"\n' > holder.service
+        printf '[Unit]\nRequiresMountsFor=/srv/many\n[Service]\nExecStart=sleep inf\n' > idle.service
+        systemctl daemon-reload; ksnap rpool/srv/many free; systemctl start holder.service
+        until test -e /srv/many/log; do sleep 0.1; done";
+    guest.run_for(script, BOOT).expect("it answers").is_ok().then_some(()).expect("it runs");
+    let (status, said, error) = ksnap(guest, "rollback --yes rpool/srv/many free");
+    assert!(status == 1 && said.contains("running: holder.service"), "{said}{error}");
+    assert!(error.contains("`holder.service` runs on `rpool/srv/many`"), "{error}");
+    // What was written a moment ago counts.
+    assert!(!said.contains("lost: 0B"), "{said}");
+    let (status, said, error) = ksnap(guest, "rollback --yes --stop-services rpool/srv/many free");
+    assert!(status == 0 && error.contains("start holder.service"), "{said}{error}");
+    let states = guest.run("systemctl is-active holder.service idle.service").expect("it answers").text();
+    assert_eq!(states, "active\ninactive");
+    // A person who works in it is named, and keeps nobody from it.
+    guest.run_ok("systemctl stop holder.service").expect("stopped");
+    let (status, said, error) = ksnap(guest, "rollback --dry-run rpool/srv/many free");
+    assert!(status == 3 && !said.contains("running:"), "{said}{error}");
 }
 
 fn what_would_do_harm_is_refused(guest: &Guest) {

@@ -12,6 +12,7 @@ mod contract;
 mod core;
 mod daily;
 mod exercise;
+mod failures;
 mod first_boot;
 mod fixture;
 mod health;

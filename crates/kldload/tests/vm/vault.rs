@@ -5,6 +5,7 @@ use std::path::Path;
 use kld_host::Cmd;
 use kld_vm::{Credential, Guest};
 
+use crate::apply;
 use crate::container;
 use crate::fixture::{BOOT, boot_until_well, copy_of, kldload, machine_on, scratch, wait_until_well};
 use crate::secrets;
@@ -32,12 +33,17 @@ fn keys_and_secrets_are_born_on_the_machine_and_copies_leave_it_encrypted() {
     services_see_secrets_and_nobody_else_does(&guest);
     replication_sends_ciphertext(&guest);
     container::a_container_answers_peers_and_nobody_else(&guest);
+    // Now that its image is there, too.
+    an_encrypted_dataset_changes_as_any_other(&guest);
+    container::a_service_starts_containers_itself(&guest);
     wait_until_well(&guest);
     container::images_are_pulled_or_the_apply_is_undone(&guest);
     wait_until_well(&guest);
-    a_key_is_rotated(&guest);
-    wait_until_well(&guest);
+    a_key_outlives_an_apply_that_failed(&guest);
     secrets::are_given_to_a_machine_that_runs(&guest);
+    wait_until_well(&guest);
+    // The last: whatever starts the identity's unit again settles the sealed key that it leaves behind.
+    a_key_is_rotated(&guest);
     wait_until_well(&guest);
     let token = secrets::value(&guest, "token");
     assert!(!holds(&image, ANSWER) && !holds(&image, &token), "a secret in the image");
@@ -58,6 +64,76 @@ fn keys_and_secrets_are_born_on_the_machine_and_copies_leave_it_encrypted() {
     assert!(kept.contains(&secret) && kept.contains(&seen), "{kept}");
     let sealed = guest.run_ok("cmp /etc/kldload/keys/srv@vault.cred /var/lib/kldload/keys/srv@vault.cred");
     sealed.expect("the newest key is sealed in both places");
+    let second = guest.run_ok("cat /srv/second/kept; zfs get -H -o value keystatus,mounted rpool/srv/second");
+    assert_eq!(second.expect("readable"), "of the second\navailable\nyes");
+}
+
+/// Puts the manifest there, with these changes.
+fn give(guest: &Guest, changes: &[(&str, &str)]) {
+    let text =
+        changes.iter().fold(include_str!("vault/appliance.manifest").to_owned(), |text, (old, new)| {
+            assert!(text.contains(old), "{old}");
+            text.replace(old, new)
+        });
+    guest.write_file("/root/vault.manifest", text.as_bytes(), 0o644).expect("written");
+}
+
+/// What was just built is as its manifest says; a property is planned, set and taken back; encryption is never switched.
+fn an_encrypted_dataset_changes_as_any_other(guest: &Guest) {
+    let plan = || apply::kldload(guest, "plan /root/vault.manifest");
+    let quota = || guest.run_ok("zfs get -Hp -o value quota rpool/srv/vault").expect("readable");
+    give(guest, &[]);
+    let (status, said, error) = plan();
+    assert_eq!((status, said.as_str()), (0, "vault: as the manifest says, nothing to do"), "{error}");
+
+    give(guest, &[("recordsize=64k  ", "recordsize=64k  quota=1G  ")]);
+    let (status, said, error) = plan();
+    assert_eq!(status, 3, "{said}\n{error}");
+    assert!(said.contains("~ dataset  rpool/srv/vault") && said.contains("quota none → 1G"), "{said}");
+    let (status, said, error) = apply::kldload(guest, "apply --yes /root/vault.manifest");
+    assert_eq!((status, quota().as_str()), (0, "1073741824"), "{said}\n{error}");
+    let (status, said, error) = plan();
+    assert_eq!(status, 0, "{said}\n{error}");
+    let (status, said, error) = apply::kldload(guest, "undo --yes");
+    assert_eq!((status, quota().as_str()), (0, "0"), "{said}\n{error}");
+
+    for (change, want) in [
+        (("encryption=on", ""), "`encryption` is `aes-256-gcm` since it was made, and cannot become `off`"),
+        (("lz4\n", "lz4  encryption=on\n"), "`encryption` is `off` since it was made"),
+    ] {
+        give(guest, &[change]);
+        let (status, said, error) = plan();
+        assert!(status == 1 && error.contains(want) && error.contains("beside it"), "{said}\n{error}");
+    }
+    give(guest, &[]);
+    let (status, said, error) = plan();
+    assert_eq!(status, 0, "{said}\n{error}");
+}
+
+/// An apply that adds a dataset and fails takes it back, but not its key; the next one makes it with the same.
+fn a_key_outlives_an_apply_that_failed(guest: &Guest) {
+    let second = ("  rpool/srv/greeter:", "  rpool/srv/second:  encryption=on\n  rpool/srv/greeter:");
+    let sealed = "sha256sum /etc/kldload/keys/srv@second.cred /var/lib/kldload/keys/srv@second.cred | cut -c -64 | uniq";
+    let start = "set -e; for n in $(seq 60); do mountpoint -q /srv/second && break; sleep 1; done";
+    give(guest, &[second, ("systemctl is-active --quiet vault.service", "/bin/false")]);
+    let (status, said, error) = apply::kldload(guest, "apply --yes --within 15 /root/vault.manifest");
+    assert_eq!(status, 1, "{said}\n{error}");
+    assert!(error.contains("failed at verify, and everything is as it was"), "{error}");
+    assert!(!guest.run("zfs list rpool/srv/second || test -e /srv/second").expect("it answers").is_ok());
+    let key = guest.run_ok(sealed).expect("it is sealed");
+    assert_eq!(key.len(), 64, "the same in both places: {key}");
+
+    give(guest, &[second]);
+    let (status, said, error) = apply::kldload(guest, "apply --yes /root/vault.manifest");
+    assert_eq!(status, 0, "{said}\n{error}");
+    let script = format!(
+        "{start}; zfs load-key -n rpool/srv/second; echo of the second > /srv/second/kept; zfs get -H -o value mounted rpool/srv/second"
+    );
+    let state = guest.run_for(&script, BOOT).expect("it answers");
+    assert!(state.is_ok() && state.text().ends_with("yes"), "{}\n{}", state.text(), state.error_text());
+    assert_eq!(guest.run_ok(sealed).expect("it is sealed"), key);
+    let (status, said, error) = apply::kldload(guest, "plan /root/vault.manifest");
+    assert_eq!(status, 0, "{said}\n{error}");
 }
 
 /// The data stays, the old key loads it no more, the sealed new one does. Then the old sealed key comes back, as it would

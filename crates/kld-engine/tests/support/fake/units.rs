@@ -49,6 +49,9 @@ impl State {
                     return Err(error(format!("Job for {unit} failed: image not known")));
                 }
                 "restart" => {
+                    if unit == kld_system::IDENTITY_UNIT {
+                        self.init()?;
+                    }
                     self.machine.active.insert(unit.to_owned());
                     self.load_rules(unit);
                     let image = self.image_of(unit);

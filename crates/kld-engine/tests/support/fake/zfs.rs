@@ -50,8 +50,18 @@ impl State {
             }
             "set" => {
                 self.burn(&args.join(" "))?;
+                if let Some(pair) = args.iter().find(|pair| FIXED.iter().any(|of| pair.starts_with(of))) {
+                    let name = pair.split('=').next().unwrap_or_default();
+                    return Err(refused(
+                        255,
+                        format!("cannot set property for '{last}': '{name}' is readonly"),
+                    ));
+                }
                 for pair in &args[1..args.len() - 1] {
                     let (name, value) = pair.split_once('=').ok_or_else(|| error("bad property"))?;
+                    if name == "mountpoint" || (name, value) == ("canmount", "off") {
+                        self.may_unmount(&last)?;
+                    }
                     let own = self.machine.datasets.get_mut(&last).ok_or_else(|| absent(&last))?;
                     let none = value == "none" && LIMITS.contains(&name);
                     own.insert(name.to_owned(), exact(name, if none { "0" } else { value }));
@@ -82,6 +92,13 @@ impl State {
                 }
                 if !self.machine.datasets.contains_key(parent) {
                     return Err(error(format!("cannot create '{last}': parent does not exist")));
+                }
+                if let Some(location) = own.get("keylocation") {
+                    let key = self.text(location.trim_start_matches("file://"));
+                    if key.len() != 32 {
+                        return Err(error("Raw key too short (expected 32)."));
+                    }
+                    self.machine.keys.insert(last.clone(), key);
                 }
                 let may_mount = own.get("canmount").map_or("on", String::as_str).to_owned();
                 self.machine.datasets.insert(last.clone(), own);
@@ -135,7 +152,17 @@ impl State {
                     self.unmount(&last);
                 }
                 self.machine.unmounted.remove(&last);
+                self.machine.keys.remove(&last);
                 self.machine.datasets.remove(&last).map(|_| String::new()).ok_or_else(|| absent(&last))
+            }
+            "load-key" => {
+                let (location, source) = self.property(&last, "keylocation");
+                if source != "local" {
+                    return Err(error("Keys must be loaded for encryption root"));
+                }
+                let given = self.text(location.trim_start_matches("file://"));
+                let fits = self.machine.keys.get(&last) == Some(&given);
+                if fits { Ok(String::new()) } else { Err(error("Incorrect key provided")) }
             }
             "unmount" if !self.is_mounted(&last) => {
                 Err(error(format!("cannot unmount '{last}': not currently mounted")))
@@ -165,6 +192,9 @@ impl State {
                 for name in all {
                     let own = self.machine.datasets.remove(&name).unwrap_or_default();
                     self.machine.datasets.insert(renamed(&name), own);
+                    if let Some(key) = self.machine.keys.remove(&name) {
+                        self.machine.keys.insert(renamed(&name), key);
+                    }
                     if let Some(files) = self.machine.unmounted.remove(&name) {
                         self.machine.unmounted.insert(renamed(&name), files);
                     }
@@ -209,6 +239,34 @@ impl State {
         may && self.property(dataset, "mountpoint").0.starts_with('/')
     }
 
+    pub(super) fn is_mountpoint(&self, path: &str) -> bool {
+        let mut all = self.machine.datasets.keys();
+        all.any(|name| self.is_mounted(name) && self.property(name, "mountpoint").0 == path)
+    }
+
+    /// A file system goes together with those that have their place from it, unless somebody is in one.
+    fn may_unmount(&self, dataset: &str) -> Result<(), HostError> {
+        let path = self.property(dataset, "mountpoint").0;
+        if !self.machine.datasets.contains_key(dataset) || !self.is_mounted(dataset) {
+            return Ok(());
+        }
+        let goes_along = |other: &String| {
+            let own = |name: &str| self.machine.datasets[name].contains_key("mountpoint");
+            let above =
+                other.match_indices('/').map(|(end, _)| &other[..end]).skip_while(|of| *of != dataset);
+            other.starts_with(&format!("{dataset}/")) && !own(other) && !above.skip(1).any(own)
+        };
+        let stays = |other: &&String| {
+            let at = self.property(other, "mountpoint").0;
+            at.starts_with(&format!("{path}/")) && self.is_mounted(other) && !goes_along(other)
+        };
+        let held = self.held.iter().any(|(at, _)| is_within(at, &path));
+        if held || self.machine.datasets.keys().any(|other| stays(&other)) {
+            return Err(refused(255, format!("cannot unmount '{path}': pool or dataset is busy")));
+        }
+        Ok(())
+    }
+
     /// Files on it are out of sight, and the directory stays.
     fn unmount(&mut self, dataset: &str) {
         let below = self.property(dataset, "mountpoint").0 + "/";
@@ -225,11 +283,15 @@ impl State {
             let mounted = self.machine.datasets.contains_key(dataset) && self.is_mounted(dataset);
             return (if mounted { "yes" } else { "no" }.to_owned(), "-".to_owned());
         }
-        let inherits = !LIMITS.contains(&name) && name != "canmount";
+        let inherits = !LIMITS.contains(&name) && !["canmount", "keylocation"].contains(&name);
         let mut at = dataset;
         loop {
             if let Some(value) = self.machine.datasets.get(at).and_then(|own| own.get(name)) {
-                let source = if at == dataset { "local".to_owned() } else { format!("inherited from {at}") };
+                let source = match name {
+                    "encryption" | "keyformat" => "-".to_owned(),
+                    _ if at == dataset => "local".to_owned(),
+                    _ => format!("inherited from {at}"),
+                };
                 // Each below its parent.
                 let value = match &dataset[at.len()..] {
                     below if name == "mountpoint" && value.starts_with('/') && !below.is_empty() => {
@@ -249,6 +311,8 @@ impl State {
             "atime" | "canmount" | "exec" | "setuid" | "devices" => "on",
             "compression" => "lz4",
             "acltype" | "xattr" | "dnodesize" => "posix",
+            "encryption" => "off",
+            "keyformat" | "keylocation" => "none",
             _ => "0",
         };
         (default.to_owned(), "default".to_owned())
@@ -258,6 +322,9 @@ impl State {
 /// What no dataset takes over from its parent: `zfs inherit` refuses them.
 const LIMITS: [&str; 6] =
     ["quota", "refquota", "reservation", "refreservation", "filesystem_limit", "snapshot_limit"];
+
+/// What is never changed.
+const FIXED: [&str; 2] = ["encryption=", "keyformat="];
 
 /// Numbers as `zfs get -p` prints them.
 fn exact(name: &str, value: &str) -> String {

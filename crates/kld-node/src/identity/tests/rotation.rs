@@ -9,28 +9,28 @@ use super::*;
 use crate::keys::{self, KeyError};
 use crate::machine::fake::FakeMachine;
 
-const DATASET: &str = "rpool/srv/vault";
-const SEALED: &str = "/etc/kldload/keys/srv@vault.cred";
-const NEWEST: &str = "/var/lib/kldload/keys/srv@vault.cred";
-const IN_MEMORY: &str = "/run/kldload/keys/srv@vault";
+pub(super) const DATASET: &str = "rpool/srv/vault";
+pub(super) const SEALED: &str = "/etc/kldload/keys/srv@vault.cred";
+pub(super) const NEWEST: &str = "/var/lib/kldload/keys/srv@vault.cred";
+pub(super) const IN_MEMORY: &str = "/run/kldload/keys/srv@vault";
 
-fn rotate(machine: &FakeMachine) -> Result<(), KeyError> {
+pub(super) fn rotate(machine: &FakeMachine) -> Result<(), KeyError> {
     keys::rotate(machine, &config(), DATASET, &mut |_| ())
 }
 
 /// A machine that has run for a while.
-fn running() -> FakeMachine {
+pub(super) fn running() -> FakeMachine {
     let machine = image();
     assert!(start(&machine).is_complete());
     machine
 }
 
-fn key(machine: &FakeMachine) -> String {
+pub(super) fn key(machine: &FakeMachine) -> String {
     machine.text(KEY_OF).expect("the dataset has one")
 }
 
 /// The sealed key of the boot environment, and what ZFS reads, are the key of the dataset.
-fn assert_loads(machine: &FakeMachine, when: &str) {
+pub(super) fn assert_loads(machine: &FakeMachine, when: &str) {
     assert_eq!(machine.text(IN_MEMORY), Some(key(machine)), "{when}: what ZFS reads");
     let sealed = STANDARD.encode(key(machine));
     assert!(machine.text(SEALED).expect("it is sealed").ends_with(&sealed), "{when}: what is sealed");
@@ -47,6 +47,7 @@ fn a_dataset_gets_another_key_and_nobody_sees_it() {
     assert_eq!(machine.text(SEALED), machine.text(NEWEST));
     expect![[r#"
         zfs get -H -o name,property,value,source keystatus rpool/srv/vault
+        zfs get -Hpr -t filesystem,volume -o name,property,value,source keylocation rpool
         systemd-creds encrypt --name=srv@vault - -
         systemd-creds decrypt --name=srv@vault /var/lib/kldload/keys/srv@vault.cred -
         zfs change-key rpool/srv/vault
@@ -146,6 +147,6 @@ fn a_key_that_cannot_be_changed_stays() {
     machine.put("/dataset/rpool/srv/vault/refuses", "change-key");
     assert!(refused(DATASET).to_string().contains("change-key"));
     assert_eq!((key(&machine), machine.text(SEALED)), (before, sealed));
-    assert_eq!(machine.text(NEWEST), None);
+    assert_eq!(machine.text(NEWEST), machine.text(SEALED));
     assert_loads(&machine, "after it was refused");
 }

@@ -91,6 +91,7 @@ pub(super) fn installed() -> FakeMachine {
     machine.answer("chmod", "");
     machine.answer("partx", "");
     machine.answer("udevadm", "");
+    machine.answer("systemctl", "");
     machine.tool("sfdisk", |args, input, files| {
         if args.iter().any(|arg| arg == "-N") {
             assert_eq!(input, b",+\n");
@@ -214,6 +215,17 @@ fn zfs(args: &[String], _: &[u8], files: &mut Files) -> Result<Vec<u8>, String> 
             let names = files.0.keys().filter(|path| path.ends_with("mounted"));
             let names = names.filter_map(|path| path.strip_prefix("/dataset").ok()?.parent());
             return Ok(names.map(|name| format!("{}\n", name.display())).collect::<String>().into_bytes());
+        }
+        "get" if args[1].contains('r') => {
+            let name = &args[args.len() - 2];
+            let below = Path::new("/dataset").join(&dataset);
+            let of = files.0.keys().filter(|path| path.starts_with(&below) && path.ends_with(name));
+            let line = |path: &PathBuf| {
+                let of = path.parent().and_then(|of| of.strip_prefix("/dataset").ok()).unwrap_or(path);
+                let value = files.text(&path.to_string_lossy()).unwrap_or_default();
+                format!("{}\t{name}\t{value}\tlocal\n", of.display())
+            };
+            return Ok(of.map(line).collect::<String>().into_bytes());
         }
         "get" => {
             let name = &args[args.len() - 2];

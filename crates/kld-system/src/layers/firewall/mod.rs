@@ -4,6 +4,7 @@
 //! address that comes in anywhere else is dropped, and so is one that would leave for a plane's network anywhere else:
 //! when a plane is down its traffic stops, it does not go out in clear.
 
+pub(crate) mod flow;
 mod inbound;
 mod outbound;
 mod rule;

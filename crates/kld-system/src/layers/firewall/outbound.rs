@@ -23,6 +23,7 @@ pub(crate) fn forward(context: &Context<'_>) -> Chain {
         let bridge = || Names::Any(vec![BRIDGE.to_owned()]);
         let known = vec![Match::State("established,related")];
         chain.add(known, Action::Accept, because("belongs to a connection that was accepted"));
+        add_never_in_clear(context, &mut chain);
         for container in &context.appliance.containers {
             for publish in &container.publish {
                 let from = match &publish.listen.on {
@@ -80,12 +81,7 @@ pub(crate) fn output(context: &Context<'_>) -> Chain {
     let mut chain = Chain::new("output", Some(hook), Because::new(Layer::Firewall, outbound.span, reason));
     let lo = Match::Out(Names::Any(vec!["lo".to_owned()]));
     chain.add(vec![lo], Action::Accept, because("the machine talks to itself"));
-    for plane in &context.planes {
-        let reason = format!("what is meant for peers of {} never leaves in clear", plane.interface.value);
-        let elsewhere = Match::Out(Names::Not(vec![plane.interface.to_string()]));
-        let because = Because::new(Layer::Firewall, plane.address.span, reason);
-        chain.add(vec![elsewhere, Match::To(vec![plane.address.trunc()])], Action::Drop, because);
-    }
+    add_never_in_clear(context, &mut chain);
     if outbound.unrestricted {
         return chain;
     }
@@ -110,6 +106,16 @@ pub(crate) fn output(context: &Context<'_>) -> Chain {
     chain.add(vec![], Action::Log { prefix: "kld-drop-out" }, because("what is dropped is seen in the log"));
     chain.add(vec![], Action::Drop, because("the policy, with a counter"));
     chain
+}
+
+/// What is meant for a plane stops when the plane is down.
+fn add_never_in_clear(context: &Context<'_>, chain: &mut Chain) {
+    for plane in &context.planes {
+        let reason = format!("what is meant for peers of {} never leaves in clear", plane.interface.value);
+        let elsewhere = Match::Out(Names::Not(vec![plane.interface.to_string()]));
+        let because = Because::new(Layer::Firewall, plane.address.span, reason);
+        chain.add(vec![elsewhere, Match::To(vec![plane.address.trunc()])], Action::Drop, because);
+    }
 }
 
 fn add_essentials(context: &Context<'_>, chain: &mut Chain) {
@@ -181,15 +187,17 @@ fn sorted(outbound: &Outbound) -> Vec<&OutboundRule> {
 fn add_rule(rule: &OutboundRule, first: &[Match], context: &Context<'_>, chain: &mut Chain) {
     let reason = rule.purpose.clone().unwrap_or_else(|| "asked for in the manifest".to_owned());
     let because = |span: Span| Because::new(Layer::Firewall, span, reason.clone());
-    let destinations = by_family(&rule.to);
-    let destinations = if destinations.is_empty() { vec![Vec::new()] } else { destinations };
-    for networks in destinations {
+    // Inside a plane's network the packet leaves through the plane: an earlier rule sees to it.
+    let in_a_plane = |n: &IpNet| context.planes.iter().any(|p| p.address.trunc().contains(n));
+    let (inside, outside): (Vec<IpNet>, Vec<IpNet>) = rule.to.iter().partition(|n| in_a_plane(n));
+    let mut destinations: Vec<(Option<Match>, Vec<IpNet>)> =
+        by_family(&inside).into_iter().map(|networks| (None, networks)).collect();
+    let outside = if rule.to.is_empty() { vec![Vec::new()] } else { by_family(&outside) };
+    let through = Match::Out(public(context));
+    destinations.extend(outside.into_iter().map(|networks| (Some(through.clone()), networks)));
+    for (out, networks) in destinations {
         let mut matches = first.to_vec();
-        // Inside a plane's network the packet leaves through the plane: an earlier rule sees to it.
-        let in_a_plane = |n: &IpNet| context.planes.iter().any(|p| p.address.trunc().contains(n));
-        if !networks.iter().any(in_a_plane) {
-            matches.push(Match::Out(public(context)));
-        }
+        matches.extend(out);
         if !networks.is_empty() {
             matches.push(Match::To(networks));
         }

@@ -1,18 +1,19 @@
-//! What the rules do with a packet, decided without a kernel, and the flows that a manifest promises and forbids.
+//! What the rules do with a packet, decided without a kernel.
 //!
 //! A packet begins a connection: what belongs to one that was accepted is accepted, in both directions. Rates count as not
-//! reached. The same table is sent through real nftables in a test (`tests/verdicts.rs`).
+//! reached. A test sends the same packets through real nftables (`tests/checkers.rs`).
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
-use kld_manifest::model::{PortRange, Protocol, ZoneKind};
+use kld_manifest::model::Protocol;
 
 use super::TABLE;
-use super::inbound::openings;
-use super::rule::{Action, Chain, Match, Names};
-use crate::context::{Context, protocol_name};
+use super::flow::{self, Broken, Flow};
+use super::rule::{Action, Chain, Match, Names, Rule};
+use crate::context::Context;
+use crate::system::Item;
 
 /// The rules of a machine, and what they must do.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -34,14 +35,14 @@ pub struct Outline<'a> {
     pub rules: usize,
 }
 
-/// The first packet of a connection that somebody opens to the machine.
+/// The first packet of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
-    /// The interface it comes in through.
-    pub interface: String,
+    /// Where it meets the rules.
+    pub way: Way,
     /// Where it comes from.
     pub from: IpAddr,
-    /// Where it goes to: an address of the machine.
+    /// Where it goes to.
     pub to: IpAddr,
     /// `true`: TCP, `false`: UDP.
     pub tcp: bool,
@@ -51,37 +52,116 @@ pub struct Packet {
     pub port: u16,
 }
 
+/// Which way a packet takes through the machine, and with it the chain that the kernel asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// It is for the machine.
+    In {
+        /// The interface it comes in through.
+        interface: String,
+    },
+    /// The machine sends it.
+    Out {
+        /// The interface it leaves through.
+        interface: String,
+        /// Whose process sends it; `None`: the kernel itself.
+        sender: Option<Sender>,
+    },
+    /// It passes through.
+    Through {
+        /// The interface it comes in through.
+        from: String,
+        /// The interface it leaves through.
+        to: String,
+        /// It was for a port of the machine that a container has published.
+        published: bool,
+    },
+}
+
+/// An account that sends a packet.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sender {
+    /// Its name.
+    pub name: String,
+    /// Its number; `None` for an account that a package makes, whose number only the machine knows.
+    pub number: Option<u32>,
+}
+
+impl Sender {
+    /// Whether a rule that names an account, by name or number, means this one.
+    fn is(&self, user: &str) -> bool {
+        user.parse().map_or(self.name == user, |number: u32| self.number == Some(number))
+    }
+}
+
+impl Way {
+    /// The chain that the kernel asks.
+    fn hook(&self) -> &'static str {
+        match self {
+            Self::In { .. } => "input",
+            Self::Out { .. } => "output",
+            Self::Through { .. } => "forward",
+        }
+    }
+
+    /// The interface that it came in through. Without one the kernel compares with nothing: `""`.
+    fn came_in(&self) -> &str {
+        match self {
+            Self::In { interface } | Self::Through { from: interface, .. } => interface,
+            Self::Out { .. } => "",
+        }
+    }
+
+    /// The interface that it leaves through.
+    fn leaves(&self) -> &str {
+        match self {
+            Self::Out { interface, .. } | Self::Through { to: interface, .. } => interface,
+            Self::In { .. } => "",
+        }
+    }
+}
+
 impl fmt::Display for Packet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { interface, from, to, source_port, port, .. } = self;
+        let Self { way, from, to, source_port, port, .. } = self;
         let protocol = if self.tcp { "tcp" } else { "udp" };
-        write!(f, "{protocol} {from}:{source_port} to {to}:{port} through {interface}")
+        write!(f, "{protocol} {}", std::net::SocketAddr::new(*from, *source_port))?;
+        write!(f, " to {} ", std::net::SocketAddr::new(*to, *port))?;
+        match way {
+            Way::In { interface } => write!(f, "through {interface}"),
+            Way::Out { interface, sender } => {
+                let sender = sender.as_ref().map_or("the kernel", |sender| &sender.name);
+                write!(f, "out through {interface} by {sender}")
+            }
+            Way::Through { from, to, published } => {
+                let published = if *published { ", published" } else { "" };
+                write!(f, "passing from {from} to {to}{published}")
+            }
+        }
     }
 }
 
 /// What happens to a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It comes in.
+    /// It goes on.
     Accept,
     /// It does not.
     Drop,
 }
 
-/// A packet whose verdict the manifest decides.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Flow {
-    /// The packet.
-    pub packet: Packet,
-    /// What must happen to it.
-    pub wanted: Verdict,
-    /// Why.
-    pub reason: String,
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Accept => "accept",
+            Self::Drop => "drop",
+        })
+    }
 }
 
 impl Ruleset {
     pub(super) fn new(chains: Vec<Chain>, context: &Context<'_>) -> Self {
-        Self { chains, flows: flows(context) }
+        Self { chains, flows: flow::all(context) }
     }
 
     /// Family and name of the table that they are in.
@@ -107,36 +187,47 @@ impl Ruleset {
         &self.flows
     }
 
-    /// Flows whose verdict is not the manifest's; there are none unless the rules are wrong.
-    pub fn broken(&self) -> Vec<&Flow> {
-        self.flows.iter().filter(|flow| self.verdict(&flow.packet) != flow.wanted).collect()
+    /// The first flow whose verdict is not the manifest's; there is none unless the rules are wrong.
+    pub fn broken(&self) -> Option<Broken> {
+        self.flows.iter().find_map(|flow| {
+            let (verdict, rule) = self.decide(&flow.packet);
+            (verdict != flow.wanted).then(|| Broken { flow: flow.clone(), verdict, rule })
+        })
     }
 
-    /// What happens to a packet that comes in.
+    /// What happens to a packet.
     pub fn verdict(&self, packet: &Packet) -> Verdict {
-        let Some(input) = self.chains.iter().find(|chain| chain.name == "input") else {
-            return Verdict::Accept;
+        self.decide(packet).0
+    }
+
+    /// What happens to a packet, and the rule that says so.
+    fn decide(&self, packet: &Packet) -> (Verdict, String) {
+        let hook = packet.way.hook();
+        let Some(chain) = self.chains.iter().find(|chain| chain.name == hook) else {
+            return (Verdict::Accept, format!("no chain `{hook}`"));
         };
-        let policy = if input.hook.is_some_and(|hook| hook.contains("policy accept")) {
-            Verdict::Accept
-        } else {
-            Verdict::Drop
-        };
-        self.walk(input, packet).unwrap_or(policy)
+        match self.walk(chain, packet) {
+            Some((verdict, chain, rule)) => (verdict, format!("{}: {}", chain.name, rule.value)),
+            None => {
+                let accepts = chain.hook.is_some_and(|hook| hook.contains("policy accept"));
+                let verdict = if accepts { Verdict::Accept } else { Verdict::Drop };
+                (verdict, format!("{hook}: policy {verdict}"))
+            }
+        }
     }
 
     /// `None`: the chain decides nothing, and the one that jumped here goes on.
-    fn walk(&self, chain: &Chain, packet: &Packet) -> Option<Verdict> {
-        chain.rules.iter().filter(|rule| rule.value.matches.iter().all(|m| matches(m, packet))).find_map(
-            |rule| match &rule.value.action {
-                Action::Accept | Action::AcceptLimited { .. } => Some(Verdict::Accept),
-                Action::Drop => Some(Verdict::Drop),
-                Action::DropAbove { .. } | Action::Log { .. } => None,
-                Action::Jump(name) => {
-                    self.chains.iter().find(|of| of.name == *name).and_then(|of| self.walk(of, packet))
-                }
-            },
-        )
+    fn walk<'a>(&'a self, chain: &'a Chain, packet: &Packet) -> Option<(Verdict, &'a Chain, &'a Item<Rule>)> {
+        let mut rules =
+            chain.rules.iter().filter(|rule| rule.value.matches.iter().all(|m| matches(m, packet)));
+        rules.find_map(|rule| match &rule.value.action {
+            Action::Accept | Action::AcceptLimited { .. } => Some((Verdict::Accept, chain, rule)),
+            Action::Drop => Some((Verdict::Drop, chain, rule)),
+            Action::DropAbove { .. } | Action::Log { .. } => None,
+            Action::Jump(name) => {
+                self.chains.iter().find(|of| of.name == *name).and_then(|of| self.walk(of, packet))
+            }
+        })
     }
 }
 
@@ -145,8 +236,11 @@ fn matches(condition: &Match, packet: &Packet) -> bool {
         |networks: &[IpNet], address: IpAddr| networks.iter().any(|network| network.contains(&address));
     let is = |protocol: Protocol| packet.tcp == (protocol == Protocol::Tcp);
     match condition {
-        Match::In(names) => named(names, &packet.interface),
-        Match::Out(_) | Match::User(_) => false,
+        Match::In(names) => names.hold(packet.way.came_in()),
+        Match::Out(names) => names.hold(packet.way.leaves()),
+        Match::User(user) => {
+            matches!(&packet.way, Way::Out { sender: Some(sender), .. } if sender.is(user))
+        }
         Match::From(networks) => in_one(networks, packet.from),
         Match::To(networks) => in_one(networks, packet.to),
         // It begins a connection.
@@ -159,15 +253,18 @@ fn matches(condition: &Match, packet: &Packet) -> bool {
     }
 }
 
-fn named(names: &Names, interface: &str) -> bool {
-    match names {
-        Names::Any(names) => names.iter().any(|name| name == interface),
-        Names::Not(names) => !names.iter().any(|name| name == interface),
+impl Names {
+    /// Whether an interface is one of these.
+    pub(super) fn hold(&self, interface: &str) -> bool {
+        match self {
+            Self::Any(names) => names.iter().any(|name| name == interface),
+            Self::Not(names) => !names.iter().any(|name| name == interface),
+        }
     }
 }
 
-/// Conditions that are written as they are: pairs of `udp sport N`, `udp dport N`, `ip6 saddr NETWORK`. What speaks of
-/// anything else (ICMP, translated addresses) is of no packet that is decided here.
+/// Conditions that are written as they are: some of `udp sport N`, `udp dport N`, `ip6 saddr NETWORK`, `ct status dnat`. What
+/// speaks of anything else (ICMP) is of no packet that is decided here.
 fn written(text: &str, packet: &Packet) -> bool {
     let words: Vec<&str> = text.split(' ').collect();
     words.chunks(3).all(|condition| match condition {
@@ -178,149 +275,15 @@ fn written(text: &str, packet: &Packet) -> bool {
         ["ip6", "saddr", network] => {
             network.parse::<IpNet>().is_ok_and(|network| network.contains(&packet.from))
         }
+        ["ct", "status", "dnat"] => matches!(packet.way, Way::Through { published: true, .. }),
         _ => false,
     })
 }
 
-/// Ports that people probe, whatever the manifest says.
-const PROBED: [u16; 8] = [22, 53, 80, 111, 443, 5432, 8000, 9100];
-/// RFC 5737: an address that is nobody's.
-const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 99));
-/// What the machine is called by on its public interface, in these packets.
-const PUBLIC: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-const PUBLIC_INTERFACE: &str = "eth0";
-const SOURCE_PORT: u16 = 40_000;
-
-/// A place from which packets come.
-struct Place {
-    interface: String,
-    kind: ZoneKind,
-    from: IpAddr,
-    to: IpAddr,
-}
-
-fn flows(context: &Context<'_>) -> Vec<Flow> {
-    let openings = openings(context);
-    let public = context.zones.iter().find(|zone| zone.kind == ZoneKind::Public);
-    let public = public.map_or_else(|| PUBLIC_INTERFACE.to_owned(), |zone| zone.interface.to_string());
-    let mut places =
-        vec![Place { interface: public.clone(), kind: ZoneKind::Public, from: STRANGER, to: PUBLIC }];
-    for plane in &context.planes {
-        let (interface, kind, to) = (plane.interface.to_string(), ZoneKind::Plane, plane.address.addr());
-        let peer = plane.address.hosts().find(|address| *address != to).unwrap_or(to);
-        places.push(Place { interface, kind, from: peer, to });
-    }
-    let mut probed: Vec<(bool, u16)> =
-        [true, false].iter().flat_map(|tcp| PROBED.map(|port| (*tcp, port))).collect();
-    probed.extend(openings.iter().flat_map(|opening| {
-        opening.ports.iter().flat_map(|range| {
-            [
-                (opening.protocol == Protocol::Tcp, range.first),
-                (opening.protocol == Protocol::Tcp, range.last),
-            ]
-        })
-    }));
-    probed.sort_unstable();
-    probed.dedup();
-
-    let mut flows = Vec::new();
-    for place in &places {
-        for (tcp, port) in &probed {
-            let here = |interface: &str, kind| {
-                kind == place.kind && (interface == "*" || interface == place.interface)
-            };
-            let opening = openings.iter().find(|opening| {
-                here(&opening.interface, opening.kind)
-                    && (opening.protocol == Protocol::Tcp) == *tcp
-                    && opening.ports.iter().any(|PortRange { first, last }| (first..=last).contains(&port))
-            });
-            // Whoever may come in, when not everybody may.
-            let from = opening.and_then(|o| o.from.first()).map_or(place.from, IpNet::addr);
-            let same_family = from.is_ipv4() == place.to.is_ipv4();
-            let packet = Packet {
-                interface: place.interface.clone(),
-                from: if same_family { from } else { place.from },
-                to: place.to,
-                tcp: *tcp,
-                source_port: SOURCE_PORT,
-                port: *port,
-            };
-            let protocol = protocol_name(if *tcp { Protocol::Tcp } else { Protocol::Udp });
-            let (wanted, reason) = match opening {
-                Some(opening) if same_family => (Verdict::Accept, opening.reason.clone()),
-                Some(_) => continue,
-                None => (Verdict::Drop, format!("nothing opens {protocol} {port} on {}", place.interface)),
-            };
-            flows.push(Flow { packet, wanted, reason });
-        }
-        // A plane's addresses are of no use outside of it.
-        for plane in context.planes.iter().filter(|plane| plane.interface.as_str() != place.interface) {
-            let inside = plane.address.hosts().find(|address| *address != plane.address.addr());
-            let mut spoofed = |from, to, reason: String| {
-                let (interface, port) = (place.interface.clone(), 22);
-                let packet = Packet { interface, from, to, tcp: true, source_port: SOURCE_PORT, port };
-                flows.push(Flow { packet, wanted: Verdict::Drop, reason });
-            };
-            if let Some(inside) = inside.filter(|inside| inside.is_ipv4() == place.to.is_ipv4()) {
-                spoofed(inside, place.to, format!("only {} carries its own network", plane.interface.value));
-            }
-            if plane.address.addr().is_ipv4() == place.from.is_ipv4() {
-                let reason =
-                    format!("{} is reached over {} only", plane.address.addr(), plane.interface.value);
-                spoofed(place.from, plane.address.addr(), reason);
-            }
-        }
-    }
-    flows
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::render;
-
-    fn recipe() -> Ruleset {
-        let text = include_str!("../../../../../recipes/webapp/appliance.manifest");
-        let appliance = kld_manifest::check(text).appliance.expect("the recipe is good");
-        render(&appliance).expect("it renders").firewall
-    }
-
-    #[test]
-    fn the_recipe_keeps_its_promises() {
-        let rules = recipe();
-        assert_eq!(rules.broken(), [] as [&Flow; 0]);
-        let accepted: Vec<String> = rules
-            .flows()
-            .iter()
-            .filter(|flow| flow.wanted == Verdict::Accept)
-            .map(|flow| flow.packet.to_string())
-            .collect();
-        expect_test::expect![[r#"
-            udp 192.0.2.99:40000 to 192.0.2.1:51820 through eth0
-            udp 10.8.0.2:40000 to 10.8.0.1:51821 through wg0
-            udp 10.8.0.2:40000 to 10.8.0.1:51822 through wg0
-            tcp 10.8.0.2:40000 to 10.8.0.1:22 through wg0
-            tcp 10.8.0.2:40000 to 10.8.0.1:8000 through wg0
-            tcp 10.8.1.2:40000 to 10.8.1.1:9100 through wg1"#]]
-        .assert_eq(&accepted.join("\n"));
-    }
-
-    #[test]
-    fn a_wrong_rule_breaks_a_promise() {
-        let mut rules = recipe();
-        // An open door.
-        rules.chains.iter_mut().find(|chain| chain.name == "public").expect("there").rules[0]
-            .value
-            .matches
-            .clear();
-        let public = rules.chains.iter_mut().find(|chain| chain.name == "public").expect("there");
-        public.rules[0].value.action = Action::Accept;
-        assert!(
-            rules.broken().iter().any(|flow| flow.wanted == Verdict::Drop && flow.packet.interface == "eth0")
-        );
-        // A closed one.
-        let mut rules = recipe();
-        rules.chains.iter_mut().find(|chain| chain.name == "plane_wg0").expect("there").rules.clear();
-        assert!(rules.broken().iter().any(|flow| flow.wanted == Verdict::Accept && flow.packet.port == 8000));
+impl Ruleset {
+    /// The rules of a chain, to be spoilt.
+    pub(super) fn rules_of(&mut self, chain: &str) -> &mut Vec<Item<Rule>> {
+        &mut self.chains.iter_mut().find(|of| of.name == chain).expect("there is such a chain").rules
     }
 }

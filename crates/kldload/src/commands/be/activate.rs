@@ -3,7 +3,7 @@
 use kld_boot::{Looked, RealMachine, Starts, activate, plan_activate};
 use kld_ui::{ExitStatus, Printer};
 
-use super::{said, show};
+use super::change::Shown;
 use crate::commands::apply::lock;
 
 /// Let a boot environment start from the next restart on, or only once
@@ -20,18 +20,21 @@ pub(crate) struct Args {
     /// For the next start only
     #[arg(long)]
     once: bool,
-    /// Only show what would be done
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
     let starts = if args.once { Starts::Once } else { Starts::Always };
     let _lock = lock("kbe activate")?;
-    if args.dry_run {
-        return show(printer, &plan_activate(&Looked::before_change(&RealMachine)?, &args.name, starts)?);
+    if args.shown.dry_run {
+        let plan = plan_activate(&Looked::before_change(&RealMachine)?, &args.name, starts)?;
+        return args.shown.plan(printer, &args.name, &plan);
     }
-    let done = activate(&RealMachine, &args.name, starts, &mut said(printer))?;
+    let done = args
+        .shown
+        .output
+        .doing(printer, &args.name, |said| Ok(activate(&RealMachine, &args.name, starts, said)?))?;
     printer.note(&match (done.actions.is_empty(), args.once) {
         (true, true) => format!("`{}` starts next, once: it was so already", args.name),
         (true, false) => format!("`{}` starts next: it was so already", args.name),

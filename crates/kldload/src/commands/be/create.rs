@@ -3,7 +3,7 @@
 use kld_boot::{BootEnvironmentName, Maker, Origin, RealMachine, create, plan_create};
 use kld_ui::{ExitStatus, Printer};
 
-use super::{said, show};
+use super::change::Shown;
 use crate::commands::apply::lock;
 
 /// Clone the running system, or another one, into a new boot environment
@@ -20,18 +20,20 @@ pub(crate) struct Args {
     /// What it is made from instead of the running system: an environment, or a snapshot of one
     #[arg(long, value_name = "ENVIRONMENT|SNAPSHOT")]
     from: Option<String>,
-    /// Only show what would be done
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
     let from = args.from.as_deref().map_or(Origin::Running, Origin::parse);
     let _lock = lock("kbe create")?;
-    if args.dry_run {
-        return show(printer, &plan_create(&RealMachine, &args.name, &from)?);
+    if args.shown.dry_run {
+        let plan = plan_create(&RealMachine, &args.name, &from)?;
+        return args.shown.plan(printer, args.name.as_str(), &plan);
     }
-    create(&RealMachine, &args.name, &from, Maker::Person, &mut said(printer))?;
+    args.shown.output.doing(printer, args.name.as_str(), |said| {
+        Ok(create(&RealMachine, &args.name, &from, Maker::Person, said)?)
+    })?;
     printer.note(&format!("made `{}`; `kbe activate {0}` starts it next", args.name));
     Ok(ExitStatus::Done)
 }

@@ -3,7 +3,8 @@
 use kld_boot::{Looked, RealMachine, plan_destroy};
 use kld_ui::{ExitStatus, Printer};
 
-use super::{not_confirmed, perform, show};
+use super::change::Shown;
+use super::not_confirmed;
 use crate::commands::apply::lock;
 
 /// Destroy a boot environment, its snapshots, its boot entry and a kernel that nobody else needs
@@ -17,9 +18,8 @@ use crate::commands::apply::lock;
 pub(crate) struct Args {
     /// Its name
     name: String,
-    /// Only show what would be done
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    shown: Shown,
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
@@ -28,15 +28,19 @@ pub(crate) struct Args {
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
     let _lock = lock("kbe destroy")?;
     let plan = plan_destroy(&Looked::before_change(&RealMachine)?, &args.name)?;
-    let shown = show(printer, &plan)?;
+    // Who is asked sees it in any case; with `--json`, what is done is said once.
+    let pending = match args.shown.dry_run || !args.shown.output.json {
+        true => args.shown.plan(printer, &args.name, &plan)?,
+        false => ExitStatus::Pending,
+    };
     printer.note(&format!("{} will be free", plan.frees));
-    if args.dry_run {
-        return Ok(shown);
+    if args.shown.dry_run {
+        return Ok(pending);
     }
     if !printer.confirm(&format!("destroy `{}`?", args.name), args.yes) {
         return Err(not_confirmed());
     }
-    perform(printer, &plan)?;
+    args.shown.perform(printer, &args.name, &plan)?;
     printer.note(&format!("`{}` is gone", args.name));
     Ok(ExitStatus::Done)
 }

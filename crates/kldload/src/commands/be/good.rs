@@ -3,6 +3,7 @@
 use kld_boot::{Looked, RealMachine, mark_good};
 use kld_ui::{ExitStatus, Printer};
 
+use super::change::Output;
 use crate::commands::apply::lock;
 use crate::commands::pkg;
 
@@ -12,15 +13,23 @@ use crate::commands::pkg;
 /// environment, the running one counts as well.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  kbe good\n  kst && kbe good")]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    #[command(flatten)]
+    output: Output,
+}
 
-pub(super) fn run(printer: &Printer, _: &Args) -> anyhow::Result<ExitStatus> {
+pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
+    let running = Looked::at(&RealMachine)?.running().map(|of| (of.name().to_owned(), of.trial.is_some()));
+    let (name, is_on_trial) = running.unwrap_or_default();
     // Of one whose packages were changed it says more: that it stays.
-    if Looked::at(&RealMachine)?.running().is_some_and(|of| of.trial.is_some()) {
-        printer.note(&format!("`{}` is well and stays", pkg::pass(printer)?));
-        return Ok(ExitStatus::Done);
-    }
-    let _lock = lock("kbe good")?;
-    printer.note(&format!("`{}` is well", mark_good(&RealMachine)?));
+    args.output.doing(printer, &name, |_| {
+        if is_on_trial {
+            printer.note(&format!("`{}` is well and stays", pkg::pass(printer)?));
+            return Ok(());
+        }
+        let _lock = lock("kbe good")?;
+        printer.note(&format!("`{}` is well", mark_good(&RealMachine)?));
+        Ok(())
+    })?;
     Ok(ExitStatus::Done)
 }

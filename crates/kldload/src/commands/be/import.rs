@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use kld_boot::{BootEnvironmentName, RealMachine, STREAM_HEADER, StreamHeader, import};
 use kld_ui::{ExitStatus, Hinted, Printer};
 
-use super::said;
+use super::change::Output;
 use crate::commands::apply::lock;
 
 /// Make a boot environment of what `kbe export` has written
@@ -22,6 +22,8 @@ pub(crate) struct Args {
     file: PathBuf,
     /// What it is called here; its old name when none is named
     name: Option<BootEnvironmentName>,
+    #[command(flatten)]
+    output: Output,
 }
 
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
@@ -44,7 +46,9 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     };
     let _lock = lock("kbe import")?;
     let file = args.file.canonicalize().with_context(|| format!("cannot find `{shown}`"))?;
-    import(&RealMachine, &name, &file.to_string_lossy(), &mut said(printer))?;
+    args.output.doing(printer, name.as_str(), |said| {
+        Ok(import(&RealMachine, &name, &file.to_string_lossy(), said)?)
+    })?;
     printer.note(&format!("made `{name}`; `kbe activate {name}` starts it next"));
     Ok(ExitStatus::Done)
 }

@@ -1,6 +1,7 @@
 //! `kldload be`, also called `kbe`: boot environments. One file per verb.
 
 mod activate;
+mod change;
 mod create;
 mod destroy;
 mod diff;
@@ -15,7 +16,6 @@ mod rename;
 mod snapshots;
 
 pub(crate) use health::{PROBE, probe};
-use kld_boot::{Action, Plan, RealMachine, carry_out};
 use kld_ui::{ExitStatus, Hinted, Printer};
 
 /// Keep systems side by side and go back to one that worked
@@ -64,25 +64,6 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         Verb::Good(args) => good::run(printer, args),
         Verb::Prune(args) => prune::run(printer, args),
     }
-}
-
-/// Shows what would be done; exits with 3 when that is something.
-fn show(printer: &Printer, plan: &Plan) -> anyhow::Result<ExitStatus> {
-    if plan.actions.is_empty() {
-        printer.note("nothing to do");
-        return Ok(ExitStatus::Done);
-    }
-    printer.data(&plan.to_string())?;
-    Ok(ExitStatus::Pending)
-}
-
-/// Says each action to those who want to know.
-fn said(printer: &Printer) -> impl FnMut(&Action) + '_ {
-    |action| printer.detail(&action.to_string())
-}
-
-fn perform(printer: &Printer, plan: &Plan) -> anyhow::Result<()> {
-    Ok(carry_out(&RealMachine, plan, &mut said(printer))?)
 }
 
 fn not_confirmed() -> anyhow::Error {

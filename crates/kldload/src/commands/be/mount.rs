@@ -2,7 +2,9 @@
 
 use kld_boot::{RealMachine, mount, umount};
 use kld_ui::{ExitStatus, Hinted, Printer};
+use serde::Serialize;
 
+use super::change::Output;
 use crate::commands::apply::lock;
 
 /// Mount a boot environment to look into it or change it, and print where
@@ -15,6 +17,16 @@ pub(crate) struct MountArgs {
     name: String,
     /// An empty directory; /run/kbe/NAME when none is named
     directory: Option<String>,
+    /// Print JSON on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where one is mounted, as `--json` has it.
+#[derive(Debug, Serialize)]
+struct Mounted<'a> {
+    environment: &'a str,
+    mountpoint: String,
 }
 
 /// Unmount a boot environment
@@ -23,6 +35,8 @@ pub(crate) struct MountArgs {
 pub(crate) struct UmountArgs {
     /// Its name
     name: String,
+    #[command(flatten)]
+    output: Output,
 }
 
 pub(super) fn run(printer: &Printer, args: &MountArgs) -> anyhow::Result<ExitStatus> {
@@ -31,13 +45,18 @@ pub(super) fn run(printer: &Printer, args: &MountArgs) -> anyhow::Result<ExitSta
         let hint = "name it from `/` on";
         return Err(Hinted::new(format!("`{directory}` is no absolute path"), hint).into());
     }
-    printer.data(&mount(&RealMachine, &args.name, args.directory.as_deref())?)?;
+    let mountpoint = mount(&RealMachine, &args.name, args.directory.as_deref())?;
+    if args.json {
+        printer.envelope("mount", &[Mounted { environment: &args.name, mountpoint }])?;
+    } else {
+        printer.data(&mountpoint)?;
+    }
     Ok(ExitStatus::Done)
 }
 
 pub(super) fn run_umount(printer: &Printer, args: &UmountArgs) -> anyhow::Result<ExitStatus> {
     let _lock = lock("kbe umount")?;
-    umount(&RealMachine, &args.name)?;
+    args.output.doing(printer, &args.name, |_| Ok(umount(&RealMachine, &args.name)?))?;
     printer.note(&format!("`{}` is unmounted", args.name));
     Ok(ExitStatus::Done)
 }

@@ -1,9 +1,11 @@
 //! `kbe prune`.
 
-use kld_boot::{Keep, Looked, Plan, RealMachine, choose, leftovers, plan_destroy};
+use kld_boot::{Action, Keep, Looked, Plan, RealMachine, carry_out, choose, leftovers, plan_destroy};
 use kld_ui::{ByteSize, ExitStatus, Printer};
+use serde::Serialize;
 
-use super::{not_confirmed, perform};
+use super::change::Shown;
+use super::not_confirmed;
 use crate::commands::apply::lock;
 
 /// Destroy the oldest boot environments, and what interrupted commands have left
@@ -19,12 +21,21 @@ pub(crate) struct Args {
     /// Go on until this much is free in the pool
     #[arg(long, value_name = "SIZE", conflicts_with = "keep")]
     free: Option<ByteSize>,
-    /// Only show what would be done
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    shown: Shown,
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
+}
+
+/// What goes, as `--json` has it.
+#[derive(Debug, Serialize)]
+struct Goes<'a> {
+    environment: Option<&'a str>,
+    /// What an interrupted command has left.
+    leftover: Option<&'a str>,
+    /// Bytes, at least.
+    frees: u64,
 }
 
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
@@ -36,19 +47,32 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     if left.actions.is_empty() && chosen.is_empty() {
         printer.note("nothing to destroy");
     } else {
-        let lines = left.said.iter().map(|said| format!("  remove: {said}"));
-        let names = chosen.iter().map(|of| format!("  destroy `{}`, {} will be free", of.name, of.frees));
-        printer.data(&lines.chain(names).collect::<Vec<_>>().join("\n"))?;
-        if args.dry_run {
+        if args.shown.output.json {
+            let left =
+                left.said.iter().map(|said| Goes { environment: None, leftover: Some(said), frees: 0 });
+            let names = chosen.iter().map(|of| Goes {
+                environment: Some(&of.name),
+                leftover: None,
+                frees: of.frees.bytes,
+            });
+            printer.envelope("prune", &left.chain(names).collect::<Vec<_>>())?;
+        } else {
+            let lines = left.said.iter().map(|said| format!("  remove: {said}"));
+            let names = chosen.iter().map(|of| format!("  destroy `{}`, {} will be free", of.name, of.frees));
+            printer.data(&lines.chain(names).collect::<Vec<_>>().join("\n"))?;
+        }
+        if args.shown.dry_run {
             return Ok(ExitStatus::Pending);
         }
         if !chosen.is_empty() && !printer.confirm("destroy them?", args.yes) {
             return Err(not_confirmed());
         }
-        perform(printer, &Plan { actions: left.actions, ..Plan::default() })?;
+        let mut said = |action: &Action| printer.detail(&action.to_string());
+        carry_out(&RealMachine, &Plan { actions: left.actions, ..Plan::default() }, &mut said)?;
         for environment in &chosen {
             // What one shares with the next changes with each that goes.
-            perform(printer, &plan_destroy(&Looked::before_change(&RealMachine)?, &environment.name)?)?;
+            let plan = plan_destroy(&Looked::before_change(&RealMachine)?, &environment.name)?;
+            carry_out(&RealMachine, &plan, &mut said)?;
         }
         printer.note(&match chosen.len() {
             0 => "what interrupted commands have left is gone".to_owned(),

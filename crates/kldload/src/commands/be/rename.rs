@@ -3,7 +3,7 @@
 use kld_boot::{BootEnvironmentName, Looked, RealMachine, plan_rename};
 use kld_ui::{ExitStatus, Printer};
 
-use super::{perform, show};
+use super::change::Shown;
 use crate::commands::apply::lock;
 
 /// Give a boot environment another name
@@ -16,18 +16,17 @@ pub(crate) struct Args {
     name: String,
     /// What it is to be called
     new: BootEnvironmentName,
-    /// Only show what would be done
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
     let _lock = lock("kbe rename")?;
     let plan = plan_rename(&Looked::before_change(&RealMachine)?, &args.name, &args.new)?;
-    if args.dry_run {
-        return show(printer, &plan);
+    if args.shown.dry_run {
+        return args.shown.plan(printer, &args.name, &plan);
     }
-    perform(printer, &plan)?;
+    args.shown.perform(printer, &args.name, &plan)?;
     printer.note(&format!("`{}` is `{}`", args.name, args.new));
     Ok(ExitStatus::Done)
 }

@@ -11,6 +11,7 @@ use kld_ui::{ByteSize, ExitStatus, Hinted, Printer, Table};
 use serde::Serialize;
 
 use super::place::Chosen;
+use super::seconds::seconds;
 
 /// Say where the space is: data, snapshots, reservations, clones, and what has grown
 ///
@@ -37,8 +38,8 @@ pub(crate) struct Args {
     /// Print JSON on standard output
     #[arg(long)]
     json: bool,
-    /// How long to wait for an answer, in seconds
-    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    /// How long to wait for an answer
+    #[arg(long, default_value = "600s", value_name = "TIME", value_parser = seconds)]
     timeout: u64,
 }
 

@@ -2,13 +2,12 @@
 
 use std::cell::RefCell;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use kld_boot::{BootEnvironmentName, BootError, Looked, Machine as _, Origin, RealMachine, try_out};
 use kld_host::{Cmd, Line};
-use kld_node::health::{Status, check};
+use kld_node::health::Probe;
 use kld_packages::{
     Change, PackageError, Preview, Report, Request, TrialFile, inside_cmd, manager_of, preview,
 };
@@ -16,7 +15,7 @@ use kld_snap::stamp;
 use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
 
 use crate::commands::apply::lock;
-use crate::commands::status::read_config;
+use crate::commands::status;
 
 /// How long each probe may take before the change.
 const PROBE: Duration = Duration::from_secs(20);
@@ -97,10 +96,9 @@ fn request(looked: &Looked, change: &Change) -> anyhow::Result<Request> {
     let running = looked.running().ok_or_else(|| BootError::NoModel { dataset: looked.root.clone() })?;
     let entry = looked.entry(&running.dataset);
     let program = std::env::current_exe().context("cannot say where this program is")?;
-    let health = check(Arc::new(kld_node::RealMachine), read_config()?, PROBE, Vec::new());
-    let bad = health.probes.into_iter().filter(|probe| probe.status >= Status::Timeout);
     // Whoever starts it and finds it well need not find it better than it was.
-    let trial = TrialFile { from: running.name().to_owned(), bad_before: bad.map(|of| of.name).collect() };
+    let bad_before = status::health(PROBE)?.probes.iter().flat_map(Probe::troubles).collect();
+    let trial = TrialFile { from: running.name().to_owned(), bad_before };
     Ok(Request {
         change: change.clone(),
         program: program.to_string_lossy().into_owned(),

@@ -1,18 +1,17 @@
 //! `kpkg judge`: what the units of a changed system call at its first start.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use kld_boot::{Looked, RealMachine, Trial, fail_trial, pass_trial};
 use kld_host::Cmd;
-use kld_node::health::{Probe, Status, check};
+use kld_node::health::Probe;
 use kld_packages::{TRIAL_FILE, TrialFile, remove_trial_units};
 use kld_ui::{ExitStatus, Printer};
 
 use crate::commands::apply::lock;
-use crate::commands::status::read_config;
+use crate::commands::status;
 
 /// How long the services may take to be well after all of them were started.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -76,8 +75,7 @@ fn wait_until_well() -> anyhow::Result<Vec<String>> {
         serde_json::from_slice(&trial).with_context(|| format!("cannot understand `{TRIAL_FILE}`"))?;
     let begun = Instant::now();
     loop {
-        let health = check(Arc::new(kld_node::RealMachine), read_config()?, PROBE, Vec::new());
-        let problems = worse(&health.probes, &trial);
+        let problems = worse(&status::health(PROBE)?.probes, &trial);
         if problems.is_empty() || begun.elapsed() > PATIENCE {
             return Ok(problems);
         }
@@ -86,9 +84,8 @@ fn wait_until_well() -> anyhow::Result<Vec<String>> {
 }
 
 fn worse(probes: &[Probe], trial: &TrialFile) -> Vec<String> {
-    let bad = probes.iter().filter(|probe| probe.status >= Status::Timeout);
-    let new = bad.filter(|probe| !trial.bad_before.contains(&probe.name));
-    new.map(|probe| format!("{}: {}", probe.name, probe.summary)).collect()
+    let is_new = |probe: &&Probe| probe.troubles().iter().any(|of| !trial.bad_before.contains(of));
+    probes.iter().filter(is_new).map(|probe| format!("{}: {}", probe.name, probe.summary)).collect()
 }
 
 /// Why no service was reached: the units that failed.
@@ -107,18 +104,31 @@ fn why_stuck() -> String {
 
 #[cfg(test)]
 mod tests {
+    use kld_node::health::Status;
+
     use super::*;
 
     #[test]
     fn only_what_became_bad_counts() {
-        let trial = TrialFile { from: "debian".to_owned(), bad_before: vec!["scrub".to_owned()] };
+        let bad_before = ["scrub", "services: old.service", "boot: degraded"].map(str::to_owned).to_vec();
+        let trial = TrialFile { from: "debian".to_owned(), bad_before };
+        let services = |units: &[&str]| {
+            Probe::new("services", Status::Fail, format!("{} failed", units.join(", ")))
+                .with_subjects(units.iter().copied())
+        };
         let probes = [
             Probe::new("boot", Status::Warn, "still starting"),
             Probe::new("scrub", Status::Fail, "never"),
-            Probe::new("services", Status::Fail, "app.service failed"),
+            Probe::new("boot", Status::Fail, "degraded").with_subjects(["degraded"]),
+            services(&["old.service"]),
+            services(&["app.service", "old.service"]),
             Probe::new("pool", Status::Timeout, "no answer"),
+            Probe::new("boot", Status::Fail, "maintenance").with_subjects(["maintenance"]),
         ];
-        assert_eq!(worse(&probes, &trial), ["services: app.service failed", "pool: no answer"]);
-        assert!(worse(&probes[..2], &trial).is_empty());
+        assert_eq!(
+            worse(&probes, &trial),
+            ["services: app.service, old.service failed", "pool: no answer", "boot: maintenance"]
+        );
+        assert!(worse(&probes[..4], &trial).is_empty());
     }
 }

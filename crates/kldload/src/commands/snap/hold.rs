@@ -5,6 +5,7 @@ use std::time::Duration;
 use kld_host::Cmd;
 use kld_snap::find;
 use kld_ui::{ExitStatus, Printer};
+use serde::Serialize;
 
 use super::{dataset, snapshots};
 
@@ -22,6 +23,21 @@ pub(crate) struct Args {
     /// Who holds it
     #[arg(long, default_value = "ksnap")]
     tag: String,
+    /// Only show what would be done; exits with 3
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is held or let go, as `--json` has it.
+#[derive(Debug, Serialize)]
+struct Hold<'a> {
+    snapshot: &'a str,
+    tag: &'a str,
+    held: bool,
+    dry_run: bool,
 }
 
 /// Which of both.
@@ -39,7 +55,17 @@ pub(super) fn run(printer: &Printer, args: &Args, what: What) -> anyhow::Result<
         What::Hold => ("hold", "is held"),
         What::Release => ("release", "is released"),
     };
-    Cmd::new("zfs").args([verb, &args.tag, &full]).timeout(Duration::from_secs(60)).run()?;
+    let cmd = Cmd::new("zfs").args([verb, &args.tag, &full]).timeout(Duration::from_secs(60));
+    if args.json {
+        let held = matches!(what, What::Hold);
+        printer.envelope("hold", &[Hold { snapshot: &full, tag: &args.tag, held, dry_run: args.dry_run }])?;
+    } else if args.dry_run {
+        printer.data(&cmd.to_string())?;
+    }
+    if args.dry_run {
+        return Ok(ExitStatus::Pending);
+    }
+    cmd.run()?;
     printer.note(&format!("`{full}` {done}"));
     Ok(ExitStatus::Done)
 }

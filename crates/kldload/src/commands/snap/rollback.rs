@@ -1,8 +1,10 @@
 //! `ksnap rollback`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use kld_engine::{User, users_on};
 use kld_host::Cmd;
 use kld_host::zfs::{Change, parse_diff};
 use kld_snap::{Rollback, Snapshot, Swap, find, rollback, rollback_cmd};
@@ -13,14 +15,14 @@ use serde::Serialize;
 use super::diff::{diff_cmd, line};
 use super::{counted, dataset, reclaimed, snapshots, swap};
 use crate::commands::history::utc;
+use crate::commands::seconds::seconds;
 use crate::commands::{apply, status};
 
 /// Bring a dataset back to a snapshot: everything written since is lost
 ///
 /// Shows what would be lost (bytes, files, newer snapshots) and asks. Newer snapshots go only with -r. With --swap nothing
 /// is lost: a clone of the snapshot takes the dataset's place, and the dataset is kept under another name. While a service
-/// of the machine's manifest runs on the dataset it refuses, unless --stop-services stops it before, and starts and proves
-/// it after.
+/// uses the dataset it refuses, unless --stop-services stops it before, and starts and proves it after.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  ksnap rollback --dry-run rpool/srv/webapp-db pre-upgrade\n  ksnap rollback --stop-services rpool/srv/webapp-db pre-upgrade\n  ksnap rollback -r /srv/webapp pre-upgrade\n  ksnap rollback --swap --stop-services rpool/srv/webapp-db pre-upgrade"
@@ -37,11 +39,11 @@ pub(crate) struct Args {
     /// Keep everything: a clone takes its place, and it is kept as NAME.before-YYYYmmdd-HHMMSS
     #[arg(long, conflicts_with = "destroy_newer")]
     swap: bool,
-    /// Stop the services that run on it, and start them again
+    /// Stop the services that use it, and start them again
     #[arg(long)]
     stop_services: bool,
-    /// How long they may take to be well, in seconds
-    #[arg(long, default_value_t = 90, value_name = "SECONDS")]
+    /// How long they may take to be well
+    #[arg(long, default_value = "90s", value_name = "TIME", value_parser = seconds)]
     within: u64,
     /// Only show what would be lost; exits with 3
     #[arg(long)]
@@ -65,8 +67,10 @@ struct Loss {
     in_newer: u64,
     /// Files that go back; `None` where the dataset is not mounted, or is a volume.
     files: Option<Vec<Change>>,
-    /// Units that run on the dataset now.
+    /// Services that use the dataset now.
     running: Vec<String>,
+    /// Who else has something of it open.
+    in_use: Vec<String>,
 }
 
 /// Shows, asks, goes back.
@@ -74,14 +78,16 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     // Nothing of an apply, or of another rollback, comes between what is shown and what is done.
     let _lock = (!args.dry_run).then(|| apply::lock("ksnap rollback")).transpose()?;
     let dataset = dataset(&args.dataset)?;
+    let pool = dataset.split('/').next().unwrap_or_default();
+    // What ZFS has not written yet, it does not count as lost. A pool that takes no writes has none.
+    Cmd::new("zpool").args(["sync", "--", pool]).timeout(Duration::from_secs(60)).run().ok();
     if !args.dry_run {
-        swap::recover(printer)?;
+        swap::recover_in(printer, &[pool.to_owned()])?;
     }
     let all = snapshots(std::slice::from_ref(&dataset), false)?;
     let plan = rollback(&all, find(&dataset, &all, &args.name)?);
     let node = status::read_config()?;
-    let services = services_on(node.as_ref(), &dataset)?;
-    let loss = look(plan, &dataset, &all, &services)?;
+    let loss = look(plan, &dataset, &all)?;
     let kept = args.swap.then(|| swap::plan(&dataset, &loss.plan.to.full())).transpose()?;
     if args.json {
         printer.envelope("rollback", std::slice::from_ref(&loss))?;
@@ -95,12 +101,12 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     if !printer.confirm("go back?", args.yes) {
         return Err(Hinted::new("nothing was changed: not confirmed", "`--yes` does not ask").into());
     }
-    let units: Vec<&str> = services.iter().map(|service| service.unit.as_str()).collect();
+    let units: Vec<&str> = loss.running.iter().map(String::as_str).collect();
     let back = || match &kept {
         Some(kept) => swap::swap(printer, kept),
         None => Ok(rollback_cmd(&loss.plan.to.full(), args.destroy_newer).run()?),
     };
-    if !args.stop_services || units.is_empty() {
+    if units.is_empty() {
         back()?;
     } else {
         printer.note(&format!("stop {}", units.join(", ")));
@@ -110,7 +116,7 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         printer.note(&format!("start {}", units.join(", ")));
         systemctl("start", &units)?;
         done?;
-        apply::prove(node.as_ref(), Duration::from_secs(args.within)).map_err(|wrong| {
+        well(node.as_ref(), &units, Duration::from_secs(args.within)).map_err(|wrong| {
             let hint = "the dataset went back; `kst` shows more";
             Hinted::new(format!("not well within {} seconds: {wrong}", args.within), hint)
         })?;
@@ -158,7 +164,7 @@ fn refuse_loss(args: &Args, dataset: &str, loss: &Loss, full: &str) -> anyhow::R
     Ok(())
 }
 
-fn look(plan: Rollback, dataset: &str, all: &[Snapshot], services: &[Service]) -> anyhow::Result<Loss> {
+fn look(plan: Rollback, dataset: &str, all: &[Snapshot]) -> anyhow::Result<Loss> {
     let full = plan.to.full();
     let written = property(dataset, &format!("written@{}", plan.to.name))?.parse().unwrap_or(0);
     let mut in_newer = 0;
@@ -166,20 +172,38 @@ fn look(plan: Rollback, dataset: &str, all: &[Snapshot], services: &[Service]) -
         let newer: Vec<&Snapshot> = plan.newer.iter().collect();
         in_newer = reclaimed(dataset, all, &newer)?;
     }
-    let files = match property(dataset, "mounted")?.as_str() {
-        "yes" => Some(parse_diff(&diff_cmd(&full, dataset).stdout_string()?)?),
-        _ => None,
-    };
-    let running =
-        services.iter().filter(|service| service.active).map(|service| service.unit.clone()).collect();
-    Ok(Loss { plan, written, in_newer, files, running })
+    let is_mounted = property(dataset, "mounted")? == "yes";
+    let files =
+        is_mounted.then(|| Ok::<_, anyhow::Error>(parse_diff(&diff_cmd(&full, dataset).stdout_string()?)?));
+    let users = if is_mounted { users_on(&property(dataset, "mountpoint")?)? } else { Vec::new() };
+    let (running, in_use) = apart(users);
+    Ok(Loss { plan, written, in_newer, files: files.transpose()?, running, in_use })
+}
+
+/// Services, which can be stopped and started again, and who else there is.
+fn apart(users: Vec<User>) -> (Vec<String>, Vec<String>) {
+    let (services, others): (Vec<_>, Vec<_>) = users.into_iter().partition(|user| user.unit.is_some());
+    let services: BTreeSet<String> = services.into_iter().filter_map(|user| user.unit).collect();
+    (services.into_iter().collect(), others.iter().map(ToString::to_string).collect())
+}
+
+/// That what was started again runs, and that the manifest's proofs hold.
+fn well(node: Option<&NodeConfig>, units: &[&str], limit: Duration) -> Result<(), String> {
+    apply::prove(node, limit)?;
+    // `systemctl start` returns when most services have only been begun.
+    let show = Cmd::new("systemctl").args(["is-active", "--"]).args(units).accept(3);
+    let states = show.timeout(Duration::from_secs(30)).stdout_string().map_err(|error| error.to_string())?;
+    let down =
+        units.iter().zip(states.lines()).filter(|(_, state)| !matches!(*state, "active" | "activating"));
+    let down: Vec<String> = down.map(|(unit, state)| format!("`{unit}` is {state}")).collect();
+    if down.is_empty() { Ok(()) } else { Err(down.join(", ")) }
 }
 
 /// Files that are named.
 const NAMED: usize = 12;
 
 fn page(dataset: &str, loss: &Loss, kept: Option<&Swap>) -> String {
-    let Loss { plan, written, in_newer, files, running } = loss;
+    let Loss { plan, written, in_newer, files, running, in_use } = loss;
     let mut text = format!("{dataset} back to @{}, of {}\n", plan.to.name, utc(plan.to.created));
     let lost = if kept.is_some() { "put aside" } else { "lost" };
     let _ = write!(text, "{lost}: {} written since, ", ByteSize(*written));
@@ -211,40 +235,10 @@ fn page(dataset: &str, loss: &Loss, kept: Option<&Swap>) -> String {
     for unit in running {
         let _ = writeln!(text, "running: {unit}");
     }
+    for user in in_use {
+        let _ = writeln!(text, "in use: {user}");
+    }
     text
-}
-
-/// A service of the manifest whose data lies on the dataset.
-#[derive(Debug)]
-struct Service {
-    unit: String,
-    active: bool,
-}
-
-/// Which services of this machine's manifest need the dataset to be mounted; none where no manifest is known.
-fn services_on(node: Option<&NodeConfig>, dataset: &str) -> anyhow::Result<Vec<Service>> {
-    let Some(node) = node.filter(|node| !node.services.is_empty()) else { return Ok(Vec::new()) };
-    let mountpoint = property(dataset, "mountpoint")?;
-    let show = ["show", "--property", "Id,ActiveState,RequiresMountsFor", "--"];
-    let units = node.services.iter().map(|service| &service.unit);
-    let text =
-        Cmd::new("systemctl").args(show).args(units).timeout(Duration::from_secs(30)).stdout_string()?;
-    Ok(parse_services(&text, &mountpoint))
-}
-
-fn parse_services(text: &str, mountpoint: &str) -> Vec<Service> {
-    let below = format!("{}/", mountpoint.trim_end_matches('/'));
-    let of = |block: &str| {
-        let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-        let needs = field("RequiresMountsFor").unwrap_or_default();
-        let needed = needs.split_whitespace().any(|path| path == mountpoint || path.starts_with(&below));
-        let service = Service {
-            unit: field("Id")?.to_owned(),
-            active: matches!(field("ActiveState"), Some("active" | "activating" | "reloading")),
-        };
-        needed.then_some(service)
-    };
-    text.split("\n\n").filter_map(of).collect()
 }
 
 fn systemctl(verb: &str, units: &[&str]) -> anyhow::Result<()> {
@@ -253,15 +247,24 @@ fn systemctl(verb: &str, units: &[&str]) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_services;
+    use super::*;
 
     #[test]
-    fn services_that_need_the_mount_are_found() {
-        let text = "Id=db.service\nActiveState=active\nRequiresMountsFor=/var/lib/db /run\n\n\
-                    Id=web.service\nActiveState=inactive\nRequiresMountsFor=/var/lib/db/web\n\n\
-                    Id=other.service\nActiveState=active\nRequiresMountsFor=/var/lib/dbx /\n";
-        let found = parse_services(text, "/var/lib/db");
-        let said: Vec<_> = found.iter().map(|service| (service.unit.as_str(), service.active)).collect();
-        assert_eq!(said, [("db.service", true), ("web.service", false)]);
+    fn services_are_told_from_people() {
+        let user = |name: &str, unit: Option<&str>| User {
+            name: name.to_owned(),
+            process: Some(7),
+            unit: unit.map(str::to_owned),
+            does: "has /srv/db/1 open".to_owned(),
+        };
+        let users = vec![
+            user("postgres", Some("db.service")),
+            user("postgres", Some("db.service")),
+            user("bash", None),
+            user("app", Some("app.service")),
+        ];
+        let (services, others) = apart(users);
+        assert_eq!(services, ["app.service", "db.service"]);
+        assert_eq!(others, ["bash (process 7) has /srv/db/1 open"]);
     }
 }

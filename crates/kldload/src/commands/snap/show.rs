@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, fchown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use kld_host::AtomicFile;
 use kld_snap::find;
 use kld_ui::{ByteSize, ExitStatus, Hinted, Printer, Table};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::{place, snapshots};
@@ -28,6 +29,9 @@ pub(crate) struct Args {
     /// Put it here, and leave the file as it is
     #[arg(long, requires = "restore", value_name = "PATH")]
     to: Option<PathBuf>,
+    /// Only show what would be written where; exits with 3
+    #[arg(long, requires = "restore")]
+    dry_run: bool,
     /// Do not ask before the file is replaced
     #[arg(long, short)]
     yes: bool,
@@ -63,15 +67,14 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         let snapshot = find(&place.dataset, &all, name)?;
         return restore(printer, args, &old(&snapshot.name), &file);
     }
-    let mut versions: Vec<Version> = Vec::new();
+    let (mut versions, mut last_seen) = (Vec::<Version>::new(), None);
     let looks = all.iter().map(|snapshot| (Some(snapshot.name.as_str()), old(&snapshot.name)));
     for (snapshot, path) in looks.chain([(None, file.clone())]) {
         let found = look(&path)?;
-        let (modified, size) = (found.map(|(modified, _)| modified), found.map(|(_, size)| size));
+        let (modified, size) = (found.map(|found| found.modified.0), found.map(|found| found.size));
+        let is_same = last_seen.replace(found) == Some(found);
         match versions.last_mut() {
-            Some(last) if (last.modified, last.size) == (modified, size) && snapshot.is_some() => {
-                last.snapshots += 1
-            }
+            Some(last) if is_same && snapshot.is_some() => last.snapshots += 1,
             _ => {
                 let (snapshot, snapshots) = (snapshot.map(str::to_owned), usize::from(snapshot.is_some()));
                 versions.push(Version { snapshot, snapshots, modified, size });
@@ -90,10 +93,24 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     Ok(ExitStatus::Done)
 }
 
-/// When a file was written, to the second, and its size; `None` where there is none.
-fn look(path: &Path) -> anyhow::Result<Option<(i64, u64)>> {
+/// What tells one version from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    /// Seconds since 1970 and nanoseconds.
+    modified: (i64, i64),
+    size: u64,
+    /// One that was written anew and renamed into place has another number.
+    number: u64,
+}
+
+/// A file; `None` where there is none.
+fn look(path: &Path) -> anyhow::Result<Option<Seen>> {
     match fs::symlink_metadata(path) {
-        Ok(meta) => Ok(Some((meta.mtime(), meta.len()))),
+        Ok(meta) => Ok(Some(Seen {
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            size: meta.len(),
+            number: meta.ino(),
+        })),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Ok(None)
         }
@@ -122,6 +139,10 @@ fn restore(printer: &Printer, args: &Args, from: &Path, file: &Path) -> anyhow::
         return Err(Hinted::new(format!("`{}` is not a regular file", from.display()), hint).into());
     }
     let to = args.to.as_deref().unwrap_or(file);
+    if args.dry_run {
+        printer.data(&format!("{} → {}", from.display(), to.display()))?;
+        return Ok(ExitStatus::Pending);
+    }
     if fs::symlink_metadata(to).is_ok() && !printer.confirm(&format!("replace `{}`?", to.display()), args.yes)
     {
         return Err(Hinted::new(
@@ -131,12 +152,31 @@ fn restore(printer: &Printer, args: &Args, from: &Path, file: &Path) -> anyhow::
         .into());
     }
     let mut source = fs::File::open(from).with_context(cannot)?;
-    let mut new = AtomicFile::create(to, meta.mode() & 0o777)?;
+    let mut new = AtomicFile::create(to, 0o600)?;
     let written = || format!("cannot write `{}`", to.display());
     io::copy(&mut source, new.file()).with_context(written)?;
     fchown(new.file(), Some(meta.uid()), Some(meta.gid())).with_context(written)?;
+    copy_attributes(&source, new.file()).with_context(written)?;
+    // Giving a file away takes its set-user-id bit.
+    new.file().set_permissions(fs::Permissions::from_mode(meta.mode() & 0o7777)).with_context(written)?;
     new.file().set_modified(meta.modified()?).with_context(written)?;
     new.commit()?;
     printer.note(&format!("`{}` is as it was in `{}`", to.display(), from.display()));
     Ok(ExitStatus::Done)
+}
+
+/// Extended attributes: access control lists, capabilities, and what people have put there.
+fn copy_attributes(from: &fs::File, to: &fs::File) -> io::Result<()> {
+    let mut names = Vec::with_capacity(1 << 16);
+    // What the file system has none of, there is none of.
+    match rustix::fs::flistxattr(from, rustix::buffer::spare_capacity(&mut names)) {
+        Err(Errno::OPNOTSUPP) => return Ok(()),
+        done => done?,
+    };
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let mut value = Vec::with_capacity(1 << 16);
+        rustix::fs::fgetxattr(from, name, rustix::buffer::spare_capacity(&mut value))?;
+        rustix::fs::fsetxattr(to, name, &value, rustix::fs::XattrFlags::empty())?;
+    }
+    Ok(())
 }

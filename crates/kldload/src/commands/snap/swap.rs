@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use kld_host::Cmd;
-use kld_host::folder::{make_public_folders, names_in};
+use kld_host::folder::{make_public_folders, names_in, present};
 use kld_host::zfs::{Property, parse_get};
+use kld_host::zpool::{Imported, imported};
 use kld_snap::{Seen, Swap, marks_cmd, parse_marks, properties_cmd, stamp};
 use kld_ui::Printer;
 
@@ -65,20 +66,27 @@ fn steps(swap: &Swap, properties: &[Property]) -> anyhow::Result<()> {
     mount(swap)
 }
 
-/// Brings interrupted swaps to their end; whether there was one.
+/// Brings interrupted swaps to their end, in every pool that answers; whether there was one.
 pub(crate) fn recover(printer: &Printer) -> anyhow::Result<bool> {
-    let swaps = match marks_cmd().stdout_string() {
-        Ok(text) => parse_marks(&text),
-        // Machines without ZFS have nothing to be ended.
-        Err(kld_host::ExecError::Missing { .. }) => Vec::new(),
-        Err(error) => return Err(error.into()),
-    };
+    let (well, silent): (Vec<_>, Vec<_>) = imported()?.into_iter().partition(Imported::answers);
+    let well: Vec<String> = well.into_iter().map(|pool| pool.name).collect();
+    let found = !well.is_empty() && recover_in(printer, &well)?;
+    // Also of one that was killed when all was done but this.
+    if silent.is_empty() {
+        for name in names_in(notes())? {
+            fs::remove_file(notes().join(name)).context("cannot remove the note of a swap")?;
+        }
+    }
+    Ok(found)
+}
+
+/// Brings those of these pools to their end.
+pub(super) fn recover_in(printer: &Printer, pools: &[String]) -> anyhow::Result<bool> {
+    let swaps = parse_marks(&marks_cmd(pools).stdout_string()?);
     for swap in &swaps {
         end(printer, swap)?;
-    }
-    // Also of one that was killed when all was done but this.
-    for name in names_in(notes())? {
-        fs::remove_file(notes().join(name)).context("cannot remove the note of a swap")?;
+        let note = note(swap);
+        present(fs::remove_file(&note)).with_context(|| format!("cannot remove `{}`", note.display()))?;
     }
     Ok(!swaps.is_empty())
 }
@@ -130,12 +138,16 @@ fn notes() -> PathBuf {
     Path::new(MEMORY).join("swaps")
 }
 
+fn note(swap: &Swap) -> PathBuf {
+    notes().join(swap.aside.replace('/', ":"))
+}
+
 /// Notes it, on machines that look there.
 fn remember(swap: &Swap) -> anyhow::Result<Option<PathBuf>> {
     if !Path::new(MEMORY).is_dir() {
         return Ok(None);
     }
-    let note = notes().join(swap.aside.replace('/', ":"));
+    let note = note(swap);
     make_public_folders(&notes())?;
     kld_host::atomic_write(&note, b"", 0o600)?;
     Ok(Some(note))

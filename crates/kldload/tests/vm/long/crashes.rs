@@ -1,10 +1,12 @@
 //! An apply that is killed, or loses its power, after each line of its journal.
 
+use std::collections::BTreeSet;
+
 use kld_vm::Guest;
 
 use crate::apply::{RICH, STATE, assert_same, begin, give, kldload, make_package, rich_manifest};
 use crate::first_boot::the_power_fails;
-use crate::fixture::{BOOT, boot_until_well, copy_of, machine_on, webapp, webapp_image};
+use crate::fixture::{BOOT, boot_until_well, copy_of, machine_on, say, webapp, webapp_image};
 use crate::turn::Turn;
 
 use super::adopt;
@@ -30,9 +32,10 @@ fn a_kill_after_any_step_leaves_the_machine_as_it_was() {
     let before = guest.run_ok(STATE).expect("readable");
     let steps = count_steps(&guest);
     guest.save("prepared").expect("saved");
+    let mut hit = BTreeSet::new();
     for step in 1..=steps {
         guest.restore("prepared").expect("restored");
-        begin(&guest, step);
+        hit.insert(begin(&guest, step));
         guest.run("systemctl kill --signal=KILL the-apply; sleep 0.5").expect("it answers");
         let said = guest.run_for("kldload recover 2>&1", BOOT).expect("it answers");
         assert!(said.is_ok(), "{step} of {steps}: {}", said.text());
@@ -43,6 +46,7 @@ fn a_kill_after_any_step_leaves_the_machine_as_it_was() {
         assert!(notes.contains("remember"), "{step}: {notes}");
     }
     say_count("kills", steps);
+    say_hit(&hit);
 }
 
 #[test]
@@ -53,8 +57,9 @@ fn a_power_cut_after_any_step_leaves_the_machine_as_it_was() {
     prepare(&guest);
     let before = guest.run_ok(STATE).expect("readable");
     let steps = count_steps(&guest);
+    let mut hit = BTreeSet::new();
     for step in 1..=steps {
-        begin(&guest, step);
+        hit.insert(begin(&guest, step));
         guest.cut_power();
         guest = boot_until_well(&machine_on(&disk));
         assert_same(&before, &guest.run_ok(STATE).expect("readable"));
@@ -62,6 +67,7 @@ fn a_power_cut_after_any_step_leaves_the_machine_as_it_was() {
         assert!(notes.contains("remember"), "{step}: {notes}");
     }
     say_count("power cuts", steps);
+    say_hit(&hit);
 }
 
 #[test]
@@ -99,7 +105,11 @@ fn the_power_may_fail_at_more_moments_of_the_first_boot() {
 }
 
 /// What the issue of such tests is: N of N.
-#[expect(clippy::print_stderr, reason = "the figure is what these tests are for")]
 fn say_count(what: &str, steps: usize) {
-    eprintln!("{what}: {steps}/{steps} as before");
+    say(format_args!("{what}: {steps}/{steps} as before"));
+}
+
+/// At which steps it stood still.
+fn say_hit(hit: &BTreeSet<usize>) {
+    say(format_args!("while these steps were the last to have begun: {hit:?}"));
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use kld_host::Cmd;
 use kld_vm::{Disk, DiskFormat, Guest};
 
-use crate::fixture::{BOOT, KLDLOAD, core_image, fresh, machine};
+use crate::fixture::{BOOT, KLDLOAD, core_image, fresh, machine, say};
 use crate::transcript::{commands, is_plain};
 use crate::turn::Turn;
 
@@ -61,7 +61,6 @@ fn row(guest: &Guest, name: &str) -> Vec<String> {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "the figures are a result")]
 fn a_stock_debian_goes_back_to_what_it_was() {
     let _turn = Turn::take();
     let volume = program_volume();
@@ -86,12 +85,12 @@ fn a_stock_debian_goes_back_to_what_it_was() {
             let before = activated.take();
             match before.as_deref() {
                 Some("activate before-upgrade") => {
-                    eprintln!(
+                    say(format_args!(
                         "kbe create {:.1} s, activate + reboot {:.1} s, a plain reboot {:.1} s",
                         making.as_secs_f64(),
                         took.as_secs_f64(),
                         plain.as_secs_f64()
-                    );
+                    ));
                     assert_eq!(running(&guest), "before-upgrade");
                     assert_eq!(next(&guest), "before-upgrade.conf");
                     guest.run_ok("! test -e /etc/after-the-environment").expect("it is as it was");

@@ -1,8 +1,6 @@
 //! Upgrades on a real machine: docs/upgrades.md from its first line to its last, packages that would ruin a system, and power
 //! cuts, with a stock Debian that knows nothing of kldload but the program.
 
-#![expect(clippy::print_stderr, reason = "the figures are what these tests are for")]
-
 mod ours;
 mod repository;
 
@@ -14,7 +12,7 @@ use kld_vm::{Disk, DiskFormat, Guest};
 use serde_json::json;
 
 use self::repository::{Archive, Content, cpio};
-use crate::fixture::{BOOT, KLDLOAD, core_image, fresh, machine};
+use crate::fixture::{BOOT, KLDLOAD, core_image, fresh, machine, say};
 use crate::transcript::{commands, is_plain};
 use crate::turn::Turn;
 
@@ -180,13 +178,13 @@ fn an_upgrade_stays_when_it_is_well_and_goes_when_it_is_not() {
         let at = Instant::now();
         if command == "reboot" {
             let starts = restart(&guest, if expected == "with-app" { "august" } else { &expected });
-            eprintln!("{:6.1} s: reboot, {starts} starts", at.elapsed().as_secs_f64());
+            say(format_args!("{:6.1} s: reboot, {starts} starts", at.elapsed().as_secs_f64()));
             assert_eq!(starts, if expected == "with-app" { 2 } else { 1 });
             assert_consistent(&guest, &consistent, &expected);
             continue;
         }
         let (status, text, error) = said(&guest, &command);
-        eprintln!("{:6.1} s: {command}", at.elapsed().as_secs_f64());
+        say(format_args!("{:6.1} s: {command}", at.elapsed().as_secs_f64()));
         let refused = wanted.iter().find(|line| line.starts_with("error: "));
         match refused {
             Some(line) => {
@@ -224,7 +222,14 @@ fn an_upgrade_stays_when_it_is_well_and_goes_when_it_is_not() {
     assert_eq!(entries.split_whitespace().collect::<Vec<_>>(), ["august.conf", "debian.conf"]);
     let (status, text, error) = said(&guest, "kupgrade; kbe list --json");
     assert!(status == 0 && error.contains("nothing to do") && !text.contains("upgrade-"), "{text}\n{error}");
-    eprintln!("the documentation: {:.0} s", begun.elapsed().as_secs_f64());
+    let (status, text, error) = said(&guest, "kpkg upgrade --full --dry-run");
+    assert!(status == 0 && error.contains("nothing to do"), "{text}\n{error}");
+    let (status, text, error) = said(&guest, "kpkg remove --reboot --name lean hello");
+    assert!(status == 0 && text.contains("hello"), "{text}\n{error}");
+    wait_for(&guest, &["lean"]);
+    guest.run_ok("! command -v hello-test").expect("it is removed");
+    assert_consistent(&guest, &consistent, "lean");
+    say(format_args!("the documentation: {:.0} s", begun.elapsed().as_secs_f64()));
 }
 
 #[test]
@@ -252,12 +257,21 @@ fn what_would_ruin_a_system_is_refused_or_left_after_one_start() {
         let at = Instant::now();
         let (status, text, error) = said(&guest, &format!("kpkg install {package}"));
         assert!(status == 1 && error.contains(reason), "{package}: {text}\n{error}");
-        eprintln!("{:6.1} s: {package} is refused", at.elapsed().as_secs_f64());
+        say(format_args!("{:6.1} s: {package} is refused", at.elapsed().as_secs_f64()));
         guest.run_ok("rm -f /efi/fill").expect("removed");
         assert_eq!(environments(), before, "{package}");
     }
+    // A pool without room takes no other system, and keeps the one that it has.
+    guest
+        .run_ok("zfs create -o reservation=$(($(zfs get -Hpo value available rpool) - (4 << 20))) rpool/hog")
+        .expect("made");
+    let (status, text, error) = said(&guest, "kupgrade");
+    let all = format!("{text}{error}").to_lowercase();
+    assert!(status == 1 && (all.contains("space") || all.contains("room")), "{text}\n{error}");
+    guest.run_ok("zfs destroy rpool/hog").expect("destroyed");
+    assert_eq!(environments(), before, "a full pool");
     assert_consistent(&guest, &consistent, "after refusals");
-    eprintln!("{0} of {0} are refused, and nothing is left of them", refused.len());
+    say(format_args!("{0} of {0} are refused, and nothing is left of them", refused.len()));
 
     let left = [
         ("panics", "it was started and never said a word"),
@@ -265,6 +279,12 @@ fn what_would_ruin_a_system_is_refused_or_left_after_one_start() {
         ("dead-mount", "it started in emergency mode: data.mount failed"),
     ];
     for (package, reason) in left {
+        if package == "app" {
+            // What had failed before hides nothing that fails after.
+            let old = "printf '[Service]\\nExecStart=false\\n' > /run/systemd/system/old.service; systemctl start old.service
+                 until systemctl is-failed -q old.service; do sleep 0.1; done";
+            guest.run_ok(old).expect("it has failed");
+        }
         let at = Instant::now();
         let (status, text, error) = said(&guest, &format!("kpkg install --name ruined {package}"));
         assert_eq!(status, 0, "{package}: {text}\n{error}");
@@ -276,9 +296,9 @@ fn what_would_ruin_a_system_is_refused_or_left_after_one_start() {
         let (status, text, error) = said(&guest, "kbe destroy --yes ruined");
         assert_eq!(status, 0, "{package}: {text}\n{error}");
         assert_eq!(environments(), before, "{package}");
-        eprintln!("{:6.1} s: {package} is left after one start", at.elapsed().as_secs_f64());
+        say(format_args!("{:6.1} s: {package} is left after one start", at.elapsed().as_secs_f64()));
     }
-    eprintln!("{0} of {0} are left after one failed start", left.len());
+    say(format_args!("{0} of {0} are left after one failed start", left.len()));
 }
 
 #[test]
@@ -290,7 +310,7 @@ fn a_power_cut_at_any_time_of_an_upgrade_starts_a_whole_system() {
     let (status, text, error) = said(&guest, "kupgrade --name cut");
     assert_eq!(status, 0, "{text}\n{error}");
     let whole = at.elapsed();
-    eprintln!("an upgrade takes {:.1} s", whole.as_secs_f64());
+    say(format_args!("an upgrade takes {:.1} s", whole.as_secs_f64()));
     guest.run_ok("bootctl set-oneshot ''; kbe destroy --yes cut").expect("destroyed");
     const CUTS: u32 = 10;
     let mut during = 0;
@@ -307,7 +327,7 @@ fn a_power_cut_at_any_time_of_an_upgrade_starts_a_whole_system() {
         let (status, text, error) = said(&guest, "kbe list");
         assert!(status == 0 && !text.contains("half-"), "{cut}: {text}\n{error}");
         assert_consistent(&guest, &consistent, &format!("cut {cut}"));
-        eprintln!("cut {cut} of {CUTS}, after {:.1} s: `{runs}` is whole", after.as_secs_f64());
+        say(format_args!("cut {cut} of {CUTS}, after {:.1} s: `{runs}` is whole", after.as_secs_f64()));
         if runs == "cut" && cut != CUTS {
             guest.run_ok("kbe activate debian").expect("it has an entry");
             restart(&guest, "debian");
@@ -318,5 +338,5 @@ fn a_power_cut_at_any_time_of_an_upgrade_starts_a_whole_system() {
         said(&guest, "bootctl set-oneshot ''; kbe destroy --yes cut");
     }
     assert!(during >= CUTS / 2, "{during} of {CUTS} came before the end");
-    eprintln!("{CUTS} of {CUTS} power cuts start a whole system");
+    say(format_args!("{CUTS} of {CUTS} power cuts start a whole system"));
 }

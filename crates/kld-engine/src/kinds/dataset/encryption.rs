@@ -1,0 +1,56 @@
+//! Encryption is settled when a dataset is made: zfsprops(7). What the manifest says of it later is refused, with the way there.
+
+use std::collections::BTreeMap;
+
+use kld_host::zfs::Property;
+use kld_system::{Created, KEYS_IN_MEMORY, SystemDataset};
+
+use super::super::Refusal;
+
+/// How to come by a dataset whose encryption is another one.
+pub(super) const BESIDE: &str = "make a dataset beside it, copy into it, and swap their mountpoints";
+
+/// What is asked of every dataset, whether a manifest speaks of it or not.
+pub(super) const ASKED: [&str; 2] = ["encryption", "keylocation"];
+
+/// How files come into a dataset that only the node can make.
+pub(super) fn move_away(path: &str) -> String {
+    format!("`mv {path} {path}.old`, apply, and copy them into the dataset")
+}
+
+/// Refuses to turn encryption on or off, and to change whose key it is; another algorithm is refused as other fixed properties
+/// are. `was_stated`: the manifest has asked for encryption before.
+pub(super) fn check(
+    dataset: &SystemDataset,
+    there: &BTreeMap<String, Property>,
+    was_stated: bool,
+) -> Result<(), Refusal> {
+    let name = dataset.name.to_string();
+    let now = |property: &str| there.get(property).map_or("", |found| found.value.as_str());
+    let (algorithm, location) = (now("encryption"), now("keylocation"));
+    let is_off = matches!(algorithm, "" | "-" | "off");
+    // Somebody else's key is somebody else's business, as long as the manifest does not speak of it.
+    let is_ours = location.starts_with(&format!("file://{KEYS_IN_MEMORY}/"));
+    let has_own = dataset.property("keylocation").is_some();
+    let fixed = |is: &str, becomes: &str| {
+        (
+            format!("`encryption` is `{is}` since it was made, and cannot become `{becomes}`"),
+            BESIDE.to_owned(),
+        )
+    };
+    let (reason, hint) = match dataset.created {
+        Created::OnNode(wanted) if is_off => fixed("off", wanted),
+        Created::InImage if !is_off && (is_ours || was_stated) => fixed(algorithm, "off"),
+        Created::OnNode(_) if has_own && location == "none" => (
+            "it is encrypted with the key of a dataset above it, and the manifest gives it one of its own"
+                .to_owned(),
+            BESIDE.to_owned(),
+        ),
+        Created::OnNode(_) if !has_own && is_ours => (
+            "it has a key of its own, and the manifest gives it that of a dataset above it".to_owned(),
+            format!("`zfs change-key -i {name}` does so"),
+        ),
+        _ => return Ok(()),
+    };
+    Err(Refusal::Refused { name, reason, hint })
+}

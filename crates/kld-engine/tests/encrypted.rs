@@ -1,0 +1,254 @@
+//! Encrypted datasets: made by the node, and from then on as all others. Their keys outlive every apply.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use kld_engine::{Action, Cause, Engine, Entry, Host as _, Node, Outcome, Wanted};
+use kld_host::Cmd;
+use support::fake::Fake;
+use support::{RECIPE, Silent, applied, apply, assert_same, engine, machine_for, plan_for, recipe, wanted};
+
+const SAFE: &str = "rpool/srv/safe";
+const SEALED: &str = "/etc/kldload/keys/srv@safe.cred";
+
+/// A recipe whose service keeps its data in a dataset of its own, which is encrypted.
+fn of_a_service() -> Wanted {
+    let dataset = "dataset:      rpool/srv/webapp\n";
+    assert!(RECIPE.contains(dataset));
+    let text = RECIPE.replace("  rpool/srv/webapp:   ", "  rpool/srv/vault:  encryption=on");
+    wanted(&text.replace(dataset, "dataset:      rpool/srv/vault\n"))
+}
+
+/// A machine without an encrypted dataset, for which `new` would be the first.
+fn without(new: &Wanted) -> Fake {
+    let plain = wanted(RECIPE);
+    let fake = machine_for(&[&plain, new]);
+    apply(&fake, &plan_for(&fake, &plain));
+    fake
+}
+
+fn fail(fake: &Fake, wanted: &Wanted, then: &dyn Fn()) {
+    let plan = plan_for(fake, wanted);
+    let prove = || {
+        then();
+        Err("it does not hold".to_owned())
+    };
+    let outcome = engine(fake).apply(&plan, "tester", None, &prove, &mut Silent);
+    assert!(matches!(outcome, Ok(Outcome::RolledBack { .. })), "{outcome:?}");
+}
+
+fn refused(fake: &Fake, wanted: &Wanted, before: &BTreeMap<String, String>) -> String {
+    let error = kld_engine::plan(fake, wanted, before).expect_err("refused");
+    format!("{error} / {}", error.hint().unwrap_or_default())
+}
+
+#[test]
+fn an_apply_that_failed_leaves_the_key_and_the_next_one_uses_it() {
+    let new = wanted(&recipe());
+    let fake = without(&new);
+    let before = fake.machine();
+    fail(&fake, &new, &|| assert!(fake.keys_load() && fake.machine().datasets.contains_key(SAFE)));
+    assert_same(&fake.machine(), &before, 0);
+    let key = fake.text(SEALED);
+    assert_eq!(key.len(), 32, "its key did not");
+    apply(&fake, &plan_for(&fake, &new));
+    assert_eq!(fake.machine().keys[SAFE], key);
+    fake.run(&Cmd::new("zfs").args(["load-key", "-n", SAFE])).expect("it loads");
+    assert!(fake.keys_load() && plan_for(&fake, &new).is_empty());
+    // Lived with, and taken back.
+    engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
+    assert!(!fake.machine().datasets.contains_key(SAFE));
+    assert_eq!(fake.text(SEALED), key);
+}
+
+#[test]
+fn what_somebody_has_written_into_it_is_put_aside_with_its_key() {
+    let new = wanted(&recipe());
+    let fake = without(&new);
+    let write = || {
+        let entry = Entry { node: Node::File(b"precious".to_vec()), mode: 0o600, uid: 0, gid: 0 };
+        fake.put("/srv/safe/of-a-person", &entry).expect("writable");
+    };
+    fail(&fake, &new, &write);
+    let aside = format!("{SAFE}.undone-000002");
+    assert!(fake.machine().unmounted[&aside].contains_key("/srv/safe/of-a-person"));
+    apply(&fake, &plan_for(&fake, &new));
+    let keys = fake.machine().keys;
+    assert_eq!(keys[SAFE], keys[&aside]);
+    assert!(fake.keys_load());
+}
+
+#[test]
+fn a_machine_that_dies_while_a_dataset_is_born_is_as_before_or_as_planned() {
+    let new = of_a_service();
+    let fake = without(&new);
+    let before = fake.machine();
+    let start = fake.changes();
+    apply(&fake, &plan_for(&fake, &new));
+    let (after, length) = (fake.machine(), fake.changes() - start);
+    assert!(plan_for(&fake, &new).is_empty());
+    let root = &after.files["/srv/vault"];
+    assert_eq!((root.mode, root.uid != 0), (0o750, true), "the service owns it");
+    for fuel in 0..=length {
+        let fake = without(&new);
+        let plan = plan_for(&fake, &new);
+        fake.fuel(Some(fuel));
+        let _ = engine(&fake).apply(&plan, "tester", None, &|| Ok(()), &mut Silent);
+        for again in [fuel % 7, fuel % 3] {
+            fake.fuel(Some(again));
+            let _ = engine(&fake).recover(&mut Silent);
+        }
+        fake.fuel(None);
+        engine(&fake).recover(&mut Silent).unwrap_or_else(|error| panic!("{fuel}: {error:?}"));
+        assert!(fake.keys_load(), "{fuel}");
+        if fake.machine() != after {
+            assert_same(&fake.machine(), &before, fuel);
+        }
+        apply(&fake, &plan_for(&fake, &new));
+        assert_same(&fake.machine(), &after, fuel);
+        assert!(fake.keys_load(), "{fuel}");
+    }
+}
+
+#[test]
+fn its_properties_are_planned_applied_and_taken_back() {
+    let (fake, old, _) = applied();
+    let before = fake.machine();
+    let new = wanted(&recipe().replace("recordsize=64k  quota=1G", "recordsize=1M  quota=2G"));
+    let plan = plan_for(&fake, &new);
+    let of = |name: &str| name == SAFE;
+    let said: Vec<&str> = plan.steps.iter().filter(|s| of(&s.name)).map(|s| s.summary.as_str()).collect();
+    assert_eq!(said, ["quota 1G → 2G", "recordsize 64K → 1M"]);
+    fail(&fake, &new, &|| ());
+    assert_same(&fake.machine(), &before, 0);
+    apply(&fake, &plan_for(&fake, &new));
+    assert_eq!(fake.machine().datasets[SAFE]["recordsize"], "1048576");
+    assert!(plan_for(&fake, &new).is_empty());
+    engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
+    assert_same(&fake.machine(), &before, 0);
+    // And by hand.
+    fake.run(&Cmd::new("zfs").args(["set", "quota=7G", SAFE])).expect("set");
+    let plan = plan_for(&fake, &old);
+    assert_eq!((plan.steps.len(), plan.steps[0].cause), (1, Cause::Drift), "{plan:#?}");
+}
+
+#[test]
+fn encryption_is_never_turned_on_or_off_and_the_way_is_told() {
+    let with = |old: &str, new: &str| {
+        let text = recipe();
+        assert!(text.contains(old), "{old}");
+        wanted(&text.replace(old, new))
+    };
+    let (fake, ..) = applied();
+    let known = kld_engine::History::new(&fake).applied().expect("readable");
+    let check = |wanted: &Wanted, want: &str| {
+        for before in [&known, &BTreeMap::new()] {
+            assert_eq!(refused(&fake, wanted, before), format!("cannot plan {want}"));
+        }
+    };
+    let beside = "make a dataset beside it, copy into it, and swap their mountpoints";
+    check(
+        &with("rpool/srv/webapp:   ", "rpool/srv/webapp:  encryption=on"),
+        &format!(
+            "`rpool/srv/webapp`: `encryption` is `off` since it was made, and cannot become `aes-256-gcm` / {beside}"
+        ),
+    );
+    check(
+        &with("encryption=on  recordsize", "recordsize"),
+        &format!(
+            "`{SAFE}`: `encryption` is `aes-256-gcm` since it was made, and cannot become `off` / {beside}"
+        ),
+    );
+    check(
+        &with("encryption=on", "encryption=aes-128-gcm"),
+        &format!(
+            "`{SAFE}`: `encryption` is `aes-256-gcm` since it was made, and cannot become `aes-128-gcm` / {beside}"
+        ),
+    );
+}
+
+#[test]
+fn whose_key_it_is_is_never_changed_and_keys_of_others_are_left_alone() {
+    let inner = |line: &str| {
+        let more = format!("  {SAFE}/inner:{line}\n  rpool/srv/webapp-db:");
+        wanted(&recipe().replace("  rpool/srv/webapp-db:", &more))
+    };
+    let (inherits, own) = (inner("  quota=1G"), inner("  encryption=on  quota=1G"));
+    for (first, then, want) in [
+        (&inherits, &own, "it is encrypted with the key of a dataset above it"),
+        (&own, &inherits, "it has a key of its own"),
+    ] {
+        let fake = machine_for(&[first, then]);
+        apply(&fake, &plan_for(&fake, first));
+        assert!(fake.keys_load() && plan_for(&fake, first).is_empty());
+        let said = refused(&fake, then, &BTreeMap::new());
+        assert!(said.contains(want), "{said}");
+    }
+    // A pool that somebody has encrypted with a passphrase.
+    let plain = wanted(RECIPE);
+    let fake = machine_for(&[&plain]);
+    fake.change(|machine| {
+        let own = machine.datasets.get_mut("rpool").expect("there");
+        for (name, value) in
+            [("encryption", "aes-256-gcm"), ("keyformat", "passphrase"), ("keylocation", "prompt")]
+        {
+            own.insert(name.to_owned(), value.to_owned());
+        }
+    });
+    apply(&fake, &plan_for(&fake, &plain));
+    assert!(plan_for(&fake, &plain).is_empty());
+}
+
+#[test]
+fn one_that_leaves_the_manifest_is_named_and_comes_back_with_its_key() {
+    let (fake, old, _) = applied();
+    let key = fake.text(SEALED);
+    let plan = plan_for(&fake, &wanted(RECIPE));
+    assert_eq!(plan.left.iter().map(|left| left.name.as_str()).collect::<Vec<_>>(), [SAFE]);
+    apply(&fake, &plan);
+    assert!(fake.keys_load());
+    let plan = plan_for(&fake, &old);
+    assert!(plan.left.is_empty() && plan.steps.iter().all(|step| step.name != SAFE), "{plan:#?}");
+    apply(&fake, &plan);
+    assert!(fake.keys_load() && plan_for(&fake, &old).is_empty());
+    // Without it, the node is told, though nothing else has changed.
+    fake.run(&Cmd::new("zfs").args(["destroy", SAFE])).expect("destroyed");
+    let plan = plan_for(&fake, &old);
+    assert_eq!((plan.steps.len(), plan.steps[0].action), (1, Action::Add), "{plan:#?}");
+    assert!(plan.restarts.iter().any(|step| step.because.reason == format!("it makes {SAFE}")));
+    assert!(plan.steps[0].notes[0].contains("a key that is born on this machine"));
+    apply(&fake, &plan);
+    assert!(fake.keys_load() && plan_for(&fake, &old).is_empty());
+    assert_eq!(fake.text(SEALED), key);
+}
+
+#[test]
+fn files_that_it_would_hide_and_a_pool_that_cannot_encrypt_are_told_before() {
+    let new = wanted(&recipe());
+    let fake = machine_for(&[&new]);
+    fake.lacks(Some("encryption"));
+    let said = refused(&fake, &new, &BTreeMap::new());
+    assert!(said.contains("the pool has no feature `encryption`"), "{said}");
+    fake.lacks(None);
+    let entry = Entry { node: Node::File(b"precious".to_vec()), mode: 0o600, uid: 0, gid: 0 };
+    fake.put("/srv/safe/of-a-person", &entry).expect("writable");
+    let said = refused(&fake, &new, &BTreeMap::new());
+    assert!(said.contains("`/srv/safe` holds 1 files that the dataset would hide / `mv /srv/safe"), "{said}");
+}
+
+#[test]
+fn a_start_that_finds_an_apply_interrupted_takes_the_dataset_back() {
+    let new = wanted(&recipe());
+    let fake = without(&new);
+    let plan = plan_for(&fake, &new);
+    let die = || {
+        fake.fuel(Some(0));
+        Ok(())
+    };
+    assert!(Engine::new(&fake).apply(&plan, "tester", None, &die, &mut Silent).is_err());
+    fake.fuel(None);
+    assert!(fake.machine().datasets.contains_key(SAFE));
+    engine(&fake).while_starting().recover(&mut Silent).expect("it goes back");
+    assert!(!fake.machine().datasets.contains_key(SAFE) && !fake.text(SEALED).is_empty());
+}
