@@ -7,6 +7,7 @@
 //! * [`Engine`] carries plans out. Before each step it writes to its journal what it takes to go back. Killed at any
 //!   instant, [`Engine::recover`] finishes going back.
 //!
+//! * [`undo()`] makes the plan that takes applies back which were done.
 //! * [`Adopter`] makes datasets of directories that are there.
 //! * [`Procedures`] carries out what is not a difference: the steps of an upgrade or of a recovery, and measures them.
 //!
@@ -28,6 +29,7 @@ mod plan;
 mod procedure;
 mod secrets;
 mod services;
+mod undo;
 mod wanted;
 
 pub use adopt::{
@@ -35,9 +37,9 @@ pub use adopt::{
     User, Watch, Wish,
 };
 pub use directory::{Directory, DirectoryError, Made, Place};
-pub use engine::{ApplyError, Back, CONFIRM_TIMER, Engine, Outcome, Progress, Recovered, TakenBack};
+pub use engine::{ApplyError, CLOCK, CONFIRM_TIMER, Engine, Outcome, Progress, Recovered, TakenBack};
 pub use exposure::Exposure;
-pub use history::{History, Record, Replaced, State};
+pub use history::{History, Record, Replaced, State, Undone};
 pub use host::{Entry, Host, HostError, Node, RealHost};
 pub use journal::{Event, Journal};
 pub use kinds::put_aside;
@@ -46,4 +48,5 @@ pub use procedure::{
     Answer, End, Hands, Interrupted, Objective, Procedure, ProcedureEnd, ProcedureError, ProcedureKind,
     ProcedureStep, Procedures, Report, Request, StepReport, StepState, Verdict,
 };
+pub use undo::{UndoError, undo};
 pub use wanted::{Wanted, WantedError, WantedFile};

@@ -15,7 +15,7 @@ use kld_system::{Created, Layer, SystemDataset};
 use kld_ui::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Kind, Refusal, digest, file, to_value};
+use super::{Found, Kind, Refusal, WayBack, digest, file, to_value};
 use crate::history::Store;
 use crate::host::{Host, HostError};
 use crate::plan::{Action, Because, Cause, Left, Step, key};
@@ -222,16 +222,85 @@ impl Kind for Dataset {
         }
     }
 
-    fn way_back(&self, change: &Change, memory: &Memory) -> String {
-        match (change, memory) {
-            (Change::Create { .. }, _) => "goes, or is renamed when it holds anything".to_owned(),
-            (Change::Set { property, .. } | Change::Inherit { property, .. }, Memory::Local(value)) => {
-                format!("{property} → {}", shown(property, value))
-            }
-            (Change::Set { property, .. } | Change::Inherit { property, .. }, _) => {
-                format!("{property} → as its parent, or the default")
-            }
+    fn way_back(&self, store: &Store<'_>, change: &Change, memory: &Memory) -> Result<WayBack, HostError> {
+        let (Change::Create { dataset, .. } | Change::Set { dataset, .. } | Change::Inherit { dataset, .. }) =
+            change;
+        // Somebody has destroyed it since, or given it another name.
+        if !exists(store.host, dataset)? {
+            return Ok(WayBack::Nothing);
         }
+        let from = match change {
+            Change::Create { .. } => {
+                let words = "goes, or is renamed when it holds anything".to_owned();
+                return Ok(WayBack::Goes(Action::Remove, words));
+            }
+            Change::Set { property, value, .. } => format!("{property} {value}"),
+            Change::Inherit { property, .. } => property.clone(),
+        };
+        let to = match (change, memory) {
+            (Change::Set { property, .. } | Change::Inherit { property, .. }, Memory::Local(value)) => {
+                shown(property, value)
+            }
+            _ => "as its parent, or the default".to_owned(),
+        };
+        Ok(WayBack::Goes(Action::Change, format!("{from} → {to}")))
+    }
+
+    fn changed(
+        &self,
+        host: &dyn Host,
+        _store: &Store<'_>,
+        change: &Change,
+        memory: &Memory,
+    ) -> Result<Option<String>, HostError> {
+        let (Change::Set { dataset, property, .. } | Change::Inherit { dataset, property }) = change else {
+            return Ok(None);
+        };
+        if !exists(host, dataset)? {
+            return Ok(None);
+        }
+        let text = host.text(&zfs::get_cmd(dataset, &[property], false))?;
+        let Some(now) = zfs::parse_get(&text)?.into_iter().next() else { return Ok(None) };
+        let is_local = now.source == "local";
+        let is_as_left = match change {
+            Change::Set { value, .. } => same(property, value, &now.value),
+            _ => {
+                !is_local
+                    || NOT_INHERITED
+                        .iter()
+                        .any(|(name, none)| name == property && same(name, none, &now.value))
+            }
+        };
+        let is_as_before = match memory {
+            Memory::Local(value) => same(property, value, &now.value),
+            _ => !is_local,
+        };
+        let words = || format!("{property} is {} by hand since", shown(property, &now.value));
+        Ok((!is_as_left && !is_as_before).then(words))
+    }
+
+    fn redo(
+        &self,
+        host: &dyn Host,
+        store: &Store<'_>,
+        of: &Store<'_>,
+        change: &Change,
+        memory: &Memory,
+    ) -> Result<(), HostError> {
+        match change {
+            Change::Create { dataset, properties, .. } => {
+                bring_back(host, of, dataset, properties, || self.make(host, of, change))
+            }
+            // What it takes to go back is the same in both directions.
+            _ => self.undo(host, store, change, memory),
+        }
+    }
+
+    fn items_of(&self, name: &str, change: &Change) -> Vec<String> {
+        vec![match change {
+            Change::Create { .. } => name.to_owned(),
+            Change::Set { property, .. } | Change::Inherit { property, .. } => item(name, property),
+        }]
     }
 
     fn drifted(&self, host: &dyn Host, items: &[(&str, &str)]) -> Result<Vec<String>, HostError> {
@@ -276,9 +345,37 @@ fn take_away(
     if is_mounted(host, dataset)? {
         host.run(&unmount_cmd(dataset))?;
     }
-    let (parent, name) = dataset.rsplit_once('/').unwrap_or(("", dataset));
-    let aside = format!("{parent}/{name}{}", aside_end(store.number));
+    let aside = format!("{dataset}{}", aside_end(store.number));
     host.run(&Cmd::new("zfs").args(["rename", dataset, &aside])).map(drop)
+}
+
+/// The way back from [`take_away`]: by its old name again, or made once more when nothing was in it.
+fn bring_back(
+    host: &dyn Host,
+    store: &Store<'_>,
+    dataset: &str,
+    properties: &[(String, String)],
+    make: impl FnOnce() -> Result<(), HostError>,
+) -> Result<(), HostError> {
+    let aside = format!("{dataset}{}", aside_end(store.number));
+    if !exists(host, dataset)? {
+        if !exists(host, &aside)? {
+            return make();
+        }
+        host.run(&Cmd::new("zfs").args(["rename", &aside, dataset]))?;
+    }
+    let wanted = properties.iter().find(|(name, _)| name == "canmount").map_or("on", |(_, value)| value);
+    let found = zfs::parse_get(&host.text(&zfs::get_cmd(dataset, &["canmount", "mountpoint"], false))?)?;
+    let is = |name: &str, value: &str| found.iter().any(|of| of.name == name && of.value == value);
+    // A volume has none.
+    if !is("canmount", wanted) && !is("canmount", "-") {
+        host.run(&zfs::set_cmd(dataset, &[("canmount", wanted)]))?;
+    }
+    let has_place = found.iter().any(|of| of.name == "mountpoint" && of.value.starts_with('/'));
+    if wanted == "on" && has_place && !is_mounted(host, dataset)? {
+        host.run(&zfs::mount_cmd(dataset))?;
+    }
+    Ok(())
 }
 
 /// How the name of a dataset ends that taking this apply back has put aside.
