@@ -10,7 +10,7 @@ use kld_system::PROGRAM_PATH;
 use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
 use sha2::{Digest as _, Sha256};
 
-use super::history::utc;
+use super::history::{numbers, utc};
 use crate::manifest::ManifestFile;
 
 /// Say what `kldload apply` would change on this machine, and why
@@ -79,32 +79,41 @@ pub(crate) fn make(printer: &Printer, file: &Path) -> anyhow::Result<(Plan, Want
 /// A plan for people.
 pub(crate) fn render(plan: &Plan) -> String {
     let mut text = String::new();
-    if plan.is_empty() {
+    let changes = plan.steps.iter().filter(|step| step.kind != "service").count();
+    if plan.is_empty() && !plan.undoes.is_empty() {
+        let taken_back = numbers(&plan.undoes);
+        let _ = writeln!(text, "{}: {taken_back} taken back, nothing to do", plan.machine);
+    } else if plan.is_empty() {
         let _ = writeln!(text, "{}: as the manifest says, nothing to do", plan.machine);
     } else {
         let counted =
             |count: usize, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
+        let taken_back = match plan.undoes.is_empty() {
+            true => String::new(),
+            false => format!("{} taken back, ", numbers(&plan.undoes)),
+        };
         let takes = match plan.takes {
             0 => String::new(),
             bytes => format!("; takes about {}", ByteSize(bytes)),
         };
         let _ = writeln!(
             text,
-            "{}: {}, then {}{takes}",
+            "{}: {taken_back}{}, then {}{takes}",
             plan.machine,
-            counted(plan.steps.len(), "change", "changes"),
-            counted(plan.restarts.len(), "service is told", "services are told")
+            counted(changes, "change", "changes"),
+            counted(plan.steps.len() - changes + plan.restarts.len(), "service is told", "services are told")
         );
     }
     let of = |cause| plan.steps.iter().filter(move |step| step.cause == cause);
     let told = |cause| plan.restarts.iter().filter(move |step| step.cause == cause);
     section(&mut text, "first, for the journal, and to stay", plan.memory.iter());
-    section(&mut text, "changes", of(Cause::Wish));
-    section(
-        &mut text,
-        "changed by hand since the last apply, and put back",
-        of(Cause::Drift).chain(told(Cause::Drift)),
-    );
+    section(&mut text, "first", of(Cause::Wish).filter(|step| step.kind == "service"));
+    section(&mut text, "changes", of(Cause::Wish).filter(|step| step.kind != "service"));
+    let drift = match plan.undoes.is_empty() {
+        true => "changed by hand since the last apply, and put back",
+        false => "changed by hand since: goes back with `--changed` only, and what is there now is kept",
+    };
+    section(&mut text, drift, of(Cause::Drift).chain(told(Cause::Drift)));
     section(&mut text, "then", told(Cause::Wish));
     // Of a unit that its package has yet to bring nothing is known.
     let known: Vec<_> = plan.exposures.iter().filter(|of| of.now.or(of.then).is_some()).collect();
@@ -119,7 +128,11 @@ pub(crate) fn render(plan: &Plan) -> String {
         }
     }
     if !plan.left.is_empty() {
-        let _ = writeln!(text, "\nno longer in the manifest, and left alone");
+        let title = match plan.undoes.is_empty() {
+            true => "no longer in the manifest, and left alone",
+            false => "stays, because others may need it by now",
+        };
+        let _ = writeln!(text, "\n{title}");
         for left in &plan.left {
             let _ = writeln!(text, "    {} {}", left.kind, left.name);
             let _ = writeln!(text, "      {}", left.remove_with);
@@ -150,5 +163,54 @@ fn section<'a>(text: &mut String, title: &str, steps: impl Iterator<Item = &'a S
         if step.kind == "service" {
             let _ = writeln!(text, "             because {}", step.because.reason);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_undo_says_what_was_changed_by_hand_and_what_stays() {
+        let step = |kind: &str, name: &str, cause: &str, summary: &str, notes: &[&str]| {
+            serde_json::json!({
+                "kind": kind, "name": name, "action": "change", "cause": cause, "summary": summary, "notes": notes,
+                "because": { "layer": "undo", "line": null, "reason": "apply 2 is taken back" }, "change": null,
+            })
+        };
+        let plan = serde_json::json!({
+            "machine": "webapp", "manifest": "", "undoes": [3, 2], "left": [
+                { "kind": "package", "name": "git", "remove_with": "apt-get purge git" },
+            ],
+            "steps": [
+                step("service", "new.service", "wish", "stops", &[]),
+                step("file", "/etc/a", "wish", "+0 −2 lines", &[]),
+                step("file", "/etc/b", "drift", "mode 0600 → 0644", &["+1 −0 lines by hand since"]),
+            ],
+            "restarts": [step("service", "webapp.service", "wish", "starts again", &[])], "items": {},
+        });
+        let plan: Plan = serde_json::from_value(plan).expect("a plan");
+        let want = "webapp: applies 3, 2 taken back, 2 changes, then 2 services are told
+
+first
+    service  new.service  stops
+             because apply 2 is taken back
+
+changes
+  ~ file     /etc/a  +0 −2 lines
+
+changed by hand since: goes back with `--changed` only, and what is there now is kept
+  ~ file     /etc/b  mode 0600 → 0644
+             +1 −0 lines by hand since
+
+then
+    service  webapp.service  starts again
+             because apply 2 is taken back
+
+stays, because others may need it by now
+    package git
+      apt-get purge git
+";
+        assert_eq!(render(&plan), want);
     }
 }
