@@ -16,11 +16,11 @@ use kld_system::Layer;
 use kld_ui::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Kind, Refusal, to_value};
+use super::{Found, Kind, Refusal, WayBack, to_value};
 use crate::history::Store;
 use crate::host::{Entry, Host, HostError, Node};
 use crate::interruption::Interruption;
-use crate::plan::{Action, Because, Cause, Left, Step};
+use crate::plan::{Action, Because, Cause, Left, Step, key};
 use crate::reboot;
 use crate::wanted::Wanted;
 
@@ -116,9 +116,17 @@ impl Kind for Package {
                     .to_owned(),
             });
         }
+        let by_hand: Vec<&str> = names
+            .iter()
+            .map(String::as_str)
+            .filter(|name| before.contains_key(&key(Self::NAME, name)))
+            .collect();
         let asked: BTreeSet<&String> = names.iter().collect();
         let along = simulated.installed.iter().filter(|name| !asked.contains(name)).count();
         let (because, mut notes) = reasons(&missing, first);
+        if !by_hand.is_empty() && by_hand.len() < names.len() {
+            notes.push(format!("removed by hand since the last apply: {}", by_hand.join(", ")));
+        }
         if along > 0 {
             notes.push(format!("{along} more come along"));
         }
@@ -248,8 +256,30 @@ impl Kind for Package {
         Ok(())
     }
 
-    fn way_back(&self, _change: &Change, _memory: &Memory) -> String {
-        "stays: others may need it by now".to_owned()
+    fn way_back(&self, store: &Store<'_>, change: &Change, _memory: &Memory) -> Result<WayBack, HostError> {
+        let text = store.host.text(&installed_cmd())?;
+        let installed = installed(&text);
+        let still: Vec<&str> =
+            change.names.iter().map(String::as_str).filter(|name| installed.contains(name)).collect();
+        Ok(match still.is_empty() {
+            true => WayBack::Nothing,
+            false => WayBack::Stays(format!("apt-get purge {}", still.join(" "))),
+        })
+    }
+
+    fn redo(
+        &self,
+        _host: &dyn Host,
+        _store: &Store<'_>,
+        _of: &Store<'_>,
+        _change: &Change,
+        _memory: &Memory,
+    ) -> Result<(), HostError> {
+        Ok(())
+    }
+
+    fn items_of(&self, _name: &str, change: &Change) -> Vec<String> {
+        change.names.clone()
     }
 
     fn drifted(&self, host: &dyn Host, items: &[(&str, &str)]) -> Result<Vec<String>, HostError> {
