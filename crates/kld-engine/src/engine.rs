@@ -3,15 +3,17 @@
 use serde_json::Value;
 
 use kld_host::Cmd;
+use kld_system::IDENTITY_UNIT;
 use serde::{Deserialize, Serialize};
 
 use crate::environment::{self, Environments};
 use crate::history::{History, Record, State, Store};
 use crate::host::{Host, HostError};
 use crate::journal::Event;
-use crate::kinds;
+use crate::kinds::{self, WayBack};
 use crate::plan::{Cause, Plan, Step};
 use crate::services::{self, Tell};
+use crate::undo::Work;
 
 /// Where an engine says what it does.
 pub trait Progress {
@@ -51,8 +53,10 @@ pub enum Outcome {
 /// What [`Engine::recover`] has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovered {
-    /// The apply that had been interrupted, and is undone now.
+    /// The apply or undo that had been interrupted, and is undone now.
     pub number: u32,
+    /// Whether it was an undo: what it had taken back holds again.
+    pub was_undo: bool,
     /// How many steps were undone.
     pub steps: usize,
 }
@@ -83,9 +87,9 @@ pub enum ApplyError {
         /// Which.
         number: u32,
     },
-    /// Nothing that was applied still holds.
-    #[error("there is no apply to take back")]
-    NothingToTakeBack,
+    /// Everything that was done is confirmed.
+    #[error("nothing waits to be confirmed")]
+    NothingWaits,
     /// Going back has failed.
     #[error("cannot undo {what} of apply {number}")]
     Stuck {
@@ -105,7 +109,7 @@ impl ApplyError {
         match self {
             Self::Journal(source) => source.hint(),
             Self::Waits { .. } => Some("`kldload confirm` keeps it, `kldload undo` takes it back".to_owned()),
-            Self::NothingToTakeBack => Some("`kldload history` lists what was applied".to_owned()),
+            Self::NothingWaits => Some("`kldload history` lists what was applied".to_owned()),
             Self::Elsewhere { root, .. } => {
                 let name = root.rsplit('/').next().unwrap_or(root);
                 Some(format!(
@@ -121,29 +125,21 @@ impl ApplyError {
     }
 }
 
-/// One step of the way back from an apply.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Back {
-    /// The kind of the thing.
-    pub kind: String,
-    /// The thing.
-    pub name: String,
-    /// What happens to it, in words.
-    pub summary: String,
-}
-
 /// What [`Engine::take_back`] has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakenBack {
-    /// The apply.
+    /// The apply or the undo.
     pub number: u32,
+    /// Whether it was an undo: what it had taken back holds again.
+    pub was_undo: bool,
     /// How many steps were undone.
     pub steps: usize,
-    /// Packages that it has installed, and that stay.
-    pub packages: Vec<String>,
-    /// Files that somebody had changed since, and where they lie as they were then.
-    pub kept: Vec<(String, String)>,
+    /// What it has brought and what stays, as the commands that remove it.
+    pub left: Vec<String>,
 }
+
+/// Who takes back what nobody has confirmed.
+pub const CLOCK: &str = "kldload";
 
 /// The unit that takes an apply back when nobody confirms it.
 pub const CONFIRM_TIMER: &str = "kldload-unconfirmed.timer";
@@ -167,8 +163,8 @@ fn packages_of(store: &Store<'_>) -> Result<Packages, ApplyError> {
 /// What is remembered of a restart: whether its unit was active.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WasActive {
-    active: bool,
+pub(crate) struct WasActive {
+    pub(crate) active: bool,
 }
 
 /// Carries plans out on one machine. Whoever uses it holds the machine's lock.
@@ -206,7 +202,7 @@ impl<'a> Engine<'a> {
         self
     }
 
-    /// Carries a plan out. `prove` runs the manifest's proofs and says what is wrong. When a step or a proof fails, all
+    /// Carries a plan out, that of [`crate::undo()`] as any other. `prove` runs the manifest's proofs and says what is wrong. When a step or a proof fails, all
     /// that was done is undone, newest first.
     ///
     /// # Errors
@@ -232,7 +228,8 @@ impl<'a> Engine<'a> {
         let store = self.begin(&history, plan).map_err(ApplyError::Journal)?;
         let root = kinds::root_dataset(self.host).map_err(ApplyError::Journal)?;
         let (at, steps) = (self.host.now(), plan.all().count());
-        let started = Event::Started { at, by: by.to_owned(), steps, root: root.clone() };
+        let undoes = plan.undoes.clone();
+        let started = Event::Started { at, by: by.to_owned(), steps, root: root.clone(), undoes };
         store.write(&started).map_err(ApplyError::Journal)?;
         let number = store.number;
         if let Some(seconds) = confirm_within {
@@ -240,7 +237,10 @@ impl<'a> Engine<'a> {
         }
         let Err((step, what, error)) = self.carry_out(&store, plan, root, confirm_within, prove, progress)
         else {
-            history.remember(number, plan).map_err(ApplyError::Journal)?;
+            match plan.undoes.is_empty() {
+                true => history.remember(number, plan).map_err(ApplyError::Journal)?,
+                false => history.remember_last().map_err(ApplyError::Journal)?,
+            }
             self.forget_environments();
             self.forget_snapshots(number);
             return Ok(Outcome::Committed { number });
@@ -266,52 +266,33 @@ impl<'a> Engine<'a> {
         history.begin(plan)
     }
 
-    /// Takes back the last apply, though it is done: as it was before, but for packages, which stay and are named, because
-    /// others may need them by now.
+    /// Takes back what waits to be confirmed: as it was before, but for packages and images, which stay and are named, because
+    /// others may need them by now. An undo goes forward again. What was confirmed, or never had to be, is taken back by the
+    /// plan that [`crate::undo()`] makes.
     ///
     /// # Errors
-    /// When there is none, or going back fails.
-    pub fn take_back(&self, why: &str, progress: &mut dyn Progress) -> Result<TakenBack, ApplyError> {
+    /// When nothing waits, or going back fails.
+    pub fn take_back(
+        &self,
+        why: &str,
+        by: &str,
+        progress: &mut dyn Progress,
+    ) -> Result<TakenBack, ApplyError> {
         let history = History::new(self.host);
-        let last = history.last_committed().map_err(ApplyError::Journal)?;
-        let Some((number, plan)) = last else { return Err(ApplyError::NothingToTakeBack) };
+        let records = history.records().map_err(ApplyError::Journal)?;
+        let waiting = records.iter().find(|record| record.state == State::Unconfirmed);
+        let Some(&Record { number, .. }) = waiting else { return Err(ApplyError::NothingWaits) };
+        let plan = history.plan(number).map_err(ApplyError::Journal)?.ok_or(ApplyError::NothingWaits)?;
         let store = history.store(number);
-        let packages = plan.steps.iter().filter(|step| step.kind == "package").map(|step| step.name.clone());
-        let packages: Vec<String> = packages.collect();
+        let left = left(&store, &plan).map_err(ApplyError::Journal)?;
         progress.back(why);
-        let mut kept = Vec::new();
-        for changed in history.changed_since(number).map_err(ApplyError::Journal)? {
-            if changed.kind == "file"
-                && let Some(at) = store.keep_aside(&changed.name).map_err(ApplyError::Journal)?
-            {
-                kept.push((changed.name, at));
-            }
-        }
-        store.write(&Event::Failed { step: None, error: why.to_owned() }).map_err(ApplyError::Journal)?;
+        let event = Event::TakenBack { at: self.host.now(), by: by.to_owned(), why: why.to_owned() };
+        store.write(&event).map_err(ApplyError::Journal)?;
+        // A person may have been faster than the clock.
+        let _ = self.stop_confirm_timer();
         let steps = self.go_back(&store, &plan, progress, Packages::Stay)?;
         history.remember_last().map_err(ApplyError::Journal)?;
-        Ok(TakenBack { number, steps, packages, kept })
-    }
-
-    /// What [`Engine::take_back`] would do to take this apply back, in order.
-    ///
-    /// # Errors
-    /// When its plan or its journal cannot be read.
-    pub fn way_back(&self, number: u32) -> Result<Vec<Back>, HostError> {
-        let history = History::new(self.host);
-        let plan = history.plan(number)?;
-        let steps: Vec<&Step> = plan.iter().flat_map(Plan::all).collect();
-        let journal = history.store(number).journal()?;
-        let begun: Vec<(&Step, &Value)> =
-            journal.begun().filter_map(|(index, memory)| Some((*steps.get(index)?, memory))).collect();
-        let back = |step: &Step, summary| Back { kind: step.kind.clone(), name: step.name.clone(), summary };
-        let mut way = Vec::new();
-        for (step, memory) in begun.iter().rev().filter(|(step, _)| as_tell(step).is_none()) {
-            way.push(back(step, kind_of(step)?.way_back(&step.change, memory)?));
-        }
-        let told = begun.iter().filter(|(step, _)| as_tell(step).is_some());
-        way.extend(told.map(|(step, _)| back(step, "is told".to_owned())));
-        Ok(way)
+        Ok(TakenBack { number, was_undo: !plan.undoes.is_empty(), steps, left })
     }
 
     /// Says that the last apply may stay. `false`: it does already.
@@ -348,8 +329,9 @@ impl<'a> Engine<'a> {
             && let Some(record) = records.iter().find(|record| record.state == State::Unconfirmed)
         {
             self.is_here(record)?;
-            let TakenBack { number, steps, .. } = self.take_back("nobody has confirmed it", progress)?;
-            return Ok(Some(Recovered { number, steps }));
+            let TakenBack { number, was_undo, steps, .. } =
+                self.take_back("nobody has confirmed it", CLOCK, progress)?;
+            return Ok(Some(Recovered { number, was_undo, steps }));
         }
         for record in records.iter().filter(|record| record.state == State::Interrupted) {
             let number = record.number;
@@ -360,12 +342,15 @@ impl<'a> Engine<'a> {
                 store.write(&Event::RolledBack).map_err(ApplyError::Journal)?;
                 continue;
             };
+            if store.journal().map_err(ApplyError::Journal)?.waits() {
+                let _ = self.stop_confirm_timer();
+            }
             let error = "interrupted".to_owned();
             progress.back(&error);
             store.write(&Event::Failed { step: None, error }).map_err(ApplyError::Journal)?;
             let steps = self.go_back(&store, &plan, progress, packages_of(&store)?)?;
             history.remember_last().map_err(ApplyError::Journal)?;
-            return Ok(Some(Recovered { number, steps }));
+            return Ok(Some(Recovered { number, was_undo: !plan.undoes.is_empty(), steps }));
         }
         history.remember_last().map_err(ApplyError::Journal)?;
         Ok(None)
@@ -452,18 +437,24 @@ impl<'a> Engine<'a> {
             .map_err(|error| (None, "the snapshot".to_owned(), chain(&error)))?;
         self.keep(store, root.as_deref(), progress)
             .map_err(|error| (None, "the boot environment".to_owned(), chain(&error)))?;
+        // Before anything can cut off who must confirm it.
+        let clock_starts = plan.all().position(kinds::may_cut_off).unwrap_or(total).min(plan.steps.len());
+        let start_clock = |number: usize| match confirm_within.filter(|_| number == clock_starts) {
+            None => Ok(()),
+            Some(seconds) => self
+                .host
+                .run(&confirm_timer_cmd(seconds, store.number))
+                .map(drop)
+                .map_err(|error| (Some(number), CONFIRM_TIMER.to_owned(), chain(&error))),
+        };
         for (number, step) in plan.all().enumerate() {
             progress.step(number + 1, total, step);
-            // Before anything can cut off who must confirm it.
-            if number == plan.steps.len()
-                && let Some(seconds) = confirm_within
-            {
-                self.host
-                    .run(&confirm_timer_cmd(seconds, store.number))
-                    .map_err(|error| (Some(number), CONFIRM_TIMER.to_owned(), chain(&error)))?;
-            }
-            self.step(store, number, step)
+            start_clock(number)?;
+            self.step(store, plan, number, step)
                 .map_err(|error| (Some(number), format!("{} {}", step.kind, step.name), chain(&error)))?;
+        }
+        if clock_starts == total {
+            start_clock(total)?;
         }
         progress.proving();
         prove().map_err(|error| (None, "verify".to_owned(), error))?;
@@ -475,16 +466,16 @@ impl<'a> Engine<'a> {
         commit().map_err(|error| (None, "the commit".to_owned(), chain(&error)))
     }
 
-    fn step(&self, store: &Store<'_>, number: usize, step: &Step) -> Result<(), HostError> {
+    fn step(&self, store: &Store<'_>, plan: &Plan, number: usize, step: &Step) -> Result<(), HostError> {
         if let Some(tell) = as_tell(step) {
             let memory = WasActive { active: services::is_active(self.host, &tell)? };
             store.write(&Event::Begun { step: number, memory: kinds::to_value(&memory) })?;
             services::make(self.host, &tell)?;
         } else {
-            let kind = kind_of(step)?;
-            let memory = kind.remember(self.host, store, &step.change)?;
+            let work = Work::of(plan, step)?;
+            let memory = work.remember(self.host, store)?;
             store.write(&Event::Begun { step: number, memory })?;
-            kind.make(self.host, store, &step.change)?;
+            work.make(self.host, store)?;
         }
         store.write(&Event::Done { step: number })
     }
@@ -537,28 +528,55 @@ impl<'a> Engine<'a> {
         };
         let told: Vec<(usize, Tell, bool)> = begun.iter().filter_map(told).collect();
         // What did not run before stops first, the newest first: its program, its files and its dataset are about to go.
-        let (run, stop): (Vec<_>, Vec<_>) = told.into_iter().partition(|(_, _, was_active)| *was_active);
+        let (mut run, stop): (Vec<_>, Vec<_>) = told.into_iter().partition(|(_, _, was_active)| *was_active);
         for (index, tell, _) in stop.iter().rev() {
             progress.undo(steps[*index]);
             services::stop(self.host, tell).map_err(stuck(steps[*index]))?;
             store.write(&Event::Undone { step: *index }).map_err(ApplyError::Journal)?;
         }
+        let mut is_born_again = false;
         for (index, memory) in begun.iter().rev() {
             let step = steps[*index];
-            let stays = step.kind == "package" && packages == Packages::Stay;
+            let stays = matches!(step.kind.as_str(), "package" | "image") && packages == Packages::Stay;
             if as_tell(step).is_none() && !stays {
                 progress.undo(step);
-                let kind = kind_of(step).map_err(stuck(step))?;
-                kind.undo(self.host, store, &step.change, memory).map_err(stuck(step))?;
+                let work = Work::of(plan, step).map_err(stuck(step))?;
+                if packages == Packages::Stay
+                    && work.is_changed(self.host, store, memory).map_err(stuck(step))?
+                {
+                    // Nobody is asked, and nothing is lost.
+                    let memory = work.remember(self.host, store).map_err(stuck(step))?;
+                    store.write(&Event::Kept { step: *index, memory }).map_err(ApplyError::Journal)?;
+                }
+                work.undo(self.host, store, memory).map_err(stuck(step))?;
+                is_born_again |= work.ends_a_birth() && !self.starting;
                 store.write(&Event::Undone { step: *index }).map_err(ApplyError::Journal)?;
             }
         }
-        // In the order in which they were told of the change: systemd first.
+        let node = Tell::Restart { unit: IDENTITY_UNIT.to_owned() };
+        if is_born_again && !run.iter().any(|(_, tell, _)| *tell == node) {
+            services::bring_back(self.host, &node).map_err(|source| ApplyError::Stuck {
+                number,
+                what: format!("service {IDENTITY_UNIT}"),
+                source,
+            })?;
+        }
+        run.sort_by_key(|(_, tell, _)| services::rank_back(tell));
         for (index, tell, _) in &run {
             progress.undo(steps[*index]);
             services::bring_back(self.host, tell).map_err(stuck(steps[*index]))?;
             store.write(&Event::Undone { step: *index }).map_err(ApplyError::Journal)?;
         }
+        // The oldest has seen what was before all of them.
+        let mut settings = kinds::Settings::new();
+        for (index, memory) in begun.iter().rev() {
+            settings.extend(kinds::settings_of(steps[*index], memory));
+        }
+        kinds::put_settings(self.host, &settings).map_err(|source| ApplyError::Stuck {
+            number,
+            what: "the kernel's settings".to_owned(),
+            source,
+        })?;
         if self.starting && !begun.is_empty() {
             self.tell_while_starting(&steps).map_err(ApplyError::Journal)?;
         }
@@ -603,19 +621,32 @@ fn confirm_timer_cmd(seconds: u64, number: u32) -> Cmd {
         .arg(number.to_string())
 }
 
+/// The commands that remove what stays of an apply.
+fn left(store: &Store<'_>, plan: &Plan) -> Result<Vec<String>, HostError> {
+    let steps: Vec<&Step> = plan.all().filter(|_| plan.undoes.is_empty()).collect();
+    let mut left = Vec::new();
+    for (index, memory) in store.journal()?.begun() {
+        let Some(step) = steps.get(index).filter(|step| as_tell(step).is_none()) else { continue };
+        if let WayBack::Stays(command) = kind_of(step)?.way_back(store, &step.change, memory)? {
+            left.push(command);
+        }
+    }
+    Ok(left)
+}
+
 /// Whether a plan changes what the machine starts from.
 fn changes_root(plan: &Plan) -> bool {
     plan.steps.iter().any(|step| kind_of(step).is_ok_and(|kind| kind.is_on_root()))
 }
 
-fn kind_of(step: &Step) -> Result<&'static dyn kinds::AnyKind, HostError> {
+pub(crate) fn kind_of(step: &Step) -> Result<&'static dyn kinds::AnyKind, HostError> {
     kinds::find(&step.kind).ok_or_else(|| {
         let reason = format!("unknown kind `{}`; was it written by another version?", step.kind);
         kld_host::ParseError { tool: "kldload's plan", reason }.into()
     })
 }
 
-fn as_tell(step: &Step) -> Option<Tell> {
+pub(crate) fn as_tell(step: &Step) -> Option<Tell> {
     (step.kind == services::KIND).then(|| serde_json::from_value(step.change.clone()).ok())?
 }
 

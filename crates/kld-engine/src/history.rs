@@ -9,14 +9,14 @@
 //!   procedures/000003/         one upgrade or recovery, see `procedure.rs`
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::host::{Entry, Host, HostError, KeptEntry, KeptNode, Node};
 use crate::journal::{Event, Journal, to_line};
 use crate::kinds::{self, hex};
-use crate::plan::{self, Action, Plan};
+use crate::plan::{self, Plan};
 use crate::secrets::Secrets;
 use sha2::{Digest as _, Sha256};
 
@@ -35,17 +35,6 @@ pub enum State {
     Undone,
     /// It was interrupted: neither.
     Interrupted,
-}
-
-/// What somebody has changed by hand since an apply.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Changed {
-    /// The kind of the thing.
-    pub kind: String,
-    /// The thing, as the apply's plan names it.
-    pub name: String,
-    /// What of it: itself, or one property of a dataset.
-    pub what: String,
 }
 
 /// One time that a plan was carried out.
@@ -69,12 +58,37 @@ pub struct Record {
     pub no_environment: Option<String>,
     /// Why it was undone.
     pub failure: Option<String>,
+    /// The applies that it has taken back, the newest first; none when it is an apply itself.
+    pub undoes: Vec<u32>,
+    /// Who has taken it back, though it was done.
+    pub undone: Option<Undone>,
+}
+
+/// That what was done was taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Undone {
+    /// Seconds since 1970.
+    pub at: u64,
+    /// Who asked for it.
+    pub by: String,
+    /// The undo that did it; `None` when it was not confirmed yet, and went back by itself.
+    pub number: Option<u32>,
 }
 
 impl Record {
-    /// Whether the machine is as it has planned, unless somebody has changed it by hand.
+    /// Whether the machine is as this apply has planned, unless somebody has changed it by hand. An undo holds nothing.
     pub fn holds(&self) -> bool {
+        self.undoes.is_empty() && self.is_done()
+    }
+
+    fn is_done(&self) -> bool {
         matches!(self.state, State::Committed | State::Unconfirmed)
+    }
+
+    /// What it is called: `apply 3`, or `undo 4`.
+    pub fn name(&self) -> String {
+        let word = if self.undoes.is_empty() { "apply" } else { "undo" };
+        format!("{word} {}", self.number)
     }
 
     /// The dataset of [`Self::environment`]: beside the root that was changed.
@@ -174,41 +188,23 @@ impl<'a> History<'a> {
         Ok(drift)
     }
 
-    /// What an apply has made or removed and somebody has changed by hand since. Taking it back takes that along.
-    ///
-    /// # Errors
-    /// When the machine cannot be looked at.
-    pub fn changed_since(&self, number: u32) -> Result<Vec<Changed>, HostError> {
-        let Some(plan) = self.plan(number)? else { return Ok(Vec::new()) };
-        let drift = self.drift()?;
-        let mut changed = BTreeSet::new();
-        for step in plan.all() {
-            // Of a dataset each property is one: `quota of rpool/srv/app`.
-            let property = format!(" of {}", step.name);
-            let is_of_it = |name: &str| name == step.name || name.ends_with(&property);
-            let of = |what: &String| Changed {
-                kind: step.kind.clone(),
-                name: step.name.clone(),
-                what: what.clone(),
-            };
-            let drifted = drift.iter().filter(|(kind, name)| *kind == step.kind && is_of_it(name));
-            changed.extend(drifted.map(|(_, name)| of(name)));
-            let is_there_again = step.action == Action::Remove
-                && step.kind == "file"
-                && self.host.entry(&step.name)?.is_some();
-            if is_there_again {
-                changed.insert(of(&step.name));
-            }
-        }
-        Ok(changed.into_iter().collect())
-    }
-
     /// Every apply, oldest first.
     ///
     /// # Errors
     /// When a journal cannot be read.
     pub fn records(&self) -> Result<Vec<Record>, HostError> {
-        self.numbers()?.into_iter().filter_map(|number| self.record(number).transpose()).collect()
+        let records = self.numbers()?.into_iter().filter_map(|number| self.own_record(number).transpose());
+        let mut records: Vec<Record> = records.collect::<Result<_, _>>()?;
+        // The commit of the undo is the moment at which the apply no longer holds.
+        let undos: Vec<Record> =
+            records.iter().filter(|of| !of.undoes.is_empty() && of.is_done()).cloned().collect();
+        for undo in &undos {
+            for record in records.iter_mut().filter(|record| undo.undoes.contains(&record.number)) {
+                record.state = State::Undone;
+                record.undone = Some(Undone { at: undo.at, by: undo.by.clone(), number: Some(undo.number) });
+            }
+        }
+        Ok(records)
     }
 
     /// One apply; `None` when its journal never began.
@@ -216,11 +212,23 @@ impl<'a> History<'a> {
     /// # Errors
     /// When its journal cannot be read.
     pub fn record(&self, number: u32) -> Result<Option<Record>, HostError> {
+        Ok(self.records()?.into_iter().find(|record| record.number == number))
+    }
+
+    /// What its own journal says of it.
+    fn own_record(&self, number: u32) -> Result<Option<Record>, HostError> {
         let store = self.store(number);
         let journal = store.journal()?;
-        let Some(Event::Started { at, by, steps, root }) = journal.events.first() else { return Ok(None) };
+        let Some(Event::Started { at, by, steps, root, undoes }) = journal.events.first() else {
+            return Ok(None);
+        };
         let failure = journal.events.iter().find_map(|event| match event {
             Event::Failed { error, .. } => Some(error.clone()),
+            Event::TakenBack { why, .. } => Some(why.clone()),
+            _ => None,
+        });
+        let undone = journal.events.iter().find_map(|event| match event {
+            Event::TakenBack { at, by, .. } => Some(Undone { at: *at, by: by.clone(), number: None }),
             _ => None,
         });
         let state = journal.state();
@@ -235,7 +243,36 @@ impl<'a> History<'a> {
             environment: environment.and_then(Result::ok).map(str::to_owned),
             no_environment: environment.and_then(Result::err).map(str::to_owned),
             failure,
+            undoes: undoes.clone(),
+            undone,
         }))
+    }
+
+    /// What was changed by hand and replaced when something was taken back: paths, and where the content is kept.
+    ///
+    /// # Errors
+    /// When the plan or the journal cannot be read.
+    pub fn kept(&self, number: u32) -> Result<Vec<(String, String)>, HostError> {
+        let store = self.store(number);
+        let plan = self.plan(number)?;
+        let steps: Vec<&plan::Step> = plan.iter().flat_map(Plan::all).collect();
+        let is_undo = plan.as_ref().is_some_and(|plan| !plan.undoes.is_empty());
+        let mut kept = Vec::new();
+        for event in store.journal()?.events {
+            let (step, memory, is_by_hand) = match event {
+                Event::Kept { step, memory } => (step, memory, true),
+                Event::Begun { step, memory } => (step, memory, false),
+                _ => continue,
+            };
+            // An undo has looked before it began.
+            let is_known = |step: &&&plan::Step| is_by_hand || is_undo && step.cause == plan::Cause::Drift;
+            let Some(step) = steps.get(step).filter(is_known) else { continue };
+            if let Some(sum) = kinds::kept_content(step, &memory) {
+                kept.push((step.name.clone(), store.path(&format!("kept/{sum}"))));
+            }
+        }
+        kept.dedup();
+        Ok(kept)
     }
 
     /// When the manifest of this plan, or one that says the same, was applied, and one that says something else has been since.
@@ -368,14 +405,6 @@ impl Store<'_> {
         Ok(Some(KeptEntry { node, mode, uid, gid }))
     }
 
-    /// Keeps what somebody has made of a file; where it lies then, when it is one.
-    pub(crate) fn keep_aside(&self, path: &str) -> Result<Option<String>, HostError> {
-        Ok(match self.keep(path)? {
-            Some(KeptEntry { node: KeptNode::File(sum), .. }) => Some(self.path(&format!("kept/{sum}"))),
-            _ => None,
-        })
-    }
-
     /// The text of a file that was kept.
     pub(crate) fn text_of(&self, path: &str, kept: &KeptEntry) -> Result<String, HostError> {
         match self.node_of(path, &kept.node)? {
@@ -398,11 +427,16 @@ impl Store<'_> {
         })
     }
 
+    /// What was kept.
+    pub(crate) fn entry_of(&self, path: &str, kept: &KeptEntry) -> Result<Entry, HostError> {
+        let node = self.node_of(path, &kept.node)?;
+        Ok(Entry { node, mode: kept.mode, uid: kept.uid, gid: kept.gid })
+    }
+
     /// Puts back what was kept, or removes what was not there.
     pub(crate) fn put_back(&self, path: &str, kept: Option<&KeptEntry>) -> Result<(), HostError> {
         let Some(kept) = kept else { return self.host.remove(path) };
-        let node = self.node_of(path, &kept.node)?;
-        let entry = Entry { node, mode: kept.mode, uid: kept.uid, gid: kept.gid };
+        let entry = self.entry_of(path, kept)?;
         if self.host.entry(path)?.as_ref() == Some(&entry) {
             return Ok(());
         }

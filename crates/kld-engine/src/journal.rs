@@ -21,6 +21,9 @@ pub enum Event {
         /// The dataset that `/` is on: files can only be put back where they were taken from.
         #[serde(default)]
         root: Option<String>,
+        /// The applies that its plan takes back, the newest first; none when it is an apply itself.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        undoes: Vec<u32>,
     },
     /// These snapshots exist from one moment on.
     Snapshot {
@@ -55,6 +58,22 @@ pub enum Event {
         step: Option<usize>,
         /// Why, in words.
         error: String,
+    },
+    /// Somebody, or the clock, takes back what waits to be confirmed: from here on everything is undone.
+    TakenBack {
+        /// Seconds since 1970.
+        at: u64,
+        /// Who asked for it.
+        by: String,
+        /// Why, in words.
+        why: String,
+    },
+    /// A step that was committed is about to be undone, and somebody has changed what it made: what is there now.
+    Kept {
+        /// Its number.
+        step: usize,
+        /// The kind's own data, as in [`Event::Begun`].
+        memory: Value,
     },
     /// A step is undone.
     Undone {
@@ -101,8 +120,12 @@ impl Journal {
 
     /// How it ended.
     pub fn state(&self) -> State {
-        let ends =
-            |event: &&Event| matches!(event, Event::Committed | Event::RolledBack | Event::Failed { .. });
+        let ends = |event: &&Event| {
+            matches!(
+                event,
+                Event::Committed | Event::RolledBack | Event::Failed { .. } | Event::TakenBack { .. }
+            )
+        };
         match self.events.iter().rev().find(ends) {
             Some(Event::Committed) if self.waits() => State::Unconfirmed,
             Some(Event::Committed) => State::Committed,
@@ -143,7 +166,8 @@ mod tests {
     #[test]
     fn what_a_power_cut_left_unfinished_was_never_done() {
         let begun = Event::Begun { step: 0, memory: json!({"old": 1}) };
-        let started = Event::Started { at: 1, by: "root".to_owned(), steps: 2, root: None };
+        let started =
+            Event::Started { at: 1, by: "root".to_owned(), steps: 2, root: None, undoes: Vec::new() };
         let mut text = to_line(&started) + &to_line(&begun) + r#"{"event":"done","st"#;
         let journal = Journal::parse(&text);
         assert_eq!(journal.events, [started.clone(), begun.clone()]);
@@ -163,7 +187,8 @@ mod tests {
         assert_eq!(journal.state(), State::Unconfirmed);
         journal.events.push(Event::Confirmed);
         assert_eq!(journal.state(), State::Committed);
-        journal.events.push(Event::Failed { step: None, error: "taken back".to_owned() });
+        let (by, why) = ("root".to_owned(), "taken back".to_owned());
+        journal.events.push(Event::TakenBack { at: 2, by, why });
         assert_eq!(journal.state(), State::Interrupted);
         journal.events.push(Event::RolledBack);
         assert_eq!(journal.state(), State::Undone);

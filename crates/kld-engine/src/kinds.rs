@@ -8,7 +8,8 @@ mod package;
 mod unit;
 
 pub use dataset::put_aside;
-pub(crate) use dataset::{is_born, is_there_already, makes_a_dataset_at};
+pub(crate) use dataset::{is_birth, is_there_already, makes_a_dataset_at};
+pub(crate) use file::{Settings, kept_content, put_settings, settings_of, shown_settings};
 pub(crate) use package::root_dataset;
 pub(crate) use unit::{look as look_at_units, properties as unit_properties, property as unit_property};
 
@@ -22,7 +23,7 @@ use sha2::{Digest as _, Sha256};
 use crate::history::Store;
 use crate::host::{Host, HostError};
 use crate::locked::OffLock;
-use crate::plan::{Left, Step, key};
+use crate::plan::{Action, Left, Step, key};
 use crate::reboot::AtStart;
 use crate::secrets::Secrets;
 use crate::wanted::Wanted;
@@ -60,6 +61,17 @@ pub(crate) enum Refusal {
     NoPool(String, HostError),
     /// The manifest asks for what cannot be done.
     Refused { name: String, reason: String, hint: String },
+}
+
+/// What taking a change back means, once it has been lived with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum WayBack {
+    /// It is as before already, or nobody minds.
+    Nothing,
+    /// It stays, because others may need it by now; a command removes it.
+    Stays(String),
+    /// What happens to the thing, in words.
+    Goes(Action, String),
 }
 
 /// A type of thing.
@@ -103,8 +115,51 @@ pub(crate) trait Kind: Sync {
         memory: &Self::Memory,
     ) -> Result<(), HostError>;
 
-    /// What going back will do, in words.
-    fn way_back(&self, change: &Self::Change, memory: &Self::Memory) -> String;
+    /// What going back will do.
+    fn way_back(
+        &self,
+        store: &Store<'_>,
+        change: &Self::Change,
+        memory: &Self::Memory,
+    ) -> Result<WayBack, HostError>;
+
+    /// How the thing differs from what the change has made of it, in words: somebody has changed it since, and going back would
+    /// undo that, too. `None` when it is as it was left, or as it was before.
+    fn changed(
+        &self,
+        _host: &dyn Host,
+        _store: &Store<'_>,
+        _change: &Self::Change,
+        _memory: &Self::Memory,
+    ) -> Result<Option<String>, HostError> {
+        Ok(None)
+    }
+
+    /// What it takes to make a change once more that is about to be undone, `store` being that of the undo.
+    fn remember_back(
+        &self,
+        host: &dyn Host,
+        store: &Store<'_>,
+        change: &Self::Change,
+    ) -> Result<Self::Memory, HostError> {
+        self.remember(host, store, change)
+    }
+
+    /// Goes forward to what was there before the change was undone, however much of it was: `memory` is what
+    /// [`Kind::remember_back`] has found, `store` that of the undo, `of` that of the change. Nothing is asked of others.
+    fn redo(
+        &self,
+        host: &dyn Host,
+        store: &Store<'_>,
+        of: &Store<'_>,
+        change: &Self::Change,
+        memory: &Self::Memory,
+    ) -> Result<(), HostError>;
+
+    /// The names among [`Found::items`] of what a step changes.
+    fn items_of(&self, name: &str, _change: &Self::Change) -> Vec<String> {
+        vec![name.to_owned()]
+    }
 
     /// Which of these things are no longer as they were wanted: names and digests as [`Found::items`] had them.
     fn drifted(&self, host: &dyn Host, items: &[(&str, &str)]) -> Result<Vec<String>, HostError>;
@@ -130,7 +185,24 @@ pub(crate) trait AnyKind: Sync {
         change: &Value,
         memory: &Value,
     ) -> Result<(), HostError>;
-    fn way_back(&self, change: &Value, memory: &Value) -> Result<String, HostError>;
+    fn way_back(&self, store: &Store<'_>, change: &Value, memory: &Value) -> Result<WayBack, HostError>;
+    fn changed(
+        &self,
+        host: &dyn Host,
+        store: &Store<'_>,
+        change: &Value,
+        memory: &Value,
+    ) -> Result<Option<String>, HostError>;
+    fn remember_back(&self, host: &dyn Host, store: &Store<'_>, change: &Value) -> Result<Value, HostError>;
+    fn redo(
+        &self,
+        host: &dyn Host,
+        store: &Store<'_>,
+        of: &Store<'_>,
+        change: &Value,
+        memory: &Value,
+    ) -> Result<(), HostError>;
+    fn items_of(&self, step: &Step) -> Result<Vec<String>, HostError>;
     fn drifted(&self, host: &dyn Host, items: &[(&str, &str)]) -> Result<Vec<String>, HostError>;
 }
 
@@ -171,8 +243,37 @@ impl<K: Kind> AnyKind for K {
         Kind::undo(self, host, store, &from_value(change)?, &from_value(memory)?)
     }
 
-    fn way_back(&self, change: &Value, memory: &Value) -> Result<String, HostError> {
-        Ok(Kind::way_back(self, &from_value(change)?, &from_value(memory)?))
+    fn way_back(&self, store: &Store<'_>, change: &Value, memory: &Value) -> Result<WayBack, HostError> {
+        Kind::way_back(self, store, &from_value(change)?, &from_value(memory)?)
+    }
+
+    fn changed(
+        &self,
+        host: &dyn Host,
+        store: &Store<'_>,
+        change: &Value,
+        memory: &Value,
+    ) -> Result<Option<String>, HostError> {
+        Kind::changed(self, host, store, &from_value(change)?, &from_value(memory)?)
+    }
+
+    fn remember_back(&self, host: &dyn Host, store: &Store<'_>, change: &Value) -> Result<Value, HostError> {
+        Ok(to_value(&Kind::remember_back(self, host, store, &from_value(change)?)?))
+    }
+
+    fn redo(
+        &self,
+        host: &dyn Host,
+        store: &Store<'_>,
+        of: &Store<'_>,
+        change: &Value,
+        memory: &Value,
+    ) -> Result<(), HostError> {
+        Kind::redo(self, host, store, of, &from_value(change)?, &from_value(memory)?)
+    }
+
+    fn items_of(&self, step: &Step) -> Result<Vec<String>, HostError> {
+        Ok(Kind::items_of(self, &step.name, &from_value(&step.change)?))
     }
 
     fn drifted(&self, host: &dyn Host, items: &[(&str, &str)]) -> Result<Vec<String>, HostError> {
@@ -196,12 +297,17 @@ pub(crate) fn find(name: &str) -> Option<&'static dyn AnyKind> {
     ALL.into_iter().find(|kind| kind.name() == name)
 }
 
+/// Whether a step may cut somebody off who has come through the network.
+pub(crate) fn may_cut_off(step: &Step) -> bool {
+    step.kind == crate::services::KIND || file::describes_an_interface(step)
+}
+
 /// Plain data as JSON.
 pub(crate) fn to_value<T: Serialize>(data: &T) -> Value {
     serde_json::to_value(data).expect("changes and memories have string keys and plain values only")
 }
 
-fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, HostError> {
+pub(crate) fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, HostError> {
     serde_json::from_value(value.clone()).map_err(|error| {
         HostError::Parse(kld_host::ParseError {
             tool: "kldload's journal",

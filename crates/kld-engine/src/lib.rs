@@ -7,6 +7,7 @@
 //! * [`Engine`] carries plans out. Before each step it writes to its journal what it takes to go back. Killed at any
 //!   instant, [`Engine::recover`] finishes going back.
 //!
+//! * [`undo()`] makes the plan that takes applies back which were done.
 //! * [`Adopter`] makes datasets of directories that are there.
 //! * [`Procedures`] carries out what is not a difference: the steps of an upgrade or of a recovery, and measures them.
 //!
@@ -32,6 +33,7 @@ mod reboot;
 mod release;
 mod secrets;
 mod services;
+mod undo;
 mod wanted;
 
 pub use adopt::{
@@ -39,9 +41,9 @@ pub use adopt::{
     User, Watch, Wish, users_on,
 };
 pub use directory::{Directory, DirectoryError, Made, Place};
-pub use engine::{ApplyError, Back, CONFIRM_TIMER, Engine, Outcome, Progress, Recovered, TakenBack};
+pub use engine::{ApplyError, CLOCK, CONFIRM_TIMER, Engine, Outcome, Progress, Recovered, TakenBack};
 pub use exposure::Exposure;
-pub use history::{Changed, History, Record, Replaced, State};
+pub use history::{History, Record, Replaced, State, Undone};
 pub use host::{Entry, Host, HostError, Node, RealHost};
 pub use interruption::Interruption;
 pub use journal::{Event, Journal};
@@ -54,4 +56,5 @@ pub use procedure::{
 };
 pub use reboot::{AtStart, waits_for_reboot};
 pub use release::Release;
+pub use undo::{UndoError, undo};
 pub use wanted::{Digests, Wanted, WantedError, WantedFile};

@@ -113,6 +113,9 @@ pub struct Plan {
     /// SHA-256 of what the manifest says; empty in plans of old, which knew the text alone.
     #[serde(default)]
     pub meaning: String,
+    /// The applies that it takes back, the newest first; none when it brings a machine to its manifest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undoes: Vec<u32>,
     /// The dataset that remembers and what lies above it, on a machine that has none yet: made before everything else,
     /// because the journal lies on it, and it stays.
     #[serde(default)]
@@ -286,6 +289,7 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
         machine: wanted.system.host_name.as_ref().map(ToString::to_string).unwrap_or_default(),
         manifest: wanted.digests.text.clone(),
         meaning: wanted.digests.meaning.clone(),
+        undoes: Vec::new(),
         memory: Vec::new(),
         steps: Vec::new(),
         restarts: Vec::new(),
@@ -304,9 +308,13 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
             Refusal::Refused { name, reason, hint } => PlanError::Refused { name, reason, hint },
         })?;
         for step in &mut found.steps {
-            let known = before.get(&key(kind.name(), &step.name));
-            let same = known.is_some() && known == found.items.get(&step.name);
-            step.cause = if same { Cause::Drift } else { Cause::Wish };
+            let is_known = |item: &String| {
+                let known = before.get(&key(kind.name(), item));
+                known.is_some() && known == found.items.get(item)
+            };
+            let items =
+                kind.items_of(step).map_err(|source| PlanError::Look { what: kind.name(), source })?;
+            step.cause = if items.iter().all(is_known) { Cause::Drift } else { Cause::Wish };
         }
         plan.steps.append(&mut found.steps);
         plan.left.append(&mut found.left);
@@ -331,7 +339,7 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
     if let Some(exposed) = plan.exposures.iter().find(|exposure| exposure.is_too_high()) {
         return Err(PlanError::Exposed(exposed.clone()));
     }
-    plan.restarts = services::restarts(host, wanted, &plan.steps)
+    plan.restarts = services::restarts(host, wanted, before, &plan.steps)
         .map_err(|source| PlanError::Look { what: "the services", source })?;
     Ok(plan)
 }

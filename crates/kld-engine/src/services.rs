@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::firewall;
 use crate::host::{Host, HostError, Node};
 use crate::interruption::Interruption;
-use crate::kinds::{is_born, look_at_units, to_value, unit_properties, unit_property};
-use crate::plan::{Action, Because, Cause, Step};
+use crate::kinds::{
+    Settings, is_birth, look_at_units, put_settings, shown_settings, to_value, unit_properties, unit_property,
+};
+use crate::plan::{Action, Because, Cause, Step, key};
 use crate::wanted::Wanted;
 
 pub(crate) const KIND: &str = "service";
@@ -30,6 +32,8 @@ pub(crate) enum Tell {
     Restart { unit: String },
     /// A unit reads its configuration again, when it is running.
     Reload { unit: String },
+    /// The kernel is told again what it had been told. Going back is the business of the files that say it.
+    Settings { values: Settings },
 }
 
 /// What a file belongs to: a path or the beginning of one, and what is told when it changes. The first that fits counts.
@@ -65,11 +69,16 @@ const UNITS: [&str; 2] = [UNIT_FILES, "/etc/containers/systemd/"];
 const NOT_LOADED: &str = "the rules in the kernel are not those of /etc/nftables.conf";
 
 /// Works out what must be told.
-pub(crate) fn restarts(host: &dyn Host, wanted: &Wanted, steps: &[Step]) -> Result<Vec<Step>, HostError> {
+pub(crate) fn restarts(
+    host: &dyn Host,
+    wanted: &Wanted,
+    before: &BTreeMap<String, String>,
+    steps: &[Step],
+) -> Result<Vec<Step>, HostError> {
     let services: BTreeSet<&str> = wanted.services().collect();
-    let mut why: BTreeMap<Tell, String> = BTreeMap::new();
+    let mut why: BTreeMap<Tell, (Cause, String)> = BTreeMap::new();
     let mut add = |tell: Tell, reason: String| {
-        why.entry(tell).or_insert(reason);
+        why.entry(tell).or_insert((Cause::Wish, reason));
     };
     let changed: BTreeSet<&str> =
         steps.iter().filter(|step| step.kind == "file").map(|step| step.name.as_str()).collect();
@@ -94,7 +103,7 @@ pub(crate) fn restarts(host: &dyn Host, wanted: &Wanted, steps: &[Step]) -> Resu
             }
         }
     }
-    for step in steps.iter().filter(|step| is_born(step)) {
+    for step in steps.iter().filter(|step| is_birth(&step.kind, &step.change)) {
         add(Tell::Restart { unit: IDENTITY_UNIT.to_owned() }, format!("it makes {}", step.name));
     }
     for step in steps.iter().filter(|step| step.kind == "unit") {
@@ -107,20 +116,24 @@ pub(crate) fn restarts(host: &dyn Host, wanted: &Wanted, steps: &[Step]) -> Resu
             _ => add(Tell::Stop { unit }, "it is switched off".to_owned()),
         }
     }
-    // Services that must run and do not.
+    // Services that must run and do not. Those of containers are no units of the manifest, their files are.
+    let files = before.keys().filter_map(|item| item.strip_prefix(key("file", "").as_str()));
+    let contained: BTreeSet<String> =
+        files.filter_map(|path| UNITS.iter().find_map(|dir| unit_of(path.strip_prefix(dir)?))).collect();
     let seen = look_at_units(host, wanted)?;
     for unit in &services {
         let state = seen.get(*unit).map_or("", |unit| unit_property(unit, "ActiveState"));
         if !matches!(state, "active" | "activating" | "reloading") {
-            add(
-                Tell::Restart { unit: (*unit).to_owned() },
-                format!("it is {}", if state.is_empty() { "not there yet" } else { state }),
-            );
+            // It ran when the last apply was done: that was its proof.
+            let has_run = before.contains_key(&key("unit", unit)) || contained.contains(*unit);
+            let cause = if has_run { Cause::Drift } else { Cause::Wish };
+            let reason = format!("it is {}", if state.is_empty() { "not there yet" } else { state });
+            why.entry(Tell::Restart { unit: (*unit).to_owned() }).or_insert((cause, reason));
         }
     }
     // Rules that are loaded anyway are not looked at.
     let is_of_rules = |tell: &Tell| match tell {
-        Tell::DaemonReload => false,
+        Tell::DaemonReload | Tell::Settings { .. } => false,
         Tell::Stop { unit } | Tell::Restart { unit } | Tell::Reload { unit } => unit == firewall::UNIT,
     };
     if !why.keys().any(is_of_rules) && !firewall::is_loaded(host, wanted)? {
@@ -128,11 +141,60 @@ pub(crate) fn restarts(host: &dyn Host, wanted: &Wanted, steps: &[Step]) -> Resu
         let is_active =
             seen.get(firewall::UNIT).is_some_and(|unit| unit_property(unit, "ActiveState") == "active");
         let tell = if is_active { Tell::Reload { unit } } else { Tell::Restart { unit } };
-        why.insert(tell, NOT_LOADED.to_owned());
+        why.insert(tell, (Cause::Drift, NOT_LOADED.to_owned()));
     }
-    let mut why: Vec<(Tell, String)> = why.into_iter().collect();
+    let mut why: Vec<_> = why.into_iter().collect();
     why.sort_by_key(|(tell, _)| rank(tell));
-    Ok(why.into_iter().map(|(tell, reason)| step(&tell, reason)).collect())
+    Ok(why.into_iter().map(|(tell, (cause, reason))| step(&tell, cause, reason)).collect())
+}
+
+/// What is told when applies are taken back.
+#[derive(Debug, Default)]
+pub(crate) struct BackTold {
+    /// Before everything else.
+    pub(crate) stops: Vec<Step>,
+    /// After it.
+    pub(crate) restarts: Vec<Step>,
+}
+
+/// Works out what must be told of a way back. `told` is what the applies have told and whether its unit ran before, the newest
+/// first; `settings` what the kernel had been told before all of them.
+pub(crate) fn back(host: &dyn Host, told: &[(Tell, bool, String)], settings: Settings) -> BackTold {
+    // The oldest has seen what was before all of them.
+    let mut units: BTreeMap<&str, (bool, bool, &str)> = BTreeMap::new();
+    let mut reload = None;
+    for (tell, was_active, reason) in told {
+        let Some(unit) = unit_told(tell) else {
+            reload.get_or_insert(reason);
+            continue;
+        };
+        let before = units.get(unit).copied();
+        let only_reloads = matches!(tell, Tell::Reload { .. }) && before.is_none_or(|(reloads, ..)| reloads);
+        units
+            .insert(unit, (only_reloads, *was_active, before.map_or(reason.as_str(), |(.., reason)| reason)));
+    }
+    let mut told = BackTold::default();
+    let mut tells: Vec<(Tell, String)> =
+        reload.map(|reason| (Tell::DaemonReload, reason.clone())).into_iter().collect();
+    for (unit, (only_reloads, was_active, reason)) in units {
+        let (unit, reason) = (unit.to_owned(), reason.to_owned());
+        if !was_active {
+            told.stops.push(step(&Tell::Stop { unit }, Cause::Wish, "it did not run before".to_owned()));
+        } else if only_reloads {
+            tells.push((Tell::Reload { unit }, reason));
+        } else {
+            tells.push((Tell::Restart { unit }, reason));
+        }
+    }
+    tells.sort_by_key(|(tell, _)| rank(tell));
+    told.restarts = tells.into_iter().map(|(tell, reason)| step(&tell, Cause::Wish, reason)).collect();
+    if !settings.is_empty() {
+        let notes = shown_settings(host, &settings);
+        let reason = "without its file a setting stays".to_owned();
+        let step = step(&Tell::Settings { values: settings }, Cause::Wish, reason);
+        told.restarts.push(Step { notes, ..step });
+    }
+    told
 }
 
 /// Who comes first: keys are made before the network reads that it needs them, interfaces and rules are there before services
@@ -144,21 +206,31 @@ fn rank(tell: &Tell) -> usize {
         Tell::Restart { unit } if unit == IDENTITY_UNIT => 2,
         Tell::Reload { .. } => 3,
         Tell::Restart { .. } => 4,
+        Tell::Settings { .. } => 5,
     }
 }
 
-fn step(tell: &Tell, reason: String) -> Step {
+/// The same on the way back, where what was stopped starts again.
+pub(crate) fn rank_back(tell: &Tell) -> usize {
+    match tell {
+        Tell::Stop { unit } => rank(&Tell::Restart { unit: unit.clone() }),
+        other => rank(other),
+    }
+}
+
+fn step(tell: &Tell, cause: Cause, reason: String) -> Step {
     let (name, summary, interrupts) = match tell {
         Tell::DaemonReload => ("systemd", "reads its units again", None),
         Tell::Restart { unit } => (unit.as_str(), "starts again", Some(Interruption::Restart)),
         Tell::Reload { unit } => (unit.as_str(), "reads its configuration again", Some(Interruption::Reload)),
         Tell::Stop { unit } => (unit.as_str(), "stops", Some(Interruption::Stop)),
+        Tell::Settings { .. } => ("kernel", "has its settings again", None),
     };
     Step {
         kind: KIND.to_owned(),
         name: name.to_owned(),
         action: Action::Change,
-        cause: if reason == NOT_LOADED { Cause::Drift } else { Cause::Wish },
+        cause,
         summary: summary.to_owned(),
         interrupts,
         notes: Vec::new(),
@@ -204,7 +276,8 @@ pub(crate) fn make(host: &dyn Host, tell: &Tell) -> Result<(), HostError> {
         Tell::DaemonReload => systemctl(&["daemon-reload"]),
         Tell::Restart { unit } => systemctl(&["restart", unit]),
         Tell::Reload { unit } => systemctl(&["try-reload-or-restart", unit]),
-        Tell::Stop { unit } => systemctl(&["stop", unit]),
+        Tell::Stop { .. } => stop(host, tell),
+        Tell::Settings { values } => put_settings(host, values),
     }
 }
 
@@ -224,6 +297,9 @@ pub(crate) fn stop(host: &dyn Host, tell: &Tell) -> Result<(), HostError> {
 
 /// Brings a unit that ran back to how it was before a plan: started again with its old configuration.
 pub(crate) fn bring_back(host: &dyn Host, tell: &Tell) -> Result<(), HostError> {
+    if matches!(tell, Tell::Settings { .. }) {
+        return Ok(());
+    }
     let Some(unit) = unit_told(tell) else {
         return host.run(&Cmd::new("systemctl").arg("daemon-reload")).map(drop);
     };
@@ -234,7 +310,7 @@ pub(crate) fn bring_back(host: &dyn Host, tell: &Tell) -> Result<(), HostError> 
 
 fn unit_told(tell: &Tell) -> Option<&str> {
     match tell {
-        Tell::DaemonReload => None,
+        Tell::DaemonReload | Tell::Settings { .. } => None,
         Tell::Restart { unit } | Tell::Reload { unit } | Tell::Stop { unit } => Some(unit),
     }
 }

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use kld_engine::{Action, Cause, Engine, Entry, Host as _, Node, Outcome, Wanted};
 use kld_host::Cmd;
 use support::fake::Fake;
-use support::{RECIPE, Silent, applied, apply, assert_same, engine, machine_for, plan_for, recipe, wanted};
+use support::{
+    RECIPE, Silent, applied, apply, assert_same, engine, machine_for, plan_for, recipe, take_back, wanted,
+};
 
 const SAFE: &str = "rpool/srv/safe";
 const SEALED: &str = "/etc/kldload/keys/srv@safe.cred";
@@ -57,7 +59,7 @@ fn an_apply_that_failed_leaves_the_key_and_the_next_one_uses_it() {
     fake.run(&Cmd::new("zfs").args(["load-key", "-n", SAFE])).expect("it loads");
     assert!(fake.keys_load() && plan_for(&fake, &new).is_empty());
     // Lived with, and taken back.
-    engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
+    take_back(&fake);
     assert!(!fake.machine().datasets.contains_key(SAFE));
     assert_eq!(fake.text(SEALED), key);
 }
@@ -125,7 +127,7 @@ fn its_properties_are_planned_applied_and_taken_back() {
     apply(&fake, &plan_for(&fake, &new));
     assert_eq!(fake.machine().datasets[SAFE]["recordsize"], "1048576");
     assert!(plan_for(&fake, &new).is_empty());
-    engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
+    take_back(&fake);
     assert_same(&fake.machine(), &before, 0);
     // And by hand.
     fake.run(&Cmd::new("zfs").args(["set", "quota=7G", SAFE])).expect("set");

@@ -6,7 +6,7 @@ mod support;
 use kld_boot::{Keep, Looked, Starts, activate, choose};
 use kld_engine::{Engine, Event, History, Outcome, Progress, State, Step};
 use support::fake::Fake;
-use support::{RECIPE, Silent, applied, apply, engine, environments, plan_for, recipe, wanted};
+use support::{RECIPE, Silent, applied, apply, engine, environments, plan_for, recipe, take_back, wanted};
 
 /// What an apply says of its boot environment.
 #[derive(Default)]
@@ -112,10 +112,10 @@ fn what_is_undone_takes_its_own_along_unless_packages_stay() {
     engine(&fake).apply(&plan, "tester", None, &fail, &mut Silent).expect("it goes back");
     assert_eq!(environments(&fake), ["apply-000001", "debian"]);
     assert_eq!(fake.disk().fat, before.fat, "nor anything on the boot partitions");
-    // Packages stay after an undo, so what was before it is only there.
+    // Packages stay after an undo, so what was before the apply is only there; and an undo is a change like any other.
     apply(&fake, &plan_for(&fake, &new));
-    engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
-    assert_eq!(environments(&fake), ["apply-000001", "apply-000003", "debian"]);
+    take_back(&fake);
+    assert_eq!(environments(&fake), ["apply-000001", "apply-000003", "apply-000004", "debian"]);
 }
 
 #[test]
@@ -172,8 +172,8 @@ fn what_keeps_one_from_being_made_is_said_and_does_not_stop_the_apply() {
     let running = kld_boot::Origin::Running;
     kld_boot::create(&fake, &name, &running, kld_boot::Maker::Person, &mut |_| ()).expect("made");
     check(&fake, "there is a boot environment `apply-000002` already");
-    engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
-    assert_eq!(environments(&fake), ["apply-000001", "apply-000002", "debian"]);
+    take_back(&fake);
+    assert_eq!(environments(&fake), ["apply-000001", "apply-000002", "apply-000003", "debian"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod support;
 
 use kld_engine::{Engine, Outcome, Plan};
 use support::fake::Fake;
-use support::{RECIPE, Silent, apply, engine, machine_for, plan_for, wanted};
+use support::{RECIPE, Silent, apply, engine, machine_for, plan_for, take_back, wanted};
 
 const NAMED: &str = "docker.io/library/greeter:1.0";
 const PINNED: &str =
@@ -56,13 +56,19 @@ fn an_image_is_pulled_before_its_unit_starts_and_stays_when_nobody_wants_it() {
     fake.change(|machine| assert!(machine.images.remove(PINNED)));
     let drift = kld_engine::History::new(&fake).drift().expect("readable");
     assert_eq!(drift, [("image".to_owned(), PINNED.to_owned())]);
+    fake.change(|machine| assert!(machine.active.remove("greeter.service")));
     let plan = plan_for(&fake, &wanted(&container(PINNED)));
     assert_eq!(plan.steps[0].cause, kld_engine::Cause::Drift);
-    // Back to what was there before: nothing is pulled, and what was pulled goes.
+    let told = plan.restarts.iter().find(|step| step.name == "greeter.service").expect("it was stopped");
+    assert_eq!(told.cause, kld_engine::Cause::Drift);
+    // Back to what was there before: nothing is pulled, and what was pulled stays and is named, because going forward once more
+    // must not need a registry.
     apply(&fake, &plan);
-    engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
-    engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
-    assert_eq!(fake.machine().images.into_iter().collect::<Vec<_>>(), [NAMED]);
+    take_back(&fake);
+    let left: Vec<_> = kld_engine::undo(&fake, None).expect("a way back").left;
+    assert_eq!(left[0].remove_with, format!("podman image rm {PINNED}"));
+    take_back(&fake);
+    assert_eq!(fake.machine().images.into_iter().collect::<Vec<_>>(), [NAMED, PINNED]);
     assert_eq!(fake.machine().containers["greeter.service"], NAMED);
 }
 

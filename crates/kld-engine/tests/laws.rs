@@ -2,12 +2,15 @@
 
 mod support;
 
-use kld_engine::{ApplyError, CONFIRM_TIMER, Cause, Entry, History, Host as _, Node, Outcome, State, User};
+use kld_engine::{
+    ApplyError, CLOCK, CONFIRM_TIMER, Cause, Entry, History, Host as _, Node, Outcome, State, UndoError,
+    User, undo,
+};
 use kld_host::Cmd;
 use support::fake::{Fake, Machine};
 use support::{
     RECIPE, Silent, applied, apply, assert_same, changed, cleared, engine, environments, machine_for,
-    plan_for, recipe, wanted,
+    plan_for, recipe, take_back, wanted,
 };
 
 #[test]
@@ -126,7 +129,7 @@ fn keys_go_with_an_apply_that_failed_and_stay_with_one_that_held() {
     assert_eq!(steps(), ["gitea"]);
     apply(&fake, &plan_for(&fake, &wanted(RECIPE)));
     born();
-    engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
+    take_back(&fake);
     assert_eq!(fake.text(KEY), "key");
     assert_eq!(steps(), ["gitea"]);
     assert!(fake.take_log().iter().any(|line| line == "networkctl delete wg0"));
@@ -178,7 +181,7 @@ fn datasets_that_the_manifest_does_not_know_go_on_being_mounted() {
     let text = fake.text(CACHE);
     assert!(text.contains(MINE) && text.contains("rpool/srv/webapp-cache\t"), "{text}");
     add("rpool/later\t/later\ton\n");
-    engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
+    take_back(&fake);
     let text = fake.text(CACHE);
     assert!(text.contains(MINE) && text.contains("rpool/later\t"), "{text}");
     assert!(!text.contains("rpool/srv/webapp-cache\t"), "{text}");
@@ -319,25 +322,12 @@ fn what_was_applied_is_taken_back_and_what_nobody_confirmed_goes_back_at_the_nex
     engine(&fake).while_starting().recover(&mut Silent).expect("nothing to do");
     assert!(plan_for(&fake, &new).is_empty());
 
-    // What a person has made of a file since is named beforehand, and is kept.
-    let path = plan
-        .steps
-        .iter()
-        .find(|step| step.kind == "file" && step.action != kld_engine::Action::Remove)
-        .expect("one");
-    let mut mine = fake.entry(&path.name).expect("readable").expect("it is there");
-    mine.node = Node::File(b"mine".to_vec());
-    fake.put(&path.name, &mine).expect("written");
-    let changed = History::new(&fake).changed_since(3).expect("readable");
-    let changed: Vec<_> = changed.iter().map(|of| (of.kind.as_str(), &of.name, &of.what)).collect();
-    assert_eq!(changed, [("file", &path.name, &path.name)]);
-    let done = engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
-    assert_eq!((done.number, done.packages.len(), done.kept.len()), (3, 0, 1));
-    let kept = fake.entry(&done.kept[0].1).expect("readable").expect("it is kept");
-    assert_eq!(kept.node, mine.node);
+    assert_eq!(take_back(&fake), Outcome::Committed { number: 4 });
     assert!(plan_for(&fake, &old).is_empty());
-    engine(&fake).take_back("taken back", &mut Silent).expect("the first one, too");
-    assert!(matches!(engine(&fake).take_back("taken back", &mut Silent), Err(ApplyError::NothingToTakeBack)));
+    take_back(&fake);
+    assert!(matches!(undo(&fake, None), Err(UndoError::Nothing)));
+    let again = engine(&fake).take_back("not confirmed", "tester", &mut Silent);
+    assert!(matches!(again, Err(ApplyError::NothingWaits)), "{again:?}");
 }
 
 #[test]
@@ -431,6 +421,46 @@ fn what_was_changed_by_hand_is_told_apart() {
 }
 
 #[test]
+fn what_is_new_in_a_manifest_does_not_hide_what_was_changed_by_hand() {
+    let (fake, old, _) = applied();
+    fake.change(|machine| {
+        let own = machine.datasets.get_mut("rpool/srv/webapp").expect("there");
+        own.insert("atime".to_owned(), "on".to_owned());
+        machine.active.remove("webapp.service");
+        let status = machine.files.get_mut("/var/lib/dpkg/status").expect("there");
+        let Node::File(text) = &status.node else { panic!("a file") };
+        let text = String::from_utf8_lossy(text).replace("curl 1.0\n", "").replace("gunicorn 1.0\n", "");
+        status.node = Node::File(text.into_bytes());
+    });
+    let causes = |plan: &kld_engine::Plan| -> Vec<(String, Cause)> {
+        let all = plan.all().filter(|step| !step.name.starts_with("systemd"));
+        all.map(|step| (format!("{} {}", step.name, step.summary), step.cause)).collect()
+    };
+    let plan = plan_for(&fake, &old);
+    let by_hand = |text: &str| (text.to_owned(), Cause::Drift);
+    assert_eq!(
+        causes(&plan),
+        [
+            by_hand("rpool/srv/webapp atime on → off"),
+            by_hand("curl, gunicorn install"),
+            by_hand("webapp.service starts again"),
+        ]
+    );
+    let more = RECIPE
+        .replace("recordsize=128k  compression=lz4", "recordsize=1M  compression=lz4")
+        .replace("packages:  curl,", "packages:  curl, git,");
+    let plan = plan_for(&fake, &wanted(&more));
+    let datasets = plan.steps.iter().filter(|step| step.kind == "dataset");
+    let datasets: Vec<_> = datasets.map(|step| (step.summary.as_str(), step.cause)).collect();
+    assert_eq!(datasets, [("atime on → off", Cause::Drift), ("recordsize 128K → 1M", Cause::Wish)]);
+    let package = plan.steps.iter().find(|step| step.kind == "package").expect("one is new");
+    assert_eq!(
+        (package.cause, package.notes[0].as_str()),
+        (Cause::Wish, "removed by hand since the last apply: curl, gunicorn")
+    );
+}
+
+#[test]
 fn rules_that_somebody_has_flushed_or_changed_in_the_kernel_are_loaded_again() {
     let (fake, old, _) = applied();
     let loaded = fake.machine().rules;
@@ -465,11 +495,11 @@ fn rules_that_somebody_has_flushed_or_changed_in_the_kernel_are_loaded_again() {
     };
     // Somebody may have flushed them to let himself in.
     confirm(Some(60));
-    engine(&fake).take_back("nobody has confirmed it", &mut Silent).expect("it goes back");
+    engine(&fake).take_back("nobody has confirmed it", CLOCK, &mut Silent).expect("it goes back");
     assert!(fake.machine().rules.is_empty() && !fake.machine().active.contains("nftables.service"));
     // What was done and is taken back is no reason to open the machine again.
     confirm(None);
-    engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
+    take_back(&fake);
     assert_eq!(fake.machine().rules, loaded);
     // What others have loaded is theirs.
     fake.change(|machine| machine.rules += "table inet podman {\n\tchain x {\n\t\taccept\n\t}\n}\n");
@@ -603,7 +633,7 @@ fn a_manifest_that_another_has_replaced_is_known() {
     assert_eq!(replaced_manifest(RECIPE), Some((1, 3, 3)));
     assert_eq!(replaced_manifest(&RECIPE.replace("\npackages:", "\n\npackages:")), None);
     put(text);
-    engine(&fake).take_back("taken back", &mut Silent).expect("it goes back");
+    take_back(&fake);
     assert_eq!(replaced("old"), None, "it holds again");
 }
 

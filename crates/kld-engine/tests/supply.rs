@@ -5,8 +5,8 @@ mod support;
 use std::collections::BTreeMap;
 
 use kld_engine::{
-    Action, Entry, History, Host as _, Locked, LockedPackage, Node, OffLock, Outcome, Plan, PlanError,
-    Wanted, plan,
+    Action, Cause, Entry, History, Host as _, Locked, LockedPackage, Node, OffLock, Outcome, Plan, PlanError,
+    Wanted, plan, undo,
 };
 use support::fake::packages::digest_of;
 use support::fake::{Deb, Fake};
@@ -128,11 +128,23 @@ fn another_version_than_the_locked_one_is_a_change_that_goes_back() {
     assert_eq!(fake.text("/usr/bin/curl"), "curl 8.0-1");
     assert_eq!(fake.text("/etc/curl.conf"), "default 8.1-1", "what is somebody's stays");
     assert_eq!(History::new(&fake).drift().expect("readable"), []);
-    // Somebody upgrades it by hand.
+    // An undo leaves it, as all packages: it was there before, and is not to be purged.
+    let back = undo(&fake, None).expect("it can be taken back");
+    let commands: Vec<&str> = back.left.iter().map(|left| left.remove_with.as_str()).collect();
+    assert_eq!(commands, ["apt-get install --allow-downgrades curl=8.1-1"]);
+    // Somebody upgrades it by hand, and removes another one.
     let status = installed(&fake).replace("curl 8.0-1", "curl 8.2-1");
     fake.put("/var/lib/dpkg/status", &text(&status)).expect("written");
     assert_eq!(History::new(&fake).drift().expect("readable").len(), 1);
-    assert_eq!(package_step(&plan_for(&fake, &new)).cause, kld_engine::Cause::Drift);
+    assert_eq!(package_step(&plan_for(&fake, &new)).cause, Cause::Drift);
+    let status = status.replace("gunicorn 1.0\n", "");
+    fake.put("/var/lib/dpkg/status", &text(&status)).expect("written");
+    let plan = plan_for(&fake, &new);
+    let step = package_step(&plan);
+    assert_eq!((step.name.as_str(), step.cause), ("curl, gunicorn", Cause::Drift));
+    assert!(step.notes.iter().any(|note| note == "curl 8.2-1 → 8.0-1 (locked)"), "{step:#?}");
+    let removed = "removed by hand since the last apply: gunicorn";
+    assert!(step.notes.iter().any(|note| note == removed), "{step:#?}");
 }
 
 #[test]

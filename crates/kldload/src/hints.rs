@@ -15,6 +15,7 @@ pub(crate) fn all() -> Hints {
         .on(kld_engine::HostError::hint)
         .on(kld_engine::PlanError::hint)
         .on(kld_engine::ProcedureError::hint)
+        .on(kld_engine::UndoError::hint)
         .on(kld_engine::WantedError::hint)
         .on(kld_host::ExecError::hint)
         .on(kld_host::WriteError::hint)

@@ -14,7 +14,7 @@ use kld_system::SystemUser;
 use serde::{Deserialize, Serialize};
 
 use self::shadow::Password;
-use super::{Found, Kind, Refusal, digest, to_value};
+use super::{Found, Kind, Refusal, WayBack, digest, to_value};
 use crate::history::Store;
 use crate::host::{Host, HostError, KeptEntry};
 use crate::plan::{Action, Because, Cause, Left, Step, key};
@@ -46,6 +46,12 @@ pub(super) struct Memory {
     files: Vec<(String, Option<KeptEntry>)>,
 }
 
+impl Memory {
+    fn shadow(&self) -> Option<&KeptEntry> {
+        self.files.iter().find(|(path, _)| path == shadow::PATH).and_then(|(_, kept)| kept.as_ref())
+    }
+}
+
 /// passwd(5), group(5), gshadow(5), and subordinate ids: what tools change besides shadow(5).
 const FILES: [&str; 5] = ["/etc/passwd", "/etc/group", "/etc/gshadow", "/etc/subuid", "/etc/subgid"];
 
@@ -60,6 +66,10 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    fn is_in(&self, account: &str, group: &str) -> bool {
+        self.groups.contains(&(account.to_owned(), group.to_owned()))
+    }
+
     /// The numbers of an account and a group.
     pub(super) fn ids(&self, user: &str, group: &str) -> Result<(u32, u32), HostError> {
         let missing = |name: &str| HostError::NoAccount(name.to_owned());
@@ -72,22 +82,27 @@ impl Seen {
 
 /// Reads both files, once for all that is asked about them.
 pub(super) fn look(host: &dyn Host) -> Result<Seen, HostError> {
+    let read = |path: &str| host.read(path).map(Option::unwrap_or_default);
+    Ok(parse(&read("/etc/passwd")?, &read("/etc/group")?))
+}
+
+fn parse(passwd: &str, group: &str) -> Seen {
     let mut seen = Seen::default();
-    for line in host.read("/etc/passwd")?.unwrap_or_default().lines() {
+    for line in passwd.lines() {
         if let [name, _, uid, _, _, home, shell] = line.split(':').collect::<Vec<_>>()[..]
             && let Ok(uid) = uid.parse()
         {
             seen.accounts.insert(name.to_owned(), (uid, home.to_owned(), shell.to_owned()));
         }
     }
-    for line in host.read("/etc/group")?.unwrap_or_default().lines() {
+    for line in group.lines() {
         if let [group, _, gid, members] = line.split(':').collect::<Vec<_>>()[..] {
             seen.group_numbers.extend(gid.parse().map(|gid| (group.to_owned(), gid)));
             let members = members.split(',').filter(|member| !member.is_empty());
             seen.groups.extend(members.map(|member| (member.to_owned(), group.to_owned())));
         }
     }
-    Ok(seen)
+    seen
 }
 
 impl Kind for Account {
@@ -185,28 +200,89 @@ impl Kind for Account {
         change: &Change,
         memory: &Memory,
     ) -> Result<(), HostError> {
-        let is_shadow = |(path, _): &&(String, Option<KeptEntry>)| path == shadow::PATH;
-        let others = memory.files.iter().filter(|file| !is_shadow(file));
         // What an apply that came to nothing has made of them goes whole, with the accounts that its packages brought. Since one
         // that was committed, people have made accounts of their own.
-        let was_committed = store.was_committed()?;
-        for (path, kept) in others {
-            let merged = match kept {
-                Some(kept) if was_committed => host.rewrite(path, |now| {
-                    Ok(lines::merge(path, now, &store.text_of(path, kept)?, &change.name))
-                })?,
-                _ => false,
-            };
-            if !merged {
-                store.put_back(path, kept.as_ref())?;
-            }
-        }
-        let kept = memory.files.iter().find(is_shadow).and_then(|(_, kept)| kept.as_ref());
-        shadow::put_back(host, store, &change.name, kept)
+        let merge = if store.was_committed()? { Some(lines::merge as lines::Merge) } else { None };
+        put_back(host, store, &change.name, memory, merge)?;
+        // A password that the change did not set is its owner's, who may have another by now.
+        let line = if change.password.is_some() { shadow::Line::AsBefore } else { shadow::Line::Stays };
+        shadow::put_back(host, store, &change.name, memory.shadow(), line)
     }
 
-    fn way_back(&self, change: &Change, _memory: &Memory) -> String {
-        if change.uid.is_some() { "goes; its files stay".to_owned() } else { "as it was".to_owned() }
+    fn way_back(&self, store: &Store<'_>, change: &Change, memory: &Memory) -> Result<WayBack, HostError> {
+        if change.uid.is_some() {
+            return Ok(WayBack::Goes(Action::Remove, "goes; its files stay".to_owned()));
+        }
+        let text = |path: &str| -> Result<String, HostError> {
+            let kept = memory.files.iter().find(|(of, _)| of == path).and_then(|(_, kept)| kept.as_ref());
+            kept.map_or(Ok(String::new()), |kept| store.text_of(path, kept))
+        };
+        let before = parse(&text("/etc/passwd")?, &text("/etc/group")?);
+        let mut changes = Vec::new();
+        if let Some((_, home, shell)) = before.accounts.get(&change.name) {
+            if *home != change.home {
+                changes.push(format!("home {} → {home}", change.home));
+            }
+            if *shell != change.shell {
+                changes.push(format!("shell {} → {shell}", change.shell));
+            }
+        }
+        let joined = change.groups.iter().filter(|group| !before.is_in(&change.name, group));
+        changes.extend(joined.map(|group| format!("leaves {group}")));
+        changes.extend(change.password.map(|_| "password as it was".to_owned()));
+        Ok(match changes.is_empty() {
+            true => WayBack::Nothing,
+            false => WayBack::Goes(Action::Change, changes.join(", ")),
+        })
+    }
+
+    fn changed(
+        &self,
+        host: &dyn Host,
+        _store: &Store<'_>,
+        change: &Change,
+        _memory: &Memory,
+    ) -> Result<Option<String>, HostError> {
+        let seen = look(host)?;
+        let Some((_, home, shell)) = seen.accounts.get(&change.name) else {
+            return Ok(change.uid.is_none().then(|| "somebody has removed it since".to_owned()));
+        };
+        let mut changes = Vec::new();
+        if *home != change.home {
+            changes.push(format!("home {home}"));
+        }
+        if *shell != change.shell {
+            changes.push(format!("shell {shell}"));
+        }
+        let left = change.groups.iter().filter(|group| !seen.is_in(&change.name, group));
+        changes.extend(left.map(|group| format!("not in {group}")));
+        Ok((!changes.is_empty()).then(|| format!("{} by hand since", changes.join(", "))))
+    }
+
+    fn remember_back(
+        &self,
+        host: &dyn Host,
+        store: &Store<'_>,
+        change: &Change,
+    ) -> Result<Memory, HostError> {
+        let mut memory = self.remember(host, store, change)?;
+        if memory.shadow().is_none() {
+            memory.files.extend(shadow::keep(host, store)?.map(|kept| (shadow::PATH.to_owned(), Some(kept))));
+        }
+        Ok(memory)
+    }
+
+    fn redo(
+        &self,
+        host: &dyn Host,
+        store: &Store<'_>,
+        _of: &Store<'_>,
+        change: &Change,
+        memory: &Memory,
+    ) -> Result<(), HostError> {
+        let merge = if store.was_committed()? { Some(lines::merge_again as lines::Merge) } else { None };
+        put_back(host, store, &change.name, memory, merge)?;
+        shadow::put_back(host, store, &change.name, memory.shadow(), shadow::Line::Again)
     }
 
     fn drifted(&self, host: &dyn Host, items: &[(&str, &str)]) -> Result<Vec<String>, HostError> {
@@ -215,6 +291,28 @@ impl Kind for Account {
         let gone = names.filter(|(name, _)| !seen.accounts.contains_key(*name));
         Ok(gone.map(|(name, _)| (*name).to_owned()).collect())
     }
+}
+
+/// Brings the files of accounts back, whole, or with the lines that others have written since.
+fn put_back(
+    host: &dyn Host,
+    store: &Store<'_>,
+    account: &str,
+    memory: &Memory,
+    merge: Option<lines::Merge>,
+) -> Result<(), HostError> {
+    for (path, kept) in memory.files.iter().filter(|(path, _)| path != shadow::PATH) {
+        let merged = match (kept, merge) {
+            (Some(kept), Some(merge)) => {
+                host.rewrite(path, |now| Ok(merge(path, now, &store.text_of(path, kept)?, account)))?
+            }
+            _ => false,
+        };
+        if !merged {
+            store.put_back(path, kept.as_ref())?;
+        }
+    }
+    Ok(())
 }
 
 /// That the manifest gives an account's password, among what is remembered; `#` is in no name of an account.
@@ -246,12 +344,11 @@ fn compare_one(
     password: Option<Password>,
 ) -> Option<Step> {
     let name = user.name.to_string();
-    let is_in = |group: &str| seen.groups.contains(&(name.clone(), group.to_owned()));
     let mut groups: Vec<String> = user.groups.iter().map(ToString::to_string).collect();
     if user.admin && !groups.iter().any(|group| group == "sudo") {
         groups.push("sudo".to_owned());
     }
-    let missing: Vec<&String> = groups.iter().filter(|group| !is_in(group)).collect();
+    let missing: Vec<&String> = groups.iter().filter(|group| !seen.is_in(&name, group)).collect();
     let there = seen.accounts.get(&name);
     let (action, uid, summary) = match there {
         None => {

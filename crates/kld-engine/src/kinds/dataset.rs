@@ -17,8 +17,9 @@ use kld_host::zpool::{self, Imported};
 use kld_system::{Created, IDENTITY_UNIT, Layer, SystemDataset};
 use kld_ui::ByteSize;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::{Found, Kind, Refusal, digest, file, to_value};
+use super::{Found, Kind, Refusal, WayBack, digest, file, to_value};
 use crate::history::Store;
 use crate::host::{Host, HostError};
 use crate::interruption::Interruption;
@@ -41,6 +42,7 @@ pub(super) enum Change {
     /// Leave it to the node, which makes it with its key when all else is in place.
     Born {
         dataset: String,
+        properties: Vec<(String, String)>,
         /// As above.
         mountpoint: Option<String>,
     },
@@ -223,7 +225,10 @@ impl Kind for Dataset {
         memory: &Memory,
     ) -> Result<(), HostError> {
         match (change, memory) {
-            (Change::Create { dataset, mountpoint, .. } | Change::Born { dataset, mountpoint }, memory) => {
+            (
+                Change::Create { dataset, mountpoint, .. } | Change::Born { dataset, mountpoint, .. },
+                memory,
+            ) => {
                 take_away(host, store, dataset, mountpoint.as_deref())?;
                 let missing = if let Memory::Missing(missing) = memory { missing.as_slice() } else { &[] };
                 missing.iter().rev().try_for_each(|path| file::remove_if_empty(host, path))
@@ -238,18 +243,88 @@ impl Kind for Dataset {
         }
     }
 
-    fn way_back(&self, change: &Change, memory: &Memory) -> String {
-        match (change, memory) {
-            (Change::Create { .. } | Change::Born { .. }, _) => {
-                "goes, or is renamed when it holds anything".to_owned()
-            }
-            (Change::Set { property, .. } | Change::Inherit { property, .. }, Memory::Local(value)) => {
-                format!("{property} → {}", shown(property, value))
-            }
-            (Change::Set { property, .. } | Change::Inherit { property, .. }, _) => {
-                format!("{property} → as its parent, or the default")
-            }
+    fn way_back(&self, store: &Store<'_>, change: &Change, memory: &Memory) -> Result<WayBack, HostError> {
+        let (Change::Create { dataset, .. }
+        | Change::Born { dataset, .. }
+        | Change::Set { dataset, .. }
+        | Change::Inherit { dataset, .. }) = change;
+        // Somebody has destroyed it since, or given it another name.
+        if !exists(store.host, dataset)? {
+            return Ok(WayBack::Nothing);
         }
+        let from = match change {
+            Change::Create { .. } | Change::Born { .. } => {
+                let words = "goes, or is renamed when it holds anything".to_owned();
+                return Ok(WayBack::Goes(Action::Remove, words));
+            }
+            Change::Set { property, value, .. } => format!("{property} {}", shown(property, value)),
+            Change::Inherit { property, .. } => property.clone(),
+        };
+        let to = match (change, memory) {
+            (Change::Set { property, .. } | Change::Inherit { property, .. }, Memory::Local(value)) => {
+                shown(property, value)
+            }
+            _ => "as its parent, or the default".to_owned(),
+        };
+        Ok(WayBack::Goes(Action::Change, format!("{from} → {to}")))
+    }
+
+    fn changed(
+        &self,
+        host: &dyn Host,
+        _store: &Store<'_>,
+        change: &Change,
+        memory: &Memory,
+    ) -> Result<Option<String>, HostError> {
+        let (Change::Set { dataset, property, .. } | Change::Inherit { dataset, property }) = change else {
+            return Ok(None);
+        };
+        if !exists(host, dataset)? {
+            return Ok(None);
+        }
+        let text = host.text(&zfs::get_cmd(dataset, &[property], false))?;
+        let Some(now) = zfs::parse_get(&text)?.into_iter().next() else { return Ok(None) };
+        let is_local = now.source == "local";
+        let is_as_left = match change {
+            Change::Set { value, .. } => same(property, value, &now.value),
+            _ => {
+                !is_local
+                    || NOT_INHERITED
+                        .iter()
+                        .any(|(name, none)| name == property && same(name, none, &now.value))
+            }
+        };
+        let is_as_before = match memory {
+            Memory::Local(value) => same(property, value, &now.value),
+            _ => !is_local,
+        };
+        let words = || format!("{property} is {} by hand since", shown(property, &now.value));
+        Ok((!is_as_left && !is_as_before).then(words))
+    }
+
+    fn redo(
+        &self,
+        host: &dyn Host,
+        store: &Store<'_>,
+        of: &Store<'_>,
+        change: &Change,
+        memory: &Memory,
+    ) -> Result<(), HostError> {
+        match change {
+            // One that the node had made empty is made again when the node is told.
+            Change::Create { dataset, properties, .. } | Change::Born { dataset, properties, .. } => {
+                bring_back(host, of, dataset, properties, || self.make(host, of, change))
+            }
+            // What it takes to go back is the same in both directions.
+            _ => self.undo(host, store, change, memory),
+        }
+    }
+
+    fn items_of(&self, name: &str, change: &Change) -> Vec<String> {
+        vec![match change {
+            Change::Create { .. } | Change::Born { .. } => name.to_owned(),
+            Change::Set { property, .. } | Change::Inherit { property, .. } => item(name, property),
+        }]
     }
 
     fn drifted(&self, host: &dyn Host, items: &[(&str, &str)]) -> Result<Vec<String>, HostError> {
@@ -294,9 +369,37 @@ fn take_away(
     if is_mounted(host, dataset)? {
         host.run(&unmount_cmd(dataset))?;
     }
-    let (parent, name) = dataset.rsplit_once('/').unwrap_or(("", dataset));
-    let aside = format!("{parent}/{name}{}", aside_end(store.number));
+    let aside = format!("{dataset}{}", aside_end(store.number));
     host.run(&Cmd::new("zfs").args(["rename", dataset, &aside])).map(drop)
+}
+
+/// The way back from [`take_away`]: by its old name again, or made once more when nothing was in it.
+fn bring_back(
+    host: &dyn Host,
+    store: &Store<'_>,
+    dataset: &str,
+    properties: &[(String, String)],
+    make: impl FnOnce() -> Result<(), HostError>,
+) -> Result<(), HostError> {
+    let aside = format!("{dataset}{}", aside_end(store.number));
+    if !exists(host, dataset)? {
+        if !exists(host, &aside)? {
+            return make();
+        }
+        host.run(&Cmd::new("zfs").args(["rename", &aside, dataset]))?;
+    }
+    let wanted = properties.iter().find(|(name, _)| name == "canmount").map_or("on", |(_, value)| value);
+    let found = zfs::parse_get(&host.text(&zfs::get_cmd(dataset, &["canmount", "mountpoint"], false))?)?;
+    let is = |name: &str, value: &str| found.iter().any(|of| of.name == name && of.value == value);
+    // A volume has none.
+    if !is("canmount", wanted) && !is("canmount", "-") {
+        host.run(&zfs::set_cmd(dataset, &[("canmount", wanted)]))?;
+    }
+    let has_place = found.iter().any(|of| of.name == "mountpoint" && of.value.starts_with('/'));
+    if wanted == "on" && has_place && !is_mounted(host, dataset)? {
+        host.run(&zfs::mount_cmd(dataset))?;
+    }
+    Ok(())
 }
 
 /// How the name of a dataset ends that taking this apply back has put aside.
@@ -473,7 +576,7 @@ fn create(
         Created::InImage => (Vec::new(), Change::Create { dataset: name.clone(), properties, mountpoint }),
         Created::OnNode(_) => {
             let note = format!("{IDENTITY_UNIT} makes it, with a key that is born on this machine");
-            (vec![note], Change::Born { dataset: name.clone(), mountpoint })
+            (vec![note], Change::Born { dataset: name.clone(), properties, mountpoint })
         }
     };
     Ok(Step {
@@ -608,9 +711,9 @@ fn number(text: &str) -> Option<u64> {
 
 /// A value as `zfs` shows it to people.
 fn shown(property: &str, value: &str) -> String {
-    match value.parse() {
-        Ok(0) if SIZES.contains(&property) => "none".to_owned(),
-        Ok(bytes) if SIZES.contains(&property) => ByteSize(bytes).to_string(),
+    match number(value) {
+        Some(0) if SIZES.contains(&property) => "none".to_owned(),
+        Some(bytes) if SIZES.contains(&property) => ByteSize(bytes).to_string(),
         _ => value.to_owned(),
     }
 }
@@ -624,25 +727,25 @@ pub(crate) fn makes_a_dataset_at(step: &Step, path: &str) -> bool {
         )
 }
 
-/// Where a step leaves a dataset to the node; `None`: it does no such thing. Inside, `None`: it is not mounted.
-fn born(step: &Step) -> Option<Option<String>> {
-    if step.kind != Dataset::NAME {
+/// Where a change leaves a dataset to the node; `None`: it does no such thing. Inside, `None`: it is not mounted.
+fn birth(kind: &str, change: &Value) -> Option<Option<String>> {
+    if kind != Dataset::NAME {
         return None;
     }
-    match super::from_value(&step.change) {
+    match super::from_value(change) {
         Ok(Change::Born { mountpoint, .. }) => Some(mountpoint),
         _ => None,
     }
 }
 
-/// Whether a step leaves a dataset to the node.
-pub(crate) fn is_born(step: &Step) -> bool {
-    born(step).is_some()
+/// Whether a change of this kind leaves a dataset to the node.
+pub(crate) fn is_birth(kind: &str, change: &Value) -> bool {
+    birth(kind, change).is_some()
 }
 
 /// Whether a step leaves the dataset that is mounted on `path` to the node.
 pub(super) fn is_born_at(step: &Step, path: &str) -> bool {
-    born(step).flatten().as_deref() == Some(path)
+    birth(&step.kind, &step.change).flatten().as_deref() == Some(path)
 }
 
 /// Whether a step of a plan is for a dataset that is in use already; those are snapshotted before the change.

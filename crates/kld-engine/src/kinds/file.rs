@@ -3,6 +3,9 @@
 //! A file that leaves the manifest is removed when it is as kldload put it there; one that was changed since stays.
 
 mod mount_cache;
+mod settings;
+
+pub(crate) use settings::{Settings, put_back as put_settings, shown as shown_settings};
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,9 +17,9 @@ use kld_system::{FIRST_STEPS_DONE, SEALED_KEYS};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{Found, Kind, Refusal, account, dataset, hex, to_value};
+use super::{Found, Kind, Refusal, WayBack, account, dataset, from_value, hex, to_value};
 use crate::history::Store;
-use crate::host::{Entry, Host, HostError, KeptEntry, Node};
+use crate::host::{Entry, Host, HostError, KeptEntry, KeptNode, Node};
 use crate::plan::{Action, Because, Cause, Left, Step, key};
 use crate::wanted::{Wanted, WantedFile};
 
@@ -46,6 +49,16 @@ pub(super) enum NewNode {
     Directory,
 }
 
+impl NewNode {
+    fn node(&self) -> Node {
+        match self {
+            Self::File(text) => Node::File(STANDARD.decode(text).unwrap_or_default()),
+            Self::Link(target) => Node::Link(target.clone()),
+            Self::Directory => Node::Directory,
+        }
+    }
+}
+
 impl Change {
     fn path(&self) -> &str {
         match self {
@@ -62,6 +75,24 @@ pub(super) struct Memory {
     entry: Option<KeptEntry>,
     /// Directories above it that were not there either, the highest first.
     missing: Vec<String>,
+    /// What the kernel had been told of what the file is about.
+    #[serde(default, skip_serializing_if = "Settings::is_empty")]
+    settings: Settings,
+}
+
+/// What the kernel had been told when a step of any kind began.
+pub(crate) fn settings_of(step: &Step, memory: &serde_json::Value) -> Settings {
+    let memory = (step.kind == File::NAME).then(|| from_value::<Memory>(memory).ok());
+    memory.flatten().map(|memory| memory.settings).unwrap_or_default()
+}
+
+/// The digest of a file's content that a step has remembered.
+pub(crate) fn kept_content(step: &Step, memory: &serde_json::Value) -> Option<String> {
+    let memory = (step.kind == File::NAME).then(|| from_value::<Memory>(memory).ok());
+    match memory??.entry?.node {
+        KeptNode::File(sum) => Some(sum),
+        KeptNode::Link(_) | KeptNode::Directory => None,
+    }
 }
 
 impl Kind for File {
@@ -125,19 +156,22 @@ impl Kind for File {
 
     fn remember(&self, host: &dyn Host, store: &Store<'_>, change: &Change) -> Result<Memory, HostError> {
         let path = change.path();
-        Ok(Memory { entry: store.keep(path)?, missing: missing_above(host, path)? })
+        let settings = match (settings::is_file(path), change) {
+            (false, _) => Settings::new(),
+            (true, Change::Remove { .. }) => settings::look(host, path, "")?,
+            (true, Change::Put { node, .. }) => match node.node() {
+                Node::File(text) => settings::look(host, path, &String::from_utf8_lossy(&text))?,
+                _ => settings::look(host, path, "")?,
+            },
+        };
+        Ok(Memory { entry: store.keep(path)?, missing: missing_above(host, path)?, settings })
     }
 
     fn make(&self, host: &dyn Host, _store: &Store<'_>, change: &Change) -> Result<(), HostError> {
         match change {
             Change::Put { path, node, mode, owner } => {
                 let (uid, gid) = account::look(host)?.ids(&owner.0, &owner.1)?;
-                let node = match node {
-                    NewNode::File(text) => Node::File(STANDARD.decode(text).unwrap_or_default()),
-                    NewNode::Link(target) => Node::Link(target.clone()),
-                    NewNode::Directory => Node::Directory,
-                };
-                host.put(path, &Entry { node, mode: *mode, uid, gid })
+                host.put(path, &Entry { node: node.node(), mode: *mode, uid, gid })
             }
             Change::Remove { path } => remove(host, path),
         }
@@ -173,8 +207,69 @@ impl Kind for File {
         memory.missing.iter().rev().try_for_each(|path| remove_if_empty(host, path))
     }
 
-    fn way_back(&self, _change: &Change, memory: &Memory) -> String {
-        if memory.entry.is_some() { "as it was".to_owned() } else { "goes".to_owned() }
+    fn way_back(&self, store: &Store<'_>, change: &Change, memory: &Memory) -> Result<WayBack, HostError> {
+        let path = change.path();
+        let before = memory.entry.as_ref().map(|kept| store.entry_of(path, kept)).transpose()?;
+        Ok(match (change, before) {
+            (Change::Put { node: NewNode::Directory, .. }, None) => {
+                WayBack::Goes(Action::Remove, "goes, unless something is in it".to_owned())
+            }
+            (Change::Put { .. }, None) => WayBack::Goes(Action::Remove, "goes".to_owned()),
+            (Change::Remove { .. }, None) => WayBack::Nothing,
+            (Change::Remove { .. }, Some(before)) => {
+                WayBack::Goes(Action::Add, format!("comes back, {}", describe_new(&before.node)))
+            }
+            (Change::Put { node, mode, .. }, Some(before)) => {
+                let words = differences(&node.node(), *mode, &before);
+                WayBack::Goes(Action::Change, words.unwrap_or_else(|| "owner as it was".to_owned()))
+            }
+        })
+    }
+
+    fn changed(
+        &self,
+        host: &dyn Host,
+        store: &Store<'_>,
+        change: &Change,
+        memory: &Memory,
+    ) -> Result<Option<String>, HostError> {
+        let path = change.path();
+        if mount_cache::is_one(path) {
+            return Ok(None);
+        }
+        let before = memory.entry.as_ref().map(|kept| store.entry_of(path, kept)).transpose()?;
+        let now = host.entry(path)?;
+        if now == before {
+            return Ok(None);
+        }
+        Ok(match (change, now) {
+            (Change::Put { .. }, None) => Some("somebody has removed it since".to_owned()),
+            (Change::Put { node, mode, owner, .. }, Some(now)) => {
+                let ids = account::look(host)?.ids(&owner.0, &owner.1).ok();
+                let is_link = matches!(now.node, Node::Link(_));
+                let moved = ids.is_some_and(|ids| ids != (now.uid, now.gid)) && !is_link;
+                let words = differences(&node.node(), *mode, &now);
+                words
+                    .or_else(|| moved.then(|| "another owner".to_owned()))
+                    .map(|words| format!("{words} by hand since"))
+            }
+            (Change::Remove { .. }, Some(now)) => Some(format!("{} by hand since", describe_new(&now.node))),
+            (Change::Remove { .. }, None) => None,
+        })
+    }
+
+    fn redo(
+        &self,
+        host: &dyn Host,
+        store: &Store<'_>,
+        _of: &Store<'_>,
+        change: &Change,
+        memory: &Memory,
+    ) -> Result<(), HostError> {
+        match &memory.entry {
+            None => remove(host, change.path()),
+            kept => store.put_back(change.path(), kept.as_ref()),
+        }
     }
 
     fn drifted(&self, host: &dyn Host, items: &[(&str, &str)]) -> Result<Vec<String>, HostError> {
@@ -216,9 +311,18 @@ fn remove_made(host: &dyn Host, path: &str, was_committed: bool) -> Result<(), H
     remove_if_empty(host, path)
 }
 
+/// Whether a step is about a file that describes an interface, which may go with it.
+pub(super) fn describes_an_interface(step: &Step) -> bool {
+    step.kind == File::NAME && is_interface(&step.name)
+}
+
+fn is_interface(path: &str) -> bool {
+    path.starts_with(NETWORK) && path.ends_with(".netdev")
+}
+
 /// Removes a file, and the network interface that it described: systemd-networkd makes interfaces and forgets them.
 fn remove(host: &dyn Host, path: &str) -> Result<(), HostError> {
-    let interface = match path.starts_with(NETWORK) && path.ends_with(".netdev") {
+    let interface = match is_interface(path) {
         true => host
             .read(path)?
             .and_then(|text| Some(text.lines().find_map(|l| l.strip_prefix("Name="))?.to_owned())),
@@ -337,6 +441,18 @@ fn describe_change(old: &Node, new: &Node) -> String {
         (_, Node::Link(target)) => format!("becomes a link to {target}"),
         _ => "becomes a file".to_owned(),
     }
+}
+
+/// What has to change for one to become the other, in words.
+fn differences(old: &Node, mode: u32, new: &Entry) -> Option<String> {
+    let mut changes = Vec::new();
+    if *old != new.node {
+        changes.push(describe_change(old, &new.node));
+    }
+    if mode != new.mode && !matches!(new.node, Node::Link(_)) {
+        changes.push(format!("mode {mode:04o} → {:04o}", new.mode));
+    }
+    (!changes.is_empty()).then(|| changes.join(", "))
 }
 
 /// Lines of one that the other does not have, however often: enough to say how much changes.

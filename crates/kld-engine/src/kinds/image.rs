@@ -9,7 +9,7 @@ use std::time::Duration;
 use kld_host::{Cmd, ExecError};
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Kind, Refusal, to_value};
+use super::{Found, Kind, Refusal, WayBack, to_value};
 use crate::history::Store;
 use crate::host::{Host, HostError, Node};
 use crate::plan::{Action, Cause, Left, Step};
@@ -128,9 +128,23 @@ impl Kind for Image {
         }
     }
 
-    fn way_back(&self, _change: &Change, memory: &Memory) -> String {
-        if memory.was_there { "stays: it was there before" } else { "goes, unless somebody else runs it" }
-            .to_owned()
+    // Going forward again must not need a registry.
+    fn way_back(&self, store: &Store<'_>, change: &Change, memory: &Memory) -> Result<WayBack, HostError> {
+        Ok(match !memory.was_there && is_there(store.host, &change.image)? {
+            true => WayBack::Stays(format!("podman image rm {}", change.image)),
+            false => WayBack::Nothing,
+        })
+    }
+
+    fn redo(
+        &self,
+        _host: &dyn Host,
+        _store: &Store<'_>,
+        _of: &Store<'_>,
+        _change: &Change,
+        _memory: &Memory,
+    ) -> Result<(), HostError> {
+        Ok(())
     }
 
     fn drifted(&self, host: &dyn Host, items: &[(&str, &str)]) -> Result<Vec<String>, HostError> {

@@ -21,11 +21,11 @@ use serde::{Deserialize, Serialize};
 
 use self::apt::{installed, installed_cmd, purge, there};
 use self::locked::Pinned;
-use super::{Found, Kind, Refusal, to_value};
+use super::{Found, Kind, Refusal, WayBack, to_value};
 use crate::history::Store;
 use crate::host::{Entry, Host, HostError, Node};
 use crate::interruption::Interruption;
-use crate::plan::{Because, Cause, Left, Step};
+use crate::plan::{Because, Cause, Left, Step, key};
 use crate::reboot;
 use crate::wanted::Wanted;
 
@@ -39,6 +39,9 @@ pub(super) struct Change {
     /// Versions that a lock file pins, of these and of what comes along.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     versions: BTreeMap<String, String>,
+    /// Versions that some of these had before.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    were: BTreeMap<String, String>,
     /// What must be there before they are configured, as in an image: files by path. PostgreSQL would make a database of its own.
     #[serde(default)]
     prepared: BTreeMap<String, String>,
@@ -109,7 +112,7 @@ impl Kind for Package {
                         found.items.insert(name.to_owned(), String::new());
                         continue;
                     }
-                    pinned.changed.push((name.to_owned(), (*there).to_owned()));
+                    pinned.changed.insert(name.to_owned(), (*there).to_owned());
                     missing.push((name, because));
                 }
                 Some(_) => {}
@@ -141,9 +144,18 @@ impl Kind for Package {
                     .to_owned(),
             });
         }
+        // One that is there in another version was not removed; its note has both versions.
+        let by_hand: Vec<&str> = names
+            .iter()
+            .map(String::as_str)
+            .filter(|name| before.contains_key(&key(Self::NAME, name)) && !installed.contains_key(name))
+            .collect();
         let along = simulated.installed.iter().filter(|(name, _)| !names.contains(name)).count();
         let (because, mut notes) = reasons(&missing, first);
         notes.extend(pinned.notes(&names));
+        if !by_hand.is_empty() && by_hand.len() < names.len() {
+            notes.push(format!("removed by hand since the last apply: {}", by_hand.join(", ")));
+        }
         if along > 0 {
             notes.push(format!("{along} more come along"));
         }
@@ -194,6 +206,7 @@ impl Kind for Package {
             change: to_value(&Change {
                 names,
                 versions: pinned.versions,
+                were: pinned.changed,
                 prepared: prepared.iter().map(|file| (file.path.clone(), file.text.clone())).collect(),
             }),
         });
@@ -277,8 +290,39 @@ impl Kind for Package {
         Ok(())
     }
 
-    fn way_back(&self, _change: &Change, _memory: &Memory) -> String {
-        "stays: others may need it by now".to_owned()
+    fn way_back(&self, store: &Store<'_>, change: &Change, _memory: &Memory) -> Result<WayBack, HostError> {
+        let text = store.host.text(&installed_cmd())?;
+        let installed = installed(&text);
+        let is_new = |name: &&str| installed.contains_key(name) && !change.were.contains_key(*name);
+        let new: Vec<&str> = change.names.iter().map(String::as_str).filter(is_new).collect();
+        let differs = |(name, was): &(&String, &String)| {
+            installed.get(name.as_str()).is_some_and(|version| *version != was.as_str())
+        };
+        let were = change.were.iter().filter(differs).map(|(name, was)| (name.clone(), was.clone()));
+        let were = apt::words(&[], &were.collect());
+        let purge = (!new.is_empty()).then(|| format!("apt-get purge {}", new.join(" ")));
+        let install =
+            (!were.is_empty()).then(|| format!("apt-get install --allow-downgrades {}", were.join(" ")));
+        let commands: Vec<String> = purge.into_iter().chain(install).collect();
+        Ok(match commands.is_empty() {
+            true => WayBack::Nothing,
+            false => WayBack::Stays(commands.join("; ")),
+        })
+    }
+
+    fn redo(
+        &self,
+        _host: &dyn Host,
+        _store: &Store<'_>,
+        _of: &Store<'_>,
+        _change: &Change,
+        _memory: &Memory,
+    ) -> Result<(), HostError> {
+        Ok(())
+    }
+
+    fn items_of(&self, _name: &str, change: &Change) -> Vec<String> {
+        change.names.clone()
     }
 
     fn drifted(&self, host: &dyn Host, items: &[(&str, &str)]) -> Result<Vec<String>, HostError> {

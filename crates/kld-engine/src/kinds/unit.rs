@@ -6,7 +6,7 @@ use kld_host::Cmd;
 use kld_system::Enablement;
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Kind, Refusal, to_value};
+use super::{Found, Kind, Refusal, WayBack, to_value};
 use crate::history::Store;
 use crate::host::{Host, HostError};
 use crate::plan::{Action, Because, Cause, Step};
@@ -108,11 +108,53 @@ impl Kind for Unit {
         }
     }
 
-    fn way_back(&self, _change: &Change, memory: &Memory) -> String {
+    fn way_back(&self, _store: &Store<'_>, change: &Change, memory: &Memory) -> Result<WayBack, HostError> {
+        Ok(match (memory.state.as_str(), change.state.as_str()) {
+            ("enabled", _) => WayBack::Goes(Action::Add, "starts by itself".to_owned()),
+            ("masked", _) => WayBack::Goes(Action::Change, "cannot be started".to_owned()),
+            (_, "enabled") => WayBack::Goes(Action::Change, "no longer starts by itself".to_owned()),
+            (_, "masked") => WayBack::Goes(Action::Change, "can be started".to_owned()),
+            _ => WayBack::Nothing,
+        })
+    }
+
+    fn changed(
+        &self,
+        host: &dyn Host,
+        _store: &Store<'_>,
+        change: &Change,
+        memory: &Memory,
+    ) -> Result<Option<String>, HostError> {
+        let states = states(host, &[&change.unit])?;
+        let now = states.get(&change.unit).map_or("", String::as_str);
+        let left = Enablement::ALL.into_iter().find(|state| state.to_string() == change.state);
+        let is_as_left = left.is_none_or(|left| is_as_wanted(left, now));
+        Ok((!is_as_left && now != memory.state).then(|| match now {
+            "" => "it is gone since".to_owned(),
+            now => format!("{now} by hand since"),
+        }))
+    }
+
+    fn redo(
+        &self,
+        host: &dyn Host,
+        _store: &Store<'_>,
+        _of: &Store<'_>,
+        change: &Change,
+        memory: &Memory,
+    ) -> Result<(), HostError> {
+        let states = states(host, &[&change.unit])?;
+        let now = states.get(&change.unit).map_or("", String::as_str);
+        if now == memory.state {
+            return Ok(());
+        }
+        if now == "masked" {
+            host.run(&Cmd::new("systemctl").args(["unmask", &change.unit]))?;
+        }
         match memory.state.as_str() {
-            "enabled" => "starts by itself".to_owned(),
-            "masked" => "cannot be started".to_owned(),
-            _ => "no longer starts by itself".to_owned(),
+            state @ ("enabled" | "masked") => set(host, &change.unit, state),
+            _ if now == "enabled" => set(host, &change.unit, "disabled"),
+            _ => Ok(()),
         }
     }
 

@@ -367,6 +367,11 @@ impl State {
                 self.set_password(name, hash);
                 Ok(String::new())
             }
+            "/usr/lib/systemd/systemd-sysctl" => {
+                self.burn("systemd-sysctl")?;
+                self.set_settings(stdin);
+                Ok(String::new())
+            }
             "systemd-run" => {
                 self.burn("systemd-run")?;
                 self.machine.active.insert(CONFIRM_TIMER.to_owned());

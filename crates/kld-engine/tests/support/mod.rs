@@ -9,7 +9,9 @@ pub(crate) mod transcript;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use kld_engine::{Digests, Engine, History, Host, Outcome, Plan, Progress, Step, Wanted, plan};
+use kld_engine::{
+    Digests, Engine, Entry, History, Host, Node, Outcome, Plan, Progress, Step, Wanted, plan, undo,
+};
 use kld_system::{Layer, render};
 
 use fake::boot::disks::ESPS;
@@ -63,6 +65,20 @@ pub(crate) fn machine_for(all: &[&Wanted]) -> Fake {
         first.units.extend(["prometheus-node-exporter.service", "systemd-journald.service"]);
     }
     let fake = Fake::new(archive);
+    for file in
+        all.iter().flat_map(|wanted| &wanted.files).filter(|(path, _)| path.starts_with("/etc/sysctl.d/"))
+    {
+        let Node::File(text) = &file.1.node else { continue };
+        let text = String::from_utf8_lossy(text).into_owned();
+        let keys = text.lines().filter_map(|line| Some(line.split_once('=')?.0.trim().to_owned()));
+        // That door does not open again.
+        for key in keys.filter(|key| key != "kernel.unprivileged_bpf_disabled") {
+            let entry = Entry { node: Node::File(b"7\n".to_vec()), mode: 0o644, uid: 0, gid: 0 };
+            fake.change(|machine| {
+                drop(machine.files.insert(format!("/proc/sys/{}", key.replace('.', "/")), entry))
+            });
+        }
+    }
     let mut passwd = String::from("root:x:0:0:root:/root:/bin/bash\n");
     let mut group = String::from("root:x:0:\nsudo:x:27:\n");
     let mut names: Vec<&str> = all
@@ -123,6 +139,12 @@ pub(crate) fn recipe() -> String {
         "  rpool/srv/webapp-db:",
         "  rpool/srv/safe:  encryption=on  recordsize=64k  quota=1G\n  rpool/srv/webapp-db:",
     )
+}
+
+/// Takes back what was applied last.
+pub(crate) fn take_back(fake: &Fake) -> Outcome {
+    let plan = undo(fake, None).unwrap_or_else(|error| panic!("{error:?}"));
+    apply(fake, &plan)
 }
 
 /// The recipe after somebody has thought about it again: one more dataset of that sort, and one in it.

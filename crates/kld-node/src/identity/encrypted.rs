@@ -146,17 +146,20 @@ fn copy(machine: &dyn Machine, wanted: &NodeEncrypted, mountpoint: &str) -> Resu
     run(Cmd::new("umount").arg(FILL_MOUNT))
 }
 
-/// The mount unit of a dataset that is in the mount cache. systemd mounts it, after this program; a mount made here as well
-/// could be confined to this service's own view of the file systems.
+/// The mount unit of a dataset that is in the mount cache: systemd mounts it, after this program. ZFS's event daemon writes that
+/// cache, too, and one that has just done so for something else had no line for this dataset.
 fn unit_of(machine: &dyn Machine, wanted: &NodeEncrypted) -> Option<String> {
     let unit = mount_unit(mounted_at(wanted)?);
     machine.has(format!("{UNITS}/{unit}")).then_some(unit)
 }
 
-/// Mounts what systemd will not.
+/// Mounts what systemd has no unit for. It runs the command all the same: this service has a view of the file systems of its
+/// own, and nobody else would see the mount. Not `--wait`, which needs a message bus that may not run yet.
 fn mount(machine: &dyn Machine, wanted: &NodeEncrypted) -> Result<(), MachineError> {
     if mounted_at(wanted).is_some() && property(machine, &wanted.dataset, "mounted")? == "no" {
-        machine.run(zfs::mount_cmd(&wanted.dataset), &[])?;
+        let properties = ["--property=Type=oneshot", "--property=DefaultDependencies=no"];
+        let run = Cmd::new("systemd-run").args(["--quiet", "--collect"]).args(properties);
+        machine.run(run.args(["zfs", "mount", &wanted.dataset]).timeout(DEADLINE), &[])?;
     }
     Ok(())
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use kld_engine::{Adopter, Engine, Outcome, Plan, Progress, RealHost, Step, put_aside, waits_for_reboot};
+use kld_engine::{
+    Adopter, Engine, History, Outcome, Plan, Progress, RealHost, Step, put_aside, waits_for_reboot,
+};
 use kld_host::{Lock, LockError};
 use kld_node::RealMachine;
 use kld_node::health::{Status, check_some};
@@ -118,6 +120,14 @@ fn say_reboot(printer: &Printer, plan: &Plan) {
     }
 }
 
+/// Names what was changed by hand and went with what was taken back, and where it is.
+pub(crate) fn say_kept(printer: &Printer, number: u32) -> anyhow::Result<()> {
+    for (path, kept) in History::new(&RealHost).kept(number)? {
+        printer.note(&format!("kept: `{path}`, as somebody had changed it, is `{kept}`"));
+    }
+    Ok(())
+}
+
 /// Names the datasets that an apply had made and that something was written into: they are not destroyed.
 pub(crate) fn say_put_aside(printer: &Printer, number: u32) {
     for name in put_aside(&RealHost, number).unwrap_or_default() {
@@ -128,7 +138,7 @@ pub(crate) fn say_put_aside(printer: &Printer, number: u32) {
 }
 
 /// Whether this session comes through what the plan changes.
-fn may_cut_off(plan: &Plan) -> bool {
+pub(crate) fn may_cut_off(plan: &Plan) -> bool {
     let touches = |step: &Step| {
         ["/etc/nftables.conf", "/etc/systemd/network/", "/etc/ssh/", "/etc/kldload/node.json"]
             .iter()
@@ -169,10 +179,16 @@ pub(crate) fn recover(printer: &Printer, engine: Engine<'_>, adopter: Adopter<'_
     let recovered =
         engine.recover(&mut Said { printer }).context("cannot undo an apply that was interrupted")?;
     if let Some(recovered) = &recovered {
-        printer.note(&format!(
-            "apply {} was interrupted: {} steps undone, the machine is as it was before it",
-            recovered.number, recovered.steps
-        ));
+        let (number, steps) = (recovered.number, recovered.steps);
+        printer.note(&match recovered.was_undo {
+            true => format!(
+                "undo {number} was interrupted: {steps} steps made again, the machine is as it was before it"
+            ),
+            false => format!(
+                "apply {number} was interrupted: {steps} steps undone, the machine is as it was before it"
+            ),
+        });
+        say_kept(printer, number)?;
     }
     Ok(adopted? || recovered.is_some())
 }

@@ -3,7 +3,7 @@
 use kld_engine::{Engine, RealHost};
 use kld_ui::{ExitStatus, Printer};
 
-/// Keep the last apply, which would go back otherwise
+/// Keep the last apply or undo, which would go back otherwise
 ///
 /// Say it from a new session: that you can is the proof that the new rules let you in.
 #[derive(Debug, clap::Args)]

@@ -4,15 +4,15 @@ use kld_engine::{History, RealHost, Record, State};
 use kld_host::Cmd;
 use kld_ui::{ExitStatus, Printer, Table};
 
-use super::plan;
+use super::{apply, plan};
 
-/// Show what was applied to this machine, when, by whom, and how it ended
+/// Show what was applied to this machine and taken back, when, by whom, and how it ended
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  kldload history\n  kldload history 3\n  kldload history --json | jq '.items[-1].state'"
 )]
 pub(crate) struct Args {
-    /// Show the plan of this apply
+    /// Show the plan of this apply or undo
     number: Option<u32>,
     /// Print JSON on standard output
     #[arg(long)]
@@ -34,6 +34,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         } else {
             printer.data(&plan::render(&plan))?;
             records.iter().try_for_each(|record| environment(printer, record))?;
+            apply::say_kept(printer, number)?;
         }
         return Ok(ExitStatus::Done);
     }
@@ -79,7 +80,17 @@ fn cells(record: &Record) -> [String; 6] {
         State::Undone => "undone",
         State::Interrupted => "interrupted",
     };
-    let why = record.failure.as_deref().and_then(|text| text.lines().next()).unwrap_or("-").to_owned();
+    let failure = record.failure.as_deref().and_then(|text| text.lines().next());
+    let why = match (&record.undone, failure) {
+        (Some(undone), why) => {
+            let why = why.map_or_else(String::new, |why| format!("{why}: "));
+            let with = undone.number.map_or_else(String::new, |number| format!(" with undo {number}"));
+            format!("{why}taken back by {}{with}, {}", undone.by, utc(undone.at))
+        }
+        (None, Some(why)) => why.to_owned(),
+        (None, None) if !record.undoes.is_empty() => format!("takes back {}", numbers(&record.undoes)),
+        (None, None) => "-".to_owned(),
+    };
     [
         record.number.to_string(),
         utc(record.at),
@@ -90,6 +101,12 @@ fn cells(record: &Record) -> [String; 6] {
     ]
 }
 
+/// `apply 3`, or `applies 4, 3`.
+pub(crate) fn numbers(of: &[u32]) -> String {
+    let numbers: Vec<String> = of.iter().map(u32::to_string).collect();
+    format!("{} {}", if of.len() == 1 { "apply" } else { "applies" }, numbers.join(", "))
+}
+
 /// `2026-11-27 04:13 UTC`.
 pub(crate) fn utc(seconds: u64) -> String {
     let (year, month, day) = kld_disk::esp::civil_from_days(seconds / 86_400);
@@ -98,6 +115,33 @@ pub(crate) fn utc(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use kld_engine::{Record, State, Undone};
+
+    #[test]
+    fn an_apply_says_who_took_it_back_and_an_undo_what() {
+        let record = |undoes: &[u32], undone| Record {
+            number: 7,
+            at: 1_795_752_780,
+            by: "alice".to_owned(),
+            state: State::Committed,
+            steps: 2,
+            root: None,
+            environment: None,
+            no_environment: None,
+            failure: None,
+            undoes: undoes.to_vec(),
+            undone,
+        };
+        let why = |record: &Record| super::cells(record)[5].clone();
+        assert_eq!(why(&record(&[], None)), "-");
+        assert_eq!(why(&record(&[6, 5], None)), "takes back applies 6, 5");
+        let undone = |number| Some(Undone { at: 1_795_752_780, by: "bob".to_owned(), number });
+        assert_eq!(why(&record(&[], undone(Some(8)))), "taken back by bob with undo 8, 2026-11-27 04:13 UTC");
+        let unconfirmed =
+            Record { failure: Some("nobody has confirmed it".to_owned()), ..record(&[6], undone(None)) };
+        assert_eq!(why(&unconfirmed), "nobody has confirmed it: taken back by bob, 2026-11-27 04:13 UTC");
+    }
+
     #[test]
     fn times_are_in_utc() {
         assert_eq!(super::utc(1_795_752_780), "2026-11-27 04:13 UTC");

@@ -126,14 +126,14 @@ fn look_at_changes() -> Result<Probe, HostError> {
     let records = history.records()?;
     let in_state = |state| records.iter().find(|record| record.state == state);
     if let Some(record) = in_state(State::Interrupted) {
-        let summary = format!("apply {} was interrupted", record.number);
+        let summary = format!("{} was interrupted", record.name());
         return Ok(Probe::new(CHANGES, Status::Fail, summary).with_command("kldload recover"));
     }
     if let Some(record) = in_state(State::Unconfirmed) {
-        let summary = format!("apply {} waits to be confirmed", record.number);
+        let summary = format!("{} waits to be confirmed", record.name());
         return Ok(Probe::new(CHANGES, Status::Warn, summary).with_command("kldload confirm"));
     }
-    let Some(last) = records.iter().rev().find(|record| record.state == State::Committed) else {
+    let Some(last) = records.iter().rev().find(|record| record.holds()) else {
         return Ok(Probe::new(CHANGES, Status::Info, "nothing was applied since it was made"));
     };
     let applied = format!("apply {} by {}, {}", last.number, last.by, utc(last.at));

@@ -1,41 +1,52 @@
 //! `kldload undo`.
 
-use std::collections::BTreeSet;
-use std::fmt::Write as _;
+use std::cell::RefCell;
 use std::path::Path;
 use std::time::Duration;
 
-use kld_engine::{Adopter, Back, Changed, History, Host as _, RealHost, Record, State};
+use kld_engine::{
+    Adopter, ApplyError, CLOCK, Cause, History, Outcome, Plan, RealHost, Record, State, TakenBack,
+};
 use kld_host::Lock;
 use kld_ui::{ExitStatus, Hinted, Printer};
 
-use super::apply;
-use super::history::utc;
+use super::history::numbers;
 use super::seconds::seconds;
 use super::status::read_config;
+use super::{apply, plan};
 
 /// Take back the last apply: files, properties, rules and services are as they were before it
 ///
-/// Packages stay and are named, because others may need them by now. Datasets that it made go when they are empty, and are
-/// renamed when they are not. Later applies build on earlier ones: with a number, it and all after it are taken back,
-/// newest first.
+/// Shows the plan and asks, and carries it out as an apply does: with a journal, and back to where it began when a step fails.
+/// What was changed by hand since is named, and only goes back with `--overwrite`. Packages stay and are named, because others
+/// may need them by now. Datasets that it made go when they are empty, and are renamed when they are not. Later applies build
+/// on earlier ones: with a number, it and all after it are taken back, newest first.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  kldload undo --dry-run\n  kldload undo\n  kldload undo 3")]
+#[command(
+    after_help = "Examples:\n  kldload undo --dry-run\n  kldload undo\n  kldload undo 3\n  kldload undo --confirm-within 60s && kldload confirm"
+)]
 pub(crate) struct Args {
     /// The apply to be taken back, with all after it; the last when left out
     number: Option<u32>,
-    /// Only show what would be undone
+    /// Only show the plan; exits with 3 when there is something to take back
     #[arg(long)]
     dry_run: bool,
+    /// Print the plan as JSON on standard output
+    #[arg(long, requires = "dry_run")]
+    json: bool,
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
-    /// Also what somebody has changed by hand since; files are kept as they were then
+    /// Take back what was changed by hand since, too; what is there now is kept
     #[arg(long)]
     overwrite: bool,
     /// How long the services and proofs may take to be well afterwards: `90`, `2min`
     #[arg(long, default_value = "90s", value_name = "TIME", value_parser = seconds)]
     within: u64,
+    /// Go forward again unless `kldload confirm` comes within this time: `60`, `2min`; 60s when you are logged in over SSH and
+    /// rules or networks change
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    confirm_within: Option<u64>,
     /// Only when nobody has confirmed it; waits for an apply that is under way
     #[arg(long, hide = true)]
     unconfirmed: bool,
@@ -48,77 +59,129 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     } else {
         apply::lock("kldload undo")?
     };
-    let history = History::new(&RealHost);
     if !args.dry_run {
         apply::recover(printer, apply::engine(), Adopter::new(&RealHost))?;
     }
-    let records = history.records()?;
-    let held: Vec<&Record> = records.iter().filter(|record| record.holds()).rev().collect();
-    let Some(last) = held.first() else {
-        return Err(Hinted::new(
-            "there is no apply to take back",
-            "`kldload history` lists what was applied",
-        )
-        .into());
-    };
-    if args.unconfirmed && (last.state != State::Unconfirmed || args.number != Some(last.number)) {
+    let records = History::new(&RealHost).records()?;
+    let waiting = records.iter().find(|record| record.state == State::Unconfirmed);
+    if args.unconfirmed {
+        if waiting.is_some_and(|waiting| args.number == Some(waiting.number)) {
+            take_back(printer, "nobody has confirmed it", CLOCK)?;
+        }
         return Ok(ExitStatus::Done);
     }
-    let down_to = args.number.unwrap_or(last.number);
-    if !held.iter().any(|record| record.number == down_to) {
-        let what = format!("apply {down_to} does not hold: it was taken back, or there was none");
-        return Err(Hinted::new(what, "`kldload history` lists what was applied").into());
+    if let Some(waiting) = waiting {
+        if args.number.is_some_and(|number| number != waiting.number) {
+            return Err(ApplyError::Waits { number: waiting.number }.into());
+        }
+        return end_waiting(printer, args, waiting);
     }
-    let taken: Vec<u32> = held.iter().map(|record| record.number).filter(|n| *n >= down_to).collect();
-    let mut changed = BTreeSet::new();
-    for number in &taken {
-        printer.note(&format!("to be taken back: apply {number}"));
-        let since = history.changed_since(*number)?;
-        printer.data(&render(&apply::engine().way_back(*number)?, &since))?;
-        changed.extend(since.into_iter().map(|of| of.what));
+    let plan = kld_engine::undo(&RealHost, args.number)?;
+    show(printer, args, &plan)?;
+    if args.dry_run {
+        return Ok(ExitStatus::Pending);
+    }
+    let changed: Vec<String> = by_hand(&plan).map(|name| format!("`{name}`")).collect();
+    if !changed.is_empty() && !args.overwrite {
+        let what = format!("nothing was changed: somebody has changed {} since", changed.join(", "));
+        let hint = "`--overwrite` takes that back, too, and keeps what is there now; `kldload undo --dry-run` shows it";
+        return Err(Hinted::new(what, hint).into());
+    }
+    ask(printer, args)?;
+    carry_out(printer, args, &plan)
+}
+
+fn show(printer: &Printer, args: &Args, plan: &Plan) -> anyhow::Result<()> {
+    if args.json {
+        return Ok(printer.envelope("plan", std::slice::from_ref(plan))?);
+    }
+    Ok(printer.data(&plan::render(plan))?)
+}
+
+fn by_hand(plan: &Plan) -> impl Iterator<Item = &str> {
+    plan.steps.iter().filter(|step| step.cause == Cause::Drift).map(|step| step.name.as_str())
+}
+
+fn ask(printer: &Printer, args: &Args) -> anyhow::Result<()> {
+    if printer.confirm("take it back?", args.yes) {
+        return Ok(());
+    }
+    Err(Hinted::new("nothing was changed: not confirmed", "`--yes` does not ask").into())
+}
+
+/// What waits to be confirmed goes back now, and not when its time is over.
+fn end_waiting(printer: &Printer, args: &Args, waiting: &Record) -> anyhow::Result<ExitStatus> {
+    if waiting.undoes.is_empty() {
+        show(printer, args, &kld_engine::undo(&RealHost, Some(waiting.number))?)?;
+    } else {
+        let again = numbers(&waiting.undoes);
+        printer.note(&format!("{} waits to be confirmed: {again} would hold again", waiting.name()));
     }
     if args.dry_run {
         return Ok(ExitStatus::Pending);
     }
-    if !changed.is_empty() && !args.overwrite && !args.unconfirmed {
-        let names = changed.into_iter().collect::<Vec<_>>().join("`, `");
-        let hint = "`--overwrite` takes it back all the same, and keeps files as they are now";
-        return Err(Hinted::new(format!("`{names}` was changed by hand since"), hint).into());
-    }
-    if !printer.confirm("take it back?", args.yes) {
-        return Err(Hinted::new("nothing was changed: not confirmed", "`--yes` does not ask").into());
-    }
-    let why = match args.unconfirmed {
-        true => "nobody has confirmed it".to_owned(),
-        false => format!("taken back by {}, {}", apply::who(), utc(RealHost.now())),
-    };
-    for _ in &taken {
-        let done = apply::engine().take_back(&why, &mut apply::Said { printer })?;
-        printer.note(&format!("apply {} is taken back: {} steps undone", done.number, done.steps));
-        apply::say_put_aside(printer, done.number);
-        for packages in &done.packages {
-            printer.note(&format!("left: apt-get purge {}", packages.replace(',', "")));
-        }
-        for (path, at) in &done.kept {
-            printer.note(&format!("kept: `{path}` as it was changed by hand, as `{at}`"));
-        }
-    }
-    // What was well before need not be now: time has passed, and data has changed.
-    let node = read_config()?;
-    apply::prove(node.as_ref(), Duration::from_secs(args.within)).map_err(|wrong| {
-        let hint = "`kst` shows more; `kldload apply` with the manifest goes forward again";
-        Hinted::new(format!("taken back, and not well within {} seconds: {wrong}", args.within), hint)
-    })?;
+    ask(printer, args)?;
+    take_back(printer, "not confirmed", &apply::who())?;
     Ok(ExitStatus::Done)
 }
 
-/// The way back for people.
-fn render(way: &[Back], changed: &[Changed]) -> String {
-    let width = way.iter().map(|back| back.name.chars().count()).max().unwrap_or_default().min(48);
-    way.iter().fold(String::new(), |mut text, back| {
-        let is_changed = changed.iter().any(|of| (&of.kind, &of.name) == (&back.kind, &back.name));
-        let since = if is_changed { "; changed by hand since" } else { "" };
-        let _ = writeln!(text, "    {:8} {:width$}  {}{since}", back.kind, back.name, back.summary);
-        text
-    })
+fn take_back(printer: &Printer, why: &str, by: &str) -> anyhow::Result<()> {
+    let done: TakenBack = apply::engine().take_back(why, by, &mut apply::Said { printer })?;
+    let (number, steps) = (done.number, done.steps);
+    printer.note(&match done.was_undo {
+        true => format!("undo {number} is taken back: {steps} steps made again"),
+        false => format!("apply {number} is taken back: {steps} steps undone"),
+    });
+    apply::say_put_aside(printer, number);
+    apply::say_kept(printer, number)?;
+    for command in &done.left {
+        printer.note(&format!("left: {command}"));
+    }
+    Ok(())
+}
+
+fn carry_out(printer: &Printer, args: &Args, plan: &Plan) -> anyhow::Result<ExitStatus> {
+    let unproven = RefCell::new(None);
+    // Who goes back has a reason to, and the proofs of what was before may need what is broken now: they are said, and keep
+    // nobody from it.
+    let prove = || {
+        let proven = match read_config() {
+            Ok(node) => apply::prove(node.as_ref(), Duration::from_secs(args.within)),
+            Err(error) => Err(format!("{error:#}")),
+        };
+        *unproven.borrow_mut() = proven.err();
+        Ok(())
+    };
+    let confirm_within = args.confirm_within.or_else(|| apply::may_cut_off(plan).then_some(60));
+    if confirm_within.is_some() {
+        // A session that the old rules cut off must not take the undo with it.
+        let _ = ctrlc::set_handler(|| ());
+    }
+    let taken = numbers(&plan.undoes);
+    match apply::engine().apply(plan, &apply::who(), confirm_within, &prove, &mut apply::Said { printer })? {
+        Outcome::Committed { number } => {
+            printer.note(&format!("undo {number} is done: the machine is as it was before {taken}"));
+            for apply in &plan.undoes {
+                apply::say_put_aside(printer, *apply);
+            }
+            apply::say_kept(printer, number)?;
+            for left in &plan.left {
+                printer.note(&format!("left: {}", left.remove_with));
+            }
+            if let Some(seconds) = confirm_within {
+                printer.warning(&format!(
+                    "within {seconds} seconds it goes forward again, unless you say `kldload confirm`"
+                ));
+            }
+            let Some(wrong) = unproven.take() else { return Ok(ExitStatus::Done) };
+            let what = format!("{taken} taken back, and not all is well\n  {wrong}");
+            let hint = "`kst` names the command that mends it; the manifest that was taken back can be applied again";
+            Err(Hinted::new(what, hint).into())
+        }
+        Outcome::RolledBack { number, what, error } => Err(Hinted::new(
+            format!("undo {number} failed at {what}, and everything is as it was before it\n  {error}"),
+            "mend what it names and undo again",
+        )
+        .into()),
+    }
 }

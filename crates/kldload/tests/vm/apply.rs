@@ -10,12 +10,13 @@ use kld_vm::Guest;
 use crate::fixture::{BOOT, RECIPE, webapp, webapp_image};
 use crate::load::Load;
 
-/// Everything that a change may touch: datasets, rules, files, packages, units, what runs.
+/// Everything that a change may touch: datasets, rules, files, packages, units, what runs, what the kernel was told.
 pub(crate) const STATE: &str = "zfs get -Hp -o name,property,value,source \
      recordsize,compression,mountpoint,canmount,quota -t filesystem -r rpool; \
      nft list ruleset | sed -E 's/packets [0-9]+ bytes [0-9]+//'; \
      find /etc /usr/local /usr/share/kld-probe -xdev -type f -not -path '/etc/resolv.conf' -print0 2>/dev/null | sort -z | xargs -0 sha256sum; \
      find /etc/systemd -type l -printf '%p %l\\n' | sort; \
+     (cd /proc/sys && grep -H . vm/swappiness net/ipv4/conf/all/* kernel/kptr_restrict kernel/dmesg_restrict fs/protected_*); \
      dpkg-query -W; dpkg --audit; getent passwd; getent group; \
      systemctl show -p Id,ActiveState,UnitFileState webapp.service postgresql@17-main.service nftables.service kld-probe.service";
 
@@ -36,6 +37,7 @@ pub(crate) fn rich_manifest() -> Vec<(&'static str, &'static str)> {
             "  webapp:  system  home=/srv/webapp\n  helper:  system  home=/srv",
         ),
         ("--workers 2", "--workers 1"),
+        ("app.py:  app.py\n", "app.py:  app.py\n  /etc/sysctl.d/60-swap.conf:  swap.conf\n"),
         (
             "    listens:      localhost:5432\n",
             "    listens:      localhost:5432\n    hardening:    database\n    environment:  KLD_PROBE=1\n",
@@ -54,7 +56,9 @@ pub(crate) fn give(guest: &Guest, dir: &str, replaced: &[(&str, &str)]) {
         manifest = manifest.replace(old, new);
     }
     let app = fs::read(recipe.join("app.py")).expect("it is there");
-    for (name, bytes) in [("appliance.manifest", manifest.as_bytes()), ("app.py", &app)] {
+    let swap = "vm.swappiness = 13\n".as_bytes();
+    for (name, bytes) in [("appliance.manifest", manifest.as_bytes()), ("app.py", &app), ("swap.conf", swap)]
+    {
         let text = STANDARD.encode(bytes);
         guest.run_ok(&format!("mkdir -p {dir}; base64 -d > {dir}/{name} <<<'{text}'")).expect("written");
     }
@@ -166,9 +170,14 @@ fn a_machine_is_planned_applied_and_taken_back() {
     assert_eq!(status, 0, "{said}\n{error}");
     an_environment_holds_the_machine_as_it_was(&guest, &error);
     let after = guest.run_ok(STATE).expect("readable");
-    for part in
-        ["rpool/srv/webapp\trecordsize\t1048576", "8001", "/srv/webapp-cache", "kld-probe\t1.0", "helper"]
-    {
+    for part in [
+        "rpool/srv/webapp\trecordsize\t1048576",
+        "8001",
+        "/srv/webapp-cache",
+        "kld-probe\t1.0",
+        "helper",
+        "swappiness:13",
+    ] {
         assert!(after.contains(part), "{part:?} in {after}");
     }
     let (status, said, _) = kldload(&guest, &plan);
@@ -196,24 +205,7 @@ fn a_machine_is_planned_applied_and_taken_back() {
     assert!(said.contains("recordsize 64K → 1M") && said.contains("+0 −1 lines"), "{said}");
     let history = guest.run_ok("kldload history").expect("it answers");
     assert!(history.contains("undone") && history.contains("committed"), "{history}");
-    // What somebody has changed by hand is not taken along by accident, and is kept when it is.
-    let (status, said, error) = kldload(&guest, "undo --yes 2");
-    let is_named =
-        |line: &str| line.contains("/etc/nftables.conf ") && line.ends_with("; changed by hand since");
-    assert!(status == 1 && said.lines().any(is_named), "{said}{error}");
-    assert!(
-        error.contains("`/etc/nftables.conf`, `recordsize of rpool/srv/webapp` was changed by hand since"),
-        "{error}"
-    );
-    let (status, said, error) = kldload(&guest, "undo --yes --overwrite 2");
-    assert_eq!(status, 0, "{said}\n{error}");
-    let kept = error
-        .lines()
-        .find_map(|line| line.strip_prefix("kept: `/etc/nftables.conf` as it was changed by hand, as `"));
-    let kept = kept.unwrap_or_else(|| panic!("{error}")).trim_end_matches('`');
-    guest.run_ok(&format!("grep -q '# mine' {kept}")).expect("it is there");
-    let history = guest.run_ok("kldload history").expect("it answers");
-    assert!(history.contains("taken back by root, 2"), "{history}");
+    taken_back_with_what_was_changed_by_hand(&guest);
     load.assert_nothing_is_lost();
     // Packages stay, and so does the environment without them.
     let package = ["kld-probe", "kldprobe", "dpkg", "  /etc/", "UnitFileState=", "rpool/ROOT/apply-"];
@@ -252,6 +244,50 @@ fn packages_are_pinned_to_the_lock_file(guest: &Guest, plan: &str) {
         "it is what the image was made from: {said}"
     );
     guest.run_ok(&format!("rm {path}")).expect("removed");
+}
+
+/// Applies 2 to 4: refused first, then undone and not confirmed, then undone.
+fn taken_back_with_what_was_changed_by_hand(guest: &Guest) {
+    let before = guest.run_ok(STATE).expect("readable");
+    let (status, said, error) = kldload(guest, "undo --dry-run 2");
+    assert_eq!(status, 3, "{said}\n{error}");
+    for line in [
+        "applies 4, 3, 2 taken back",
+        "changed by hand since",
+        "recordsize is 64K by hand since",
+        "apt-get purge kld-probe",
+    ] {
+        assert!(said.contains(line), "{line:?} in {said}");
+    }
+    let (status, _, error) = kldload(guest, "undo --yes 2");
+    let named = "somebody has changed `/etc/nftables.conf`, `rpool/srv/webapp` since";
+    assert!(status == 1 && error.contains(named) && error.contains("`--overwrite`"), "{error}");
+    assert_same(&before, &guest.run_ok(STATE).expect("readable"));
+
+    // Nobody confirms it: forward again, with what was changed by hand.
+    let (status, said, error) = kldload(guest, "undo --yes --overwrite --confirm-within 20 --within 300 2");
+    assert_eq!(status, 0, "{said}\n{error}");
+    let wait = "for i in $(seq 120); do kldload history | grep -q unconfirmed || break; sleep 1; done; \
+                flock /run/kldload-apply.lock true; kldload history";
+    let history = guest.run_for(wait, BOOT).expect("it answers").text();
+    assert!(history.contains("nobody has confirmed it: taken back by kldload"), "{history}");
+    let environments = |state: &str| {
+        let lines = state.lines().filter(|line| !line.contains("rpool/ROOT/apply-"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    assert_same(&environments(&before), &environments(&guest.run_ok(STATE).expect("readable")));
+
+    let (status, said, error) = kldload(guest, "undo --yes --overwrite --within 300 2");
+    assert_eq!(status, 0, "{said}\n{error}");
+    let kept = error
+        .lines()
+        .find_map(|line| line.split_once("as somebody had changed it, is `"))
+        .expect("it is said")
+        .1;
+    let mine = guest.run_ok(&format!("tail -1 {}", kept.trim_end_matches('`'))).expect("readable");
+    assert_eq!(mine, "# mine");
+    let history = guest.run_ok("kldload history").expect("it answers");
+    assert!(history.contains("with undo 6") && history.contains("takes back applies 4, 3, 2"), "{history}");
 }
 
 /// By hand, past the file.

@@ -171,6 +171,9 @@ pub(crate) fn images_are_pulled_or_the_apply_is_undone(guest: &Guest) {
     );
     let (status, said, error) = apply::kldload(guest, "undo --yes");
     assert_eq!(status, 0, "{said}\n{error}");
+    // The image stays, as packages do, and nothing runs it.
+    assert!(error.contains(&format!("left: podman image rm {pinned}")), "{error}");
+    guest.run_ok(&format!("podman image rm {pinned}")).expect("nobody runs it");
     assert_eq!(guest.run_ok(images).expect("listed"), before);
     guest.run_ok("systemctl stop registry; rm -r /root/registry").expect("gone");
 }

@@ -2,6 +2,9 @@
 //!
 //! People add accounts and change groups between an apply and the day on which it is taken back.
 
+/// Makes one text of a path, what is in it now, what was in it before, and the account.
+pub(super) type Merge = fn(&str, &str, &str, &str) -> String;
+
 /// Where the names of members stand: the last field of group(5) and gshadow(5).
 const MEMBERS: [&str; 2] = ["/etc/group", "/etc/gshadow"];
 
@@ -20,6 +23,17 @@ pub(super) fn merge(path: &str, now: &str, before: &str, account: &str) -> Strin
             _ => line.to_owned(),
         };
         text.push_str(&merged);
+        text.push('\n');
+    }
+    text
+}
+
+/// The same for an account whose lines were taken away a moment ago: they come back, behind the others.
+pub(super) fn merge_again(path: &str, now: &str, before: &str, account: &str) -> String {
+    let mut text = merge(path, now, before, account);
+    let is_there = now.lines().any(|line| key(line) == account);
+    for line in before.lines().filter(|line| key(line) == account && !is_there) {
+        text.push_str(line);
         text.push('\n');
     }
     text
@@ -63,6 +77,10 @@ mod tests {
         let now = "app:x:999:999::/var:/bin/false\n";
         assert_eq!(merge("/etc/passwd", now, before, "app"), "app:x:999:999::/srv:/bin/sh\n");
         assert_eq!(merge("/etc/passwd", "", before, "app"), "");
+        let later = "carol:x:1002:1002::/home/carol:/bin/sh\n";
+        let again = format!("{later}app:x:999:999::/srv:/bin/sh\n");
+        assert_eq!(merge_again("/etc/passwd", later, before, "app"), again);
+        assert_eq!(merge_again("/etc/passwd", &again, before, "app"), again);
     }
 
     #[test]

@@ -58,6 +58,17 @@ pub(super) fn keep(host: &dyn Host, store: &Store<'_>) -> Result<Option<KeptEntr
     if root_dataset(host)?.is_some() { Ok(None) } else { store.keep(PATH) }
 }
 
+/// What becomes of an account's line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Line {
+    /// Nothing.
+    Stays,
+    /// It is what it was.
+    AsBefore,
+    /// The same, and it comes back when it is gone.
+    Again,
+}
+
 /// Brings the line of one account back to what it was, and drops those of accounts that are no more; all others stay as they
 /// are, because people change their passwords. When nothing knows the old line any more (the snapshots of the last ten
 /// applies stay), the password stays, too.
@@ -66,23 +77,26 @@ pub(super) fn put_back(
     store: &Store<'_>,
     account: &str,
     kept: Option<&KeptEntry>,
+    line: Line,
 ) -> Result<(), HostError> {
     let edit = |now: &str| {
         let before = match kept {
             Some(kept) => store.text_of(PATH, kept)?,
             None => host.read(&format!("/.zfs/snapshot/{}{PATH}", store.snapshot()))?.unwrap_or_default(),
         };
-        Ok(merge(now, &before, account, &host.read("/etc/passwd")?.unwrap_or_default()))
+        Ok(merge(now, &before, account, line, &host.read("/etc/passwd")?.unwrap_or_default()))
     };
     host.rewrite(PATH, edit).map(drop)
 }
 
-fn merge(now: &str, before: &str, account: &str, passwd: &str) -> String {
+fn merge(now: &str, before: &str, account: &str, line: Line, passwd: &str) -> String {
     let there: BTreeSet<&str> = passwd.lines().map(key).collect();
-    let old = before.lines().find(|line| key(line) == account);
+    let old = before.lines().find(|old| key(old) == account && line != Line::Stays);
+    let is_there = now.lines().any(|now| key(now) == account);
+    let again = old.filter(|_| line == Line::Again && !is_there && there.contains(account));
     let lines = now.lines().filter(|line| there.contains(key(line)));
     let lines = lines.map(|line| if key(line) == account { old.unwrap_or(line) } else { line });
-    lines.fold(String::new(), |text, line| text + line + "\n")
+    lines.chain(again).fold(String::new(), |text, line| text + line + "\n")
 }
 
 #[cfg(test)]
@@ -94,9 +108,15 @@ mod tests {
         let passwd = "root:x:0\nalice:x:1000\nbob:x:1001\n";
         let before = "root:*:1\nalice:old:1\nbob:old:1\n";
         let now = "root:*:1\nalice:new:2\nbob:mine:2\ncarol:new:2\n";
-        assert_eq!(merge(now, before, "alice", passwd), "root:*:1\nalice:old:1\nbob:mine:2\n");
-        // Nothing is known of before.
-        assert_eq!(merge(now, "", "alice", passwd), "root:*:1\nalice:new:2\nbob:mine:2\n");
-        assert_eq!(merge(before, before, "alice", passwd), before);
+        let merged = |now, before, line| merge(now, before, "alice", line, passwd);
+        assert_eq!(merged(now, before, Line::AsBefore), "root:*:1\nalice:old:1\nbob:mine:2\n");
+        // Nothing is known of before, or it was not changed.
+        let stays = "root:*:1\nalice:new:2\nbob:mine:2\n";
+        assert_eq!(merged(now, "", Line::AsBefore), stays);
+        assert_eq!(merged(now, before, Line::Stays), stays);
+        assert_eq!(merged(before, before, Line::AsBefore), before);
+        let gone = "root:*:1\nbob:mine:2\n";
+        assert_eq!(merged(gone, before, Line::AsBefore), gone);
+        assert_eq!(merged(gone, before, Line::Again), "root:*:1\nbob:mine:2\nalice:old:1\n");
     }
 }

@@ -14,8 +14,8 @@ pub(super) struct Pinned<'a> {
     lock: Option<&'a Locked>,
     /// Versions of what is asked for and of what comes along.
     pub(super) versions: BTreeMap<String, String>,
-    /// What is installed in another version, and gets the locked one: name and version now.
-    pub(super) changed: Vec<(String, String)>,
+    /// What is installed in another version, and gets the locked one: versions now.
+    pub(super) changed: BTreeMap<String, String>,
 }
 
 impl<'a> Pinned<'a> {
@@ -84,8 +84,7 @@ impl<'a> Pinned<'a> {
     pub(super) fn notes(&self, names: &[String]) -> Vec<String> {
         let note = |name: &String| {
             let version = self.versions.get(name)?;
-            let was = self.changed.iter().find(|(changed, _)| changed == name);
-            let was = was.map_or_else(String::new, |(_, was)| format!("{was} → "));
+            let was = self.changed.get(name).map_or_else(String::new, |was| format!("{was} → "));
             Some(format!("{name} {was}{version} (locked)"))
         };
         names.iter().filter_map(note).collect()

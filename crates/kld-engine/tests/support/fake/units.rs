@@ -54,6 +54,12 @@ impl State {
                     }
                     self.machine.active.insert(unit.to_owned());
                     self.load_rules(unit);
+                    if unit == "systemd-sysctl.service" {
+                        let files =
+                            self.machine.files.keys().filter(|path| path.starts_with("/etc/sysctl.d/"));
+                        let texts: Vec<String> = files.map(|path| self.text(path)).collect();
+                        texts.iter().for_each(|text| self.set_settings(text));
+                    }
                     let image = self.image_of(unit);
                     self.machine.containers.extend(image.map(|image| (unit.to_owned(), image)));
                 }
@@ -75,6 +81,17 @@ impl State {
     fn load_rules(&mut self, unit: &str) {
         if unit == "nftables.service" {
             self.machine.rules = self.text("/etc/nftables.conf");
+        }
+    }
+
+    /// What sysctl.d(5) says; a kernel without a setting ignores it.
+    pub(super) fn set_settings(&mut self, text: &str) {
+        for (key, value) in text.lines().filter_map(|line| line.split_once('=')) {
+            let key = key.trim().trim_start_matches('-').replace('.', "/");
+            let path = format!("/proc/sys/{key}");
+            if self.machine.files.contains_key(&path) {
+                self.put(&path, file(&format!("{}\n", value.trim())));
+            }
         }
     }
 

@@ -92,6 +92,13 @@ pub(super) fn installed() -> FakeMachine {
     machine.answer("partx", "");
     machine.answer("udevadm", "");
     machine.answer("systemctl", "");
+    machine.tool("systemd-run", |args, input, files| {
+        let options = args.iter().take_while(|arg| arg.starts_with("--")).count();
+        match args[options..].split_first() {
+            Some((tool, args)) if tool == "zfs" => zfs(args, input, files),
+            other => Err(format!("what systemd runs for the node is not {other:?}")),
+        }
+    });
     machine.tool("sfdisk", |args, input, files| {
         if args.iter().any(|arg| arg == "-N") {
             assert_eq!(input, b",+\n");

@@ -6,6 +6,8 @@ use kld_engine::{Action, Cause, Exposure, OffLock, Plan, Step};
 use kld_host::systemd::shown_exposure;
 use kld_ui::ByteSize;
 
+use crate::commands::history::numbers;
+
 /// Columns that a name takes at most before what is said of it moves on.
 const NAME: usize = 48;
 /// How many packages are named that nothing happens to: a machine that was upgraded has hundreds.
@@ -20,11 +22,11 @@ pub(crate) fn render(plan: &Plan) -> String {
     for (layer, steps) in by_layer(steps(Cause::Wish)) {
         section(&mut text, layer, &steps);
     }
-    section(
-        &mut text,
-        "changed by hand since the last apply, and put back",
-        &steps(Cause::Drift).chain(told(Cause::Drift)).collect::<Vec<_>>(),
-    );
+    let drift = match plan.undoes.is_empty() {
+        true => "changed by hand since the last apply, and put back",
+        false => "changed by hand since: goes back with `--overwrite` only, and what is there now is kept",
+    };
+    section(&mut text, drift, &steps(Cause::Drift).chain(told(Cause::Drift)).collect::<Vec<_>>());
     section(&mut text, "then", &told(Cause::Wish).collect::<Vec<_>>());
     exposures(&mut text, &plan.exposures);
     if !plan.at_start.is_empty() {
@@ -38,7 +40,11 @@ pub(crate) fn render(plan: &Plan) -> String {
     }
     off_lock(&mut text, &plan.off_lock);
     if !plan.left.is_empty() {
-        let _ = writeln!(text, "\nno longer in the manifest, and left alone");
+        let title = match plan.undoes.is_empty() {
+            true => "no longer in the manifest, and left alone",
+            false => "stays, because others may need it by now",
+        };
+        let _ = writeln!(text, "\n{title}");
         for left in &plan.left {
             let _ = writeln!(text, "    {} {}", left.kind, left.name);
             let _ = writeln!(text, "      {}", left.remove_with);
@@ -48,9 +54,15 @@ pub(crate) fn render(plan: &Plan) -> String {
 }
 
 fn title(plan: &Plan) -> String {
+    let taken_back = match plan.undoes.is_empty() {
+        true => String::new(),
+        false => format!("{} taken back, ", numbers(&plan.undoes)),
+    };
     if plan.is_empty() {
-        return format!("{}: as the manifest says, nothing to do\n", plan.machine);
+        let end = if plan.undoes.is_empty() { "as the manifest says, " } else { taken_back.as_str() };
+        return format!("{}: {end}nothing to do\n", plan.machine);
     }
+    let told_first = plan.steps.iter().filter(|step| step.kind == "service").count();
     let counted =
         |count: usize, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
     let takes = match plan.takes {
@@ -58,10 +70,10 @@ fn title(plan: &Plan) -> String {
         bytes => format!("; takes about {}", ByteSize(bytes)),
     };
     format!(
-        "{}: {}, then {}{takes}{}\n",
+        "{}: {taken_back}{}, then {}{takes}{}\n",
         plan.machine,
-        counted(plan.steps.len(), "change", "changes"),
-        counted(plan.restarts.len(), "service is told", "services are told"),
+        counted(plan.steps.len() - told_first, "change", "changes"),
+        counted(told_first + plan.restarts.len(), "service is told", "services are told"),
         if plan.needs_reboot() { "; in use after a reboot" } else { "" }
     )
 }
@@ -70,7 +82,11 @@ fn title(plan: &Plan) -> String {
 fn by_layer<'a>(steps: impl Iterator<Item = &'a Step>) -> Vec<(&'a str, Vec<&'a Step>)> {
     let mut parts: Vec<(&str, Vec<&Step>)> = Vec::new();
     for step in steps {
-        let of = if step.kind == "package" { "packages" } else { step.because.layer.as_str() };
+        let of = match step.kind.as_str() {
+            "package" => "packages",
+            "service" => "first",
+            _ => step.because.layer.as_str(),
+        };
         match parts.iter_mut().find(|(part, _)| *part == of) {
             Some((_, steps)) => steps.push(step),
             None => parts.push((of, vec![step])),
@@ -224,5 +240,57 @@ mod tests {
         assert!(off(SHOWN).ends_with("lib09 2-1 (locked: 1-1)\n"), "{}", off(SHOWN));
         let many = off(SHOWN + 2);
         assert!(many.ends_with("lib09 2-1 (locked: 1-1)\n    and 2 more: `--json` has them all\n"), "{many}");
+    }
+
+    #[test]
+    fn an_undo_says_what_was_changed_by_hand_and_what_stays() {
+        let step = |kind: &str, name: &str, cause: &str, summary: &str, notes: &[&str]| {
+            json!({
+                "kind": kind, "name": name, "action": "change", "cause": cause, "summary": summary, "notes": notes,
+                "because": {"layer": "files", "line": null, "reason": "apply 2 is taken back"}, "change": null,
+            })
+        };
+        let page = render(&plan(json!({
+            "machine": "webapp", "manifest": "", "undoes": [3, 2], "items": {},
+            "left": [{"kind": "package", "name": "git", "remove_with": "apt-get purge git"}],
+            "steps": [
+                step("service", "new.service", "wish", "stops", &[]),
+                step("file", "/etc/a", "wish", "+0 −2 lines", &[]),
+                step("file", "/etc/b", "drift", "mode 0600 → 0644", &["+1 −0 lines by hand since"]),
+            ],
+            "restarts": [step("service", "webapp.service", "wish", "starts again", &[])],
+        })));
+        expect![[r#"
+            webapp: applies 3, 2 taken back, 2 changes, then 2 services are told
+
+            first
+                service  new.service  stops
+                         because apply 2 is taken back
+
+            files
+              ~ file     /etc/a  +0 −2 lines
+                         apply 2 is taken back
+
+            changed by hand since: goes back with `--overwrite` only, and what is there now is kept
+              ~ file     /etc/b  mode 0600 → 0644
+                         apply 2 is taken back
+                         +1 −0 lines by hand since
+
+            then
+                service  webapp.service  starts again
+                         because apply 2 is taken back
+
+            stays, because others may need it by now
+                package git
+                  apt-get purge git
+        "#]]
+        .assert_eq(&page);
+        let page = render(&plan(json!({
+            "machine": "webapp", "manifest": "", "undoes": [2], "items": {}, "left": [], "steps": [], "restarts": []
+        })));
+        expect![[r#"
+            webapp: apply 2 taken back, nothing to do
+        "#]]
+        .assert_eq(&page);
     }
 }
