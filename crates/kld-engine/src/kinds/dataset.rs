@@ -712,6 +712,8 @@ fn number(text: &str) -> Option<u64> {
 /// A value as `zfs` shows it to people.
 fn shown(property: &str, value: &str) -> String {
     match number(value) {
+        // It has no such property.
+        _ if value == "-" => value.to_owned(),
         Some(0) if SIZES.contains(&property) => "none".to_owned(),
         Some(bytes) if SIZES.contains(&property) => ByteSize(bytes).to_string(),
         _ => value.to_owned(),
