@@ -10,11 +10,13 @@ use kld_vm::Guest;
 use crate::fixture::{BOOT, RECIPE, webapp, webapp_image};
 use crate::load::Load;
 
-/// Everything that a change may touch: datasets, rules, files, packages, units, what runs, what the kernel was told.
+/// Everything that a change may touch: datasets, rules, files, packages, units, what runs, what the kernel was told. In the
+/// mount cache ZFS's event daemon orders lines as it likes, and takes its time with those of boot environments.
 pub(crate) const STATE: &str = "zfs get -Hp -o name,property,value,source \
      recordsize,compression,mountpoint,canmount,quota -t filesystem -r rpool; \
      nft list ruleset | sed -E 's/packets [0-9]+ bytes [0-9]+//'; \
-     find /etc /usr/local /usr/share/kld-probe -xdev -type f -not -path '/etc/resolv.conf' -print0 2>/dev/null | sort -z | xargs -0 sha256sum; \
+     find /etc /usr/local /usr/share/kld-probe -xdev -type f -not -path '/etc/resolv.conf' -not -path '/etc/zfs/zfs-list.cache/*' -print0 2>/dev/null | sort -z | xargs -0 sha256sum; \
+     grep -hv '^rpool/ROOT/apply-' /etc/zfs/zfs-list.cache/* 2>/dev/null | sort; \
      find /etc/systemd -type l -printf '%p %l\\n' | sort; \
      (cd /proc/sys && grep -H . vm/swappiness net/ipv4/conf/all/* kernel/kptr_restrict kernel/dmesg_restrict fs/protected_*); \
      dpkg-query -W; dpkg --audit; getent passwd; getent group; \

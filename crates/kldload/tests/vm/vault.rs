@@ -130,7 +130,15 @@ fn a_key_outlives_an_apply_that_failed(guest: &Guest) {
         "{start}; zfs load-key -n rpool/srv/second; echo of the second > /srv/second/kept; zfs get -H -o value mounted rpool/srv/second"
     );
     let state = guest.run_for(&script, BOOT).expect("it answers");
-    assert!(state.is_ok() && state.text().ends_with("yes"), "{}\n{}", state.text(), state.error_text());
+    let log = "systemctl list-units --all --no-pager '*second*'; systemctl cat srv-second.mount; \
+         journalctl --no-pager -b -u kldload-identity -u '*second*' | tail -60";
+    let log = guest.run(log).map(|output| output.text()).unwrap_or_default();
+    assert!(
+        state.is_ok() && state.text().ends_with("yes"),
+        "{}\n{}\n{log}",
+        state.text(),
+        state.error_text()
+    );
     assert_eq!(guest.run_ok(sealed).expect("it is sealed"), key);
     let (status, said, error) = apply::kldload(guest, "plan /root/vault.manifest");
     assert_eq!(status, 0, "{said}\n{error}");
