@@ -147,17 +147,17 @@ pub const CONFIRM_TIMER: &str = "kldload-unconfirmed.timer";
 /// Snapshots of this many applies stay.
 const SNAPSHOTS_KEPT: u32 = 10;
 
-/// Whether going back takes packages away.
+/// Whether going back takes away what others may need by now: [`kinds::Kind::STAYS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Packages {
+enum Shared {
     Go,
     Stay,
 }
 
 /// Taking back what was committed, and was interrupted, goes on as it began.
-fn packages_of(store: &Store<'_>) -> Result<Packages, ApplyError> {
+fn shared_of(store: &Store<'_>) -> Result<Shared, ApplyError> {
     let was_committed = store.was_committed().map_err(ApplyError::Journal)?;
-    Ok(if was_committed { Packages::Stay } else { Packages::Go })
+    Ok(if was_committed { Shared::Stay } else { Shared::Go })
 }
 
 /// What is remembered of a restart: whether its unit was active.
@@ -254,7 +254,7 @@ impl<'a> Engine<'a> {
         // A journal that cannot take this line (a full disk) is read as interrupted, which means the same.
         let _ = store.write(&Event::Failed { step, error: error.clone() });
         progress.back(&error);
-        self.go_back(&store, plan, progress, Packages::Go)?;
+        self.go_back(&store, plan, progress, Shared::Go)?;
         Ok(Outcome::RolledBack { number, what, error })
     }
 
@@ -290,7 +290,7 @@ impl<'a> Engine<'a> {
         store.write(&event).map_err(ApplyError::Journal)?;
         // A person may have been faster than the clock.
         let _ = self.stop_confirm_timer();
-        let steps = self.go_back(&store, &plan, progress, Packages::Stay)?;
+        let steps = self.go_back(&store, &plan, progress, Shared::Stay)?;
         history.remember_last().map_err(ApplyError::Journal)?;
         Ok(TakenBack { number, was_undo: !plan.undoes.is_empty(), steps, left })
     }
@@ -348,7 +348,7 @@ impl<'a> Engine<'a> {
             let error = "interrupted".to_owned();
             progress.back(&error);
             store.write(&Event::Failed { step: None, error }).map_err(ApplyError::Journal)?;
-            let steps = self.go_back(&store, &plan, progress, packages_of(&store)?)?;
+            let steps = self.go_back(&store, &plan, progress, shared_of(&store)?)?;
             history.remember_last().map_err(ApplyError::Journal)?;
             return Ok(Some(Recovered { number, was_undo: !plan.undoes.is_empty(), steps }));
         }
@@ -506,7 +506,7 @@ impl<'a> Engine<'a> {
         store: &Store<'_>,
         plan: &Plan,
         progress: &mut dyn Progress,
-        packages: Packages,
+        shared: Shared,
     ) -> Result<usize, ApplyError> {
         let number = store.number;
         let steps: Vec<&Step> = plan.all().collect();
@@ -520,7 +520,7 @@ impl<'a> Engine<'a> {
         // in among it. One that was done repaired something, and that stays repaired.
         let was_active = |step: &Step, memory: &Value| {
             let was: WasActive = serde_json::from_value(memory.clone()).unwrap_or(WasActive { active: true });
-            was.active || packages == Packages::Stay && !journal.waits() && step.cause == Cause::Drift
+            was.active || shared == Shared::Stay && !journal.waits() && step.cause == Cause::Drift
         };
         let told = |(index, memory): &(usize, &Value)| {
             let tell = as_tell(steps[*index]).filter(|_| !self.starting)?;
@@ -537,13 +537,11 @@ impl<'a> Engine<'a> {
         let mut is_born_again = false;
         for (index, memory) in begun.iter().rev() {
             let step = steps[*index];
-            let stays = matches!(step.kind.as_str(), "package" | "image") && packages == Packages::Stay;
+            let stays = shared == Shared::Stay && kinds::find(&step.kind).is_some_and(|kind| kind.stays());
             if as_tell(step).is_none() && !stays {
                 progress.undo(step);
                 let work = Work::of(plan, step).map_err(stuck(step))?;
-                if packages == Packages::Stay
-                    && work.is_changed(self.host, store, memory).map_err(stuck(step))?
-                {
+                if shared == Shared::Stay && work.is_changed(self.host, store, memory).map_err(stuck(step))? {
                     // Nobody is asked, and nothing is lost.
                     let memory = work.remember(self.host, store).map_err(stuck(step))?;
                     store.write(&Event::Kept { step: *index, memory }).map_err(ApplyError::Journal)?;
@@ -581,7 +579,7 @@ impl<'a> Engine<'a> {
             self.tell_while_starting(&steps).map_err(ApplyError::Journal)?;
         }
         // It holds what is there again. After packages that stay it does not, and goes when there are newer ones.
-        if let Some(environments) = self.environments.filter(|_| packages == Packages::Go)
+        if let Some(environments) = self.environments.filter(|_| shared == Shared::Go)
             && journal.environment().is_some()
         {
             // One that cannot go now is gone before the next one is made.

@@ -10,7 +10,7 @@ mod unit;
 pub use dataset::put_aside;
 pub(crate) use dataset::{is_birth, is_there_already, makes_a_dataset_at};
 pub(crate) use file::{Settings, kept_content, put_settings, settings_of, shown_settings};
-pub(crate) use package::root_dataset;
+pub(crate) use package::{replaced as replaced_packages, root_dataset};
 pub(crate) use unit::{look as look_at_units, properties as unit_properties, property as unit_property};
 
 use std::collections::BTreeMap;
@@ -84,6 +84,8 @@ pub(crate) trait Kind: Sync {
     const NAME: &'static str;
     /// Whether changes of it are changes of files on the root's dataset.
     const ON_ROOT: bool = true;
+    /// Whether what it has brought stays when a plan that held is taken back, because others may need it by now.
+    const STAYS: bool = false;
 
     /// Looks and compares. `before` holds the digests of what was wanted last, by [`crate::plan::key`]; `earlier` the
     /// steps that come before those of this kind.
@@ -169,6 +171,7 @@ pub(crate) trait Kind: Sync {
 pub(crate) trait AnyKind: Sync {
     fn name(&self) -> &'static str;
     fn is_on_root(&self) -> bool;
+    fn stays(&self) -> bool;
     fn compare(
         &self,
         host: &dyn Host,
@@ -213,6 +216,10 @@ impl<K: Kind> AnyKind for K {
 
     fn is_on_root(&self) -> bool {
         K::ON_ROOT
+    }
+
+    fn stays(&self) -> bool {
+        K::STAYS
     }
 
     fn compare(

@@ -3,6 +3,8 @@
 //! These steps are worked out from the others and come after them; they have no undo of their own. Going back runs them
 //! again, once everything else is as it was.
 
+mod programs;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use kld_host::Cmd;
@@ -13,7 +15,8 @@ use crate::firewall;
 use crate::host::{Host, HostError, Node};
 use crate::interruption::Interruption;
 use crate::kinds::{
-    Settings, is_birth, look_at_units, put_settings, shown_settings, to_value, unit_properties, unit_property,
+    Settings, is_birth, look_at_units, put_settings, replaced_packages, shown_settings, to_value,
+    unit_properties, unit_property,
 };
 use crate::plan::{Action, Because, Cause, Step, key};
 use crate::wanted::Wanted;
@@ -105,6 +108,9 @@ pub(crate) fn restarts(
     }
     for step in steps.iter().filter(|step| is_birth(&step.kind, &step.change)) {
         add(Tell::Restart { unit: IDENTITY_UNIT.to_owned() }, format!("it makes {}", step.name));
+    }
+    for (unit, path) in programs::users(host, &services, &replaced_packages(steps)?)? {
+        add(Tell::Restart { unit }, format!("it runs {path}, which its package replaces"));
     }
     for step in steps.iter().filter(|step| step.kind == "unit") {
         let unit = step.name.clone();

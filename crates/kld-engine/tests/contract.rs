@@ -125,7 +125,10 @@ fn tools_in_memory_say_what_real_ones_do() {
     let fake = Fake::new(
         [
             ("kld-probe".to_owned(), probe),
-            ("dpkg".to_owned(), Deb { versions: vec!["1.22.21"], ..Deb::default() }),
+            (
+                "dpkg".to_owned(),
+                Deb { versions: vec!["1.22.21"], files: vec![("/usr/bin/dpkg", "")], ..Deb::default() },
+            ),
         ]
         .into(),
     );

@@ -148,6 +148,37 @@ fn another_version_than_the_locked_one_is_a_change_that_goes_back() {
 }
 
 #[test]
+fn a_service_starts_again_when_what_it_runs_is_replaced() {
+    const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/libcurl.so.4";
+    let (fake, wanted) = archive();
+    fake.change_archive(|archive| {
+        // Where packages of old say that it is.
+        let own = LIBRARY.strip_prefix("/usr").expect("it is below");
+        archive.get_mut("curl").expect("it is there").files.push((own, "library"));
+    });
+    let versions = |curl| locked(&wanted, &[("curl", curl), ("libcurl", "4.2")]);
+    apply(&fake, &plan_for(&fake, &versions("8.1-1")));
+    let line = |path: &str| format!("7f0c-7f0d r-xp 00000000 00:1b 9      {path}\n");
+    for (path, said) in [
+        ("/sys/fs/cgroup/system.slice/webapp.service/cgroup.procs", "41\n42\n".to_owned()),
+        ("/sys/fs/cgroup/system.slice/postgresql@17-main.service/cgroup.procs", "43\n".to_owned()),
+        ("/proc/42/maps", line("/usr/bin/python3") + &line(LIBRARY)),
+        ("/proc/43/maps", line("/usr/lib/postgresql/17/bin/postgres")),
+    ] {
+        fake.put(path, &text(&said)).expect("written");
+    }
+    let plan = plan_for(&fake, &versions("8.2-1"));
+    let told = plan.restarts.iter().map(|step| (step.name.as_str(), step.because.reason.as_str()));
+    let reason = format!("it runs {LIBRARY}, which its package replaces");
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [("webapp.service", reason.as_str())],
+        "who has nothing of it runs on"
+    );
+    assert!(plan_for(&fake, &versions("8.1-1")).is_empty());
+}
+
+#[test]
 fn where_no_snapshot_leads_back_another_version_is_only_said() {
     let (fake, wanted) = archive();
     apply(&fake, &plan_for(&fake, &wanted));

@@ -45,6 +45,7 @@ impl Kind for Image {
     type Change = Change;
     type Memory = Memory;
     const NAME: &'static str = "image";
+    const STAYS: bool = true;
     // They lie on a dataset of their own.
     const ON_ROOT: bool = false;
 

@@ -39,7 +39,7 @@ pub(super) struct Change {
     /// Versions that a lock file pins, of these and of what comes along.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     versions: BTreeMap<String, String>,
-    /// Versions that some of these had before.
+    /// Versions that some of these, and of what comes along, had before.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     were: BTreeMap<String, String>,
     /// What must be there before they are configured, as in an image: files by path. PostgreSQL would make a database of its own.
@@ -85,6 +85,7 @@ impl Kind for Package {
     type Change = Change;
     type Memory = Memory;
     const NAME: &'static str = "package";
+    const STAYS: bool = true;
 
     fn compare(
         &self,
@@ -150,6 +151,8 @@ impl Kind for Package {
             .map(String::as_str)
             .filter(|name| before.contains_key(&key(Self::NAME, name)) && !installed.contains_key(name))
             .collect();
+        let was = |name: &String| Some((name.clone(), (*installed.get(name.as_str())?).to_owned()));
+        let were = simulated.installed.iter().filter_map(|(name, _)| was(name)).collect();
         let along = simulated.installed.iter().filter(|(name, _)| !names.contains(name)).count();
         let (because, mut notes) = reasons(&missing, first);
         notes.extend(pinned.notes(&names));
@@ -206,7 +209,7 @@ impl Kind for Package {
             change: to_value(&Change {
                 names,
                 versions: pinned.versions,
-                were: pinned.changed,
+                were,
                 prepared: prepared.iter().map(|file| (file.path.clone(), file.text.clone())).collect(),
             }),
         });
@@ -347,6 +350,16 @@ fn reasons(missing: &[(&str, Because)], first: Because) -> (Because, Vec<String>
     };
     let notes = missing.iter().map(note).collect();
     (Because { line: None, reason: "for several parts of the machine".to_owned(), ..first }, notes)
+}
+
+/// The packages that these steps give another version.
+pub(crate) fn replaced(steps: &[Step]) -> Result<Vec<String>, HostError> {
+    let mut names = Vec::new();
+    for step in steps.iter().filter(|step| step.kind == Package::NAME) {
+        let change: Change = super::from_value(&step.change)?;
+        names.extend(change.were.into_keys());
+    }
+    Ok(names)
 }
 
 /// Refuses what would fill the file system of `/`: packages that are half unpacked are the worst way to learn of it.

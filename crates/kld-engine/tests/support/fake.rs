@@ -296,6 +296,7 @@ impl State {
             "zpool" => self.burn("zpool sync").map(|()| String::new()),
             "findmnt" => Ok(self.root.map_or_else(|| format!("{ROOT} zfs\n"), |root| format!("{root}\n"))),
             "dpkg" | "networkctl" => Ok(String::new()),
+            "dpkg-query" if args[0] == "-L" => self.files_of(&args[1..]),
             "dpkg-query" => {
                 let line = |line: &str| format!("installed\t{}\n", line.replace(' ', "\t"));
                 Ok(self.text(STATUS).lines().map(line).collect())

@@ -104,6 +104,18 @@ impl State {
         })
     }
 
+    /// `dpkg-query -L`: what it knows, and an error for the rest.
+    pub(super) fn files_of(&self, names: &[&str]) -> Result<String, HostError> {
+        let (there, not): (Vec<&str>, Vec<&str>) =
+            names.iter().partition(|name| self.version_of(name).is_some());
+        let files = there.iter().flat_map(|name| &self.archive[*name].files);
+        let text: String = files.map(|(path, _)| format!("{path}\n")).collect();
+        match not.first() {
+            Some(name) if there.is_empty() => Err(refused(1, format!("package '{name}' is not installed"))),
+            _ => Ok(text),
+        }
+    }
+
     /// The version of a package that is installed.
     pub(super) fn version_of(&self, name: &str) -> Option<String> {
         let text = self.text(STATUS);

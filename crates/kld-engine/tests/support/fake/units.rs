@@ -17,8 +17,17 @@ impl State {
                     _ => "not-found",
                 };
                 let active = if self.machine.active.contains(*unit) { "active" } else { "inactive" };
-                let all =
-                    [("Id", *unit), ("LoadState", load), ("ActiveState", active), ("UnitFileState", &state)];
+                let group = match active {
+                    "active" => format!("/system.slice/{unit}"),
+                    _ => String::new(),
+                };
+                let all = [
+                    ("Id", *unit),
+                    ("LoadState", load),
+                    ("ActiveState", active),
+                    ("UnitFileState", &state),
+                    ("ControlGroup", &group),
+                ];
                 let shown = all.iter().filter(|(name, _)| asked.contains(name));
                 shown.map(|(name, value)| format!("{name}={value}\n")).collect::<String>()
             };
