@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::path::Path;
+
 use kld_engine::{
     ApplyError, CLOCK, CONFIRM_TIMER, Cause, Entry, History, Host as _, Node, Outcome, State, UndoError,
     User, undo,
@@ -86,6 +88,54 @@ fn any_manifest_after_any_other_leaves_nothing_to_do() {
             fake.machine().datasets["rpool/srv/webapp-db"].get("quota").is_some_and(|quota| quota != "0");
         assert_eq!(quota, bits & 0b100 != 0, "{number}, {bits:b}");
         assert!(fake.keys_load(), "{number}, {bits:b}");
+    }
+}
+
+/// From nothing to each manifest of the project, and from there to each other one.
+#[test]
+fn every_manifest_of_the_project_is_applied_once() {
+    const VAULT: &str = include_str!("../../kldload/tests/vm/vault/appliance.manifest");
+    let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    let entries = std::fs::read_dir(recipes).expect("there are recipes");
+    let read = |entry: std::io::Result<std::fs::DirEntry>| {
+        let path = entry.expect("readable").path().join("appliance.manifest");
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let mut texts: Vec<String> = entries.map(read).collect();
+    texts.sort();
+    assert!(texts.contains(&RECIPE.to_owned()));
+    // The machine in memory counts directives, which is not how systemd rates them. And no dataset is encrypted otherwise than
+    // it was made: one name is one algorithm.
+    let vault = VAULT.replace("max_exposure:  2.0", "max_exposure:  9.0");
+    texts.extend([recipe(), changed(), vault.replace("lz4  encryption=on", "lz4  encryption=aes-128-gcm")]);
+    // A machine keeps its name whatever it becomes.
+    let named = |text: &String| -> String {
+        let line = |line: &str| {
+            if line.starts_with("name:") { "name: webapp\n".to_owned() } else { format!("{line}\n") }
+        };
+        text.lines().map(line).collect()
+    };
+    let all: Vec<_> = texts.iter().map(|text| wanted(&named(text))).collect();
+    let fresh = || {
+        let fake = machine_for(&all.iter().collect::<Vec<_>>());
+        fake.publish("localhost/greeter:1");
+        let sealed = Entry { node: Node::File(b"sealed".to_vec()), mode: 0o600, uid: 0, gid: 0 };
+        fake.put("/etc/kldload/secrets/answer.cred", &sealed).expect("written");
+        fake
+    };
+    for (number, first) in all.iter().enumerate() {
+        for second in all.iter().skip(number) {
+            let fake = fresh();
+            for wanted in [first, second, first] {
+                // Nothing at all may be left to do.
+                let plan = plan_for(&fake, wanted);
+                if !plan.is_empty() {
+                    assert!(matches!(apply(&fake, &plan), Outcome::Committed { .. }));
+                }
+                let again = plan_for(&fake, wanted);
+                assert!(again.is_empty(), "{number}: {again:#?}");
+            }
+        }
     }
 }
 

@@ -6,7 +6,7 @@ pub(crate) mod land;
 pub(crate) mod many;
 pub(crate) mod transcript;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use kld_engine::{
@@ -32,9 +32,13 @@ pub(crate) fn wanted(manifest: &str) -> Wanted {
 pub(crate) fn machine_for(all: &[&Wanted]) -> Fake {
     let mut archive: BTreeMap<String, Deb> = BTreeMap::new();
     let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
+    let asked = |wanted: &Wanted| -> BTreeSet<String> {
+        let packages = wanted.system.packages.iter().filter(|item| item.because.layer != Layer::Boot);
+        packages.map(|item| item.value.to_string()).collect()
+    };
+    let in_common = all.iter().map(|wanted| asked(wanted)).reduce(|a, b| &a & &b).unwrap_or_default();
     for wanted in all {
-        for item in wanted.system.packages.iter().filter(|item| item.because.layer != Layer::Boot) {
-            let name = item.value.to_string();
+        for name in asked(wanted) {
             let deb = Deb {
                 files: vec![
                     (leak(format!("/usr/lib/{name}/program")), "program"),
@@ -42,9 +46,9 @@ pub(crate) fn machine_for(all: &[&Wanted]) -> Fake {
                 ],
                 ..Deb::default()
             };
-            archive.insert(name, deb);
+            archive.entry(name).or_insert(deb);
         }
-        let first = archive.values_mut().next().expect("it asks for packages");
+        let first = in_common.first().and_then(|name| archive.get_mut(name)).expect("all ask for one");
         for unit in &wanted.system.units {
             first.units.push(leak(unit.unit.to_string()));
         }

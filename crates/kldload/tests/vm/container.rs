@@ -67,6 +67,15 @@ pub(crate) fn a_container_answers_peers_and_nobody_else(guest: &Guest) {
     let (answer, rights) = (answer.text(), "CapEff:\t0000000000000000");
     assert_eq!(answer, format!("good morning\ntoken of 44 bytes\nvisits 1\n{rights}"));
     assert_eq!(guest.run_ok("cat /srv/greeter/visits").expect("on its dataset"), "x");
+    // What it writes elsewhere is in a layer of its own, which goes with it.
+    let perl = |code: &str| format!("podman exec greeter /usr/bin/perl -e '{code}'");
+    let write = perl(r#"open my $f, ">", "/etc/written" or exit 1; print $f "x""#);
+    guest
+        .run_ok(&format!("{write} && test ! -e /etc/written && systemctl restart greeter"))
+        .expect("written");
+    let is_gone = perl(r#"exit(-e "/etc/written" ? 1 : 0)"#);
+    let again = format!("for i in $(seq 60); do {is_gone} && exit; sleep 1; done; exit 1");
+    assert!(guest.run_for(&again, BOOT).expect("it answers").is_ok(), "{}", log());
     // It is published on the plane's address alone.
     let elsewhere = guest.run("curl -sS --max-time 5 http://127.0.0.1:8080/").expect("asked");
     assert!(!elsewhere.is_ok(), "{}", elsewhere.text());

@@ -145,17 +145,34 @@ fn services_are_sandboxed() {
 #[test]
 fn only_its_dataset_is_writable_to_a_service() {
     let guest = webapp();
-    // The service's own sandbox, entered through its mount namespace and account.
-    let probe = |path: &str| {
-        let script = format!(
-            "pid=$(systemctl show -P MainPID webapp.service); \
-             nsenter -t $pid -m setpriv --reuid webapp --regid webapp --clear-groups touch {path}/probe"
-        );
-        guest.run(&script).expect("the machine answers").is_ok()
-    };
-    assert!(probe("/srv/webapp"), "its own dataset");
-    for path in ["/usr/local/lib/webapp", "/etc", "/var/log", "/home", "/var/lib/postgresql", "/srv"] {
-        assert!(!probe(path), "{path} must not be writable");
+    // The service's own sandbox, entered through its mount namespace and account. PostgreSQL writes a log and a socket besides.
+    for (unit, account, own, others) in [
+        ("webapp.service", "webapp", &["/srv/webapp"][..], ["/usr/local/lib/webapp", "/var/lib/postgresql"]),
+        (
+            "postgresql@17-main.service",
+            "postgres",
+            &["/var/lib/postgresql", "/var/log/postgresql", "/run/postgresql"],
+            ["/srv/webapp", "/etc/postgresql/17/main"],
+        ),
+    ] {
+        // Root of the sandbox, too: who gets out of the account is still in it.
+        for account in [account, "root"] {
+            let probe = |path: &str| {
+                let script = format!(
+                    "pid=$(systemctl show -P MainPID {unit}); nsenter -t $pid -m setpriv --reuid {account} \
+                     --regid {account} --clear-groups sh -c 'touch {path}/probe && rm {path}/probe'"
+                );
+                guest.run(&script).expect("the machine answers").is_ok()
+            };
+            for path in own {
+                assert!(probe(path), "{account} of {unit} writes {path}");
+            }
+            for path in
+                ["/etc", "/usr", "/home", "/root", "/srv", "/opt", "/var/lib/kldload"].iter().chain(&others)
+            {
+                assert!(!probe(path), "{path} must not be writable to {account} of {unit}");
+            }
+        }
     }
 }
 
