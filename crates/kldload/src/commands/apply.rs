@@ -1,19 +1,16 @@
 //! `kldload apply`.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use kld_engine::{
     Adopter, Engine, History, Outcome, Plan, Progress, RealHost, Step, put_aside, waits_for_reboot,
 };
 use kld_host::{Lock, LockError};
-use kld_node::RealMachine;
-use kld_node::health::{Status, check_some};
-use kld_system::NodeConfig;
 use kld_ui::{ExitStatus, Hinted, Printer};
 
+use super::proof::Proof;
 use super::seconds::seconds;
 use super::session::is_over_ssh;
 use super::{adopt, plan, procedure};
@@ -56,9 +53,6 @@ pub(crate) const LOCK: &str = "/run/kldload-apply.lock";
 /// One at a time within a procedure that holds [`LOCK`].
 const LOCK_WITHIN: &str = "/run/kldload-apply-within.lock";
 
-/// Longer than a person waits for `kst`: a machine whose services have just started is busy.
-const PROBE: Duration = Duration::from_secs(20);
-
 /// Plans, asks, applies.
 pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
     if args.dry_run {
@@ -80,7 +74,8 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         let hint = "`--yes` applies without asking";
         return Err(Hinted::new("nothing was changed: not confirmed", hint).into());
     }
-    let prove = || prove(wanted.system.node.as_ref(), Duration::from_secs(args.within));
+    let proof = Proof::before();
+    let prove = || proof.holds(wanted.system.node.as_ref(), Duration::from_secs(args.within));
     let confirm_within = args.confirm_within.or_else(|| may_cut_off(&plan).then_some(60));
     if confirm_within.is_some() {
         // A session that the new rules cut off must not take the apply with it.
@@ -199,32 +194,6 @@ pub(crate) fn who() -> String {
         .iter()
         .find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()))
         .unwrap_or_else(|| "root".to_owned())
-}
-
-/// Waits until the services run and the manifest's proofs hold.
-pub(crate) fn prove(node: Option<&NodeConfig>, limit: Duration) -> Result<(), String> {
-    let Some(node) = node else { return Ok(()) };
-    let end = Instant::now() + limit;
-    // What a change of the machine can break; disks and clocks are not asked every second.
-    let matters = |name: &str| {
-        name.starts_with("verify: ") || ["services", "firewall", "wireguard", "sandboxes"].contains(&name)
-    };
-    loop {
-        let health = check_some(Arc::new(RealMachine), Some(node.clone()), PROBE, Vec::new(), matters);
-        let wrong: Vec<String> = health
-            .probes
-            .iter()
-            .filter(|probe| matches!(probe.status, Status::Fail | Status::Timeout))
-            .map(|probe| format!("{}: {}", probe.name, probe.summary))
-            .collect();
-        if wrong.is_empty() {
-            return Ok(());
-        }
-        if Instant::now() >= end {
-            return Err(wrong.join("; "));
-        }
-        std::thread::sleep(Duration::from_secs(1));
-    }
 }
 
 /// Says each step.

@@ -22,6 +22,7 @@ pub(crate) mod place;
 pub(crate) mod plan;
 pub(crate) mod pool;
 pub(crate) mod procedure;
+pub(crate) mod proof;
 pub(crate) mod recover;
 pub(crate) mod run;
 pub(crate) mod seconds;

@@ -11,6 +11,7 @@ use kld_host::Lock;
 use kld_ui::{ExitStatus, Hinted, Printer};
 
 use super::history::numbers;
+use super::proof::Proof;
 use super::seconds::seconds;
 use super::status::read_config;
 use super::{apply, plan};
@@ -141,12 +142,12 @@ fn take_back(printer: &Printer, why: &str, by: &str) -> anyhow::Result<()> {
 }
 
 fn carry_out(printer: &Printer, args: &Args, plan: &Plan) -> anyhow::Result<ExitStatus> {
-    let unproven = RefCell::new(None);
+    let (proof, unproven) = (Proof::before(), RefCell::new(None));
     // Who goes back has a reason to, and the proofs of what was before may need what is broken now: they are said, and keep
     // nobody from it.
     let prove = || {
         let proven = match read_config() {
-            Ok(node) => apply::prove(node.as_ref(), Duration::from_secs(args.within)),
+            Ok(node) => proof.holds(node.as_ref(), Duration::from_secs(args.within)),
             Err(error) => Err(format!("{error:#}")),
         };
         *unproven.borrow_mut() = proven.err();

@@ -168,8 +168,13 @@ fn a_machine_is_planned_applied_and_taken_back() {
         "kldload be list --json | tr ',' '\\n' | grep -o 'apply-[0-9]*\"' | sort -u; ls /efi/loader/entries";
     assert_eq!(guest.run_ok(environments).expect("listed"), "debian.conf", "it went with its apply");
 
+    // What had failed before is not the apply's fault.
+    guest.run_ok("! systemd-run --quiet --wait --unit=kld-broken false").expect("it has failed");
     let (status, said, error) = kldload(&guest, &format!("apply --yes {RICH}/appliance.manifest"));
     assert_eq!(status, 0, "{said}\n{error}");
+    guest
+        .run_ok("systemctl is-failed kld-broken && systemctl reset-failed kld-broken")
+        .expect("it still has");
     an_environment_holds_the_machine_as_it_was(&guest, &error);
     let after = guest.run_ok(STATE).expect("readable");
     for part in [

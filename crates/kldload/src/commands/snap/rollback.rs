@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::diff::{diff_cmd, line};
 use super::{counted, dataset, reclaimed, snapshots, swap};
 use crate::commands::history::utc;
+use crate::commands::proof::Proof;
 use crate::commands::seconds::seconds;
 use crate::commands::{apply, status};
 
@@ -109,6 +110,7 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     if units.is_empty() {
         back()?;
     } else {
+        let proof = Proof::before();
         printer.note(&format!("stop {}", units.join(", ")));
         systemctl("stop", &units)?;
         let done = back();
@@ -116,7 +118,7 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         printer.note(&format!("start {}", units.join(", ")));
         systemctl("start", &units)?;
         done?;
-        well(node.as_ref(), &units, Duration::from_secs(args.within)).map_err(|wrong| {
+        well(&proof, node.as_ref(), &units, Duration::from_secs(args.within)).map_err(|wrong| {
             let hint = "the dataset went back; `kst` shows more";
             Hinted::new(format!("not well within {} seconds: {wrong}", args.within), hint)
         })?;
@@ -188,8 +190,8 @@ fn apart(users: Vec<User>) -> (Vec<String>, Vec<String>) {
 }
 
 /// That what was started again runs, and that the manifest's proofs hold.
-fn well(node: Option<&NodeConfig>, units: &[&str], limit: Duration) -> Result<(), String> {
-    apply::prove(node, limit)?;
+fn well(proof: &Proof, node: Option<&NodeConfig>, units: &[&str], limit: Duration) -> Result<(), String> {
+    proof.holds(node, limit)?;
     // `systemctl start` returns when most services have only been begun.
     let show = Cmd::new("systemctl").args(["is-active", "--"]).args(units).accept(3);
     let states = show.timeout(Duration::from_secs(30)).stdout_string().map_err(|error| error.to_string())?;
