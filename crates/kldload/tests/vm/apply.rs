@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -99,12 +100,17 @@ const BEGUN: &str = "grep -hc '\"begun\"' $(ls -d /var/lib/kldload/applies/* 2>/
 /// Begins to apply, and lets it stand still when this many steps have begun; says how many those were, for short ones may pass
 /// meanwhile.
 pub(crate) fn begin(guest: &Guest, steps: usize) -> usize {
+    begin_within(guest, steps, BOOT)
+}
+
+/// The same where it takes longer to get there.
+pub(crate) fn begin_within(guest: &Guest, steps: usize, limit: Duration) -> usize {
     let script = format!(
         "systemd-run --quiet --unit=the-apply kldload apply --yes {RICH}/appliance.manifest
          while systemctl is-active -q the-apply; do n=$({BEGUN}); [ \"${{n:-0}}\" -ge {steps} ] && break; done
          systemctl freeze the-apply 2>/dev/null; {BEGUN}"
     );
-    let said = guest.run_for(&script, BOOT).expect("it answers").text();
+    let said = guest.run_for(&script, limit).expect("it answers").text();
     said.trim().parse().unwrap_or_else(|error| panic!("{error}: {said:?}"))
 }
 

@@ -17,12 +17,14 @@ fn prepare(guest: &Guest) {
     guest.run_ok("curl -fsS -d text=remember http://10.8.0.1:8000/notes").expect("a note is written");
 }
 
-fn count_steps(guest: &Guest) -> usize {
+/// What an apply of [`RICH`] would do, in order: the kinds of its steps.
+pub(super) fn steps_of(guest: &Guest) -> Vec<String> {
     let plan =
         guest.run(&format!("kldload plan --json {RICH}/appliance.manifest")).expect("it answers").text();
     let plan: serde_json::Value = serde_json::from_str(&plan).expect("JSON");
-    let count = |name: &str| plan["items"][0][name].as_array().map_or(0, Vec::len);
-    count("steps") + count("restarts")
+    let part = |name: &str| plan["items"][0][name].as_array().cloned().unwrap_or_default();
+    let steps = [part("steps"), part("restarts")].concat();
+    steps.iter().map(|step| step["kind"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
 #[test]
@@ -30,7 +32,7 @@ fn a_kill_after_any_step_leaves_the_machine_as_it_was() {
     let guest = webapp();
     prepare(&guest);
     let before = guest.run_ok(STATE).expect("readable");
-    let steps = count_steps(&guest);
+    let steps = steps_of(&guest).len();
     guest.save("prepared").expect("saved");
     let mut hit = BTreeSet::new();
     for step in 1..=steps {
@@ -56,7 +58,7 @@ fn a_power_cut_after_any_step_leaves_the_machine_as_it_was() {
     let mut guest = boot_until_well(&machine_on(&disk));
     prepare(&guest);
     let before = guest.run_ok(STATE).expect("readable");
-    let steps = count_steps(&guest);
+    let steps = steps_of(&guest).len();
     let mut hit = BTreeSet::new();
     for step in 1..=steps {
         hit.insert(begin(&guest, step));
@@ -105,7 +107,7 @@ fn the_power_may_fail_at_more_moments_of_the_first_boot() {
 }
 
 /// What the issue of such tests is: N of N.
-fn say_count(what: &str, steps: usize) {
+pub(super) fn say_count(what: &str, steps: usize) {
     say(format_args!("{what}: {steps}/{steps} as before"));
 }
 
