@@ -226,8 +226,9 @@ fn assert_settled(machine: &FakeMachine, passphrase: &str, when: &str) {
 #[test]
 #[expect(clippy::print_stderr, reason = "the figure is what this test is for")]
 fn a_death_at_any_change_of_a_passphrase_costs_no_key() {
+    type Begin = fn() -> FakeMachine;
     type Change = fn(&FakeMachine) -> Result<(), KeyError>;
-    let begun_by: [(&str, fn() -> FakeMachine, Change); 2] = [
+    let changes: [(&str, Begin, Change); 2] = [
         ("given", running, |machine| give(machine, WORDS)),
         (
             "rotated away",
@@ -239,7 +240,7 @@ fn a_death_at_any_change_of_a_passphrase_costs_no_key() {
             rotate,
         ),
     ];
-    for (what, begin, change) in begun_by {
+    for (what, begin, change) in changes {
         let changes = {
             let machine = begin();
             machine.state().fuel = Some(usize::MAX);
