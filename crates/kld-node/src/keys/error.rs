@@ -107,7 +107,7 @@ impl KeyError {
                 Some(format!("`zfs change-key {dataset}` asks for a new passphrase, when it has one"))
             }
             Self::Unknown { known, .. } => Some(format!("it keeps those of: {}", known.join(", "))),
-            Self::Inherited { of, .. } => Some(format!("`kldload key rotate {of}` changes it for both")),
+            Self::Inherited { of, .. } => Some(format!("name `{of}`: what happens to its key is for both")),
             Self::Locked { dataset } => {
                 Some(format!("`kldload key unlock {dataset}` asks for its passphrase; then again"))
             }

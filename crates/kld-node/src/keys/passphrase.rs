@@ -7,7 +7,7 @@ use std::fmt;
 use kld_host::zfs;
 use kld_system::node::NodeConfig;
 
-use super::{KeyError, check, find, forget, state, waiting};
+use super::{Holder, KeyError, check, find, forget, state, waiting};
 use crate::machine::{Machine, MachineError};
 
 /// What ZFS takes: zfsprops(7), *keyformat*.
@@ -86,8 +86,11 @@ pub fn set_passphrase(
     passphrase: &Passphrase,
     say: &mut dyn FnMut(&str),
 ) -> Result<(), KeyError> {
-    check(machine, config, dataset)?;
+    let holder = check(machine, config, dataset)?;
     let key = find(config, dataset)?;
+    if holder == Holder::Machine {
+        waiting::let_go(machine, key)?;
+    }
     say("zfs change-key");
     machine.run(zfs::change_key_cmd(dataset, &FORMAT), &passphrase.0)?;
     say("prove that the passphrase loads the dataset");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kld_host::{Cmd, zfs};
-use kld_system::node::NodeConfig;
+use kld_system::node::{NodeConfig, NodeDatasetKey};
 
 use super::KeyError;
 use crate::identity::{encrypted, unit_name};
@@ -21,6 +21,13 @@ pub(super) fn stop_asking(machine: &dyn Machine, dataset: &str) -> Result<(), Ma
     // There is none for a dataset that is not mounted by itself.
     let stop = Cmd::new("systemctl").args(["stop", "--", &unit]).accept(5).timeout(DEADLINE);
     machine.run(stop, &[]).map(drop)
+}
+
+/// Stops the unit that has unsealed a key, and it alone. An apply that starts the node's own unit again would restart it, and with it
+/// whatever needs it: the dataset would be locked in the middle of that.
+pub(super) fn let_go(machine: &dyn Machine, key: &NodeDatasetKey) -> Result<(), MachineError> {
+    let stop = Cmd::new("systemctl").args(["stop", "--job-mode=ignore-dependencies", "--", &key.unit]);
+    machine.run(stop.accept(5).timeout(DEADLINE), &[]).map(drop)
 }
 
 /// Makes and mounts what could not be without the key.

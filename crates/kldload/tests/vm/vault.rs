@@ -186,6 +186,10 @@ fn a_person_has_the_key(guest: &Guest) {
     let left = "ls /etc/kldload/keys /var/lib/kldload/keys /run/kldload/keys | grep -cx -e srv@vault -e srv@vault.cred";
     assert_eq!(guest.run(left).expect("it answers").text(), "0");
     as_the_manifest_says("with a passphrase");
+    // As an apply does.
+    let again = "systemctl restart kldload-identity.service; while [ -n \"$(systemctl list-jobs --no-legend)\" ]; do sleep 1; done";
+    guest.run_for(again, BOOT).expect("it answers");
+    assert_eq!(state(), "passphrase prompt available yes", "nobody locks it");
     let noted = "for n in $(seq 30); do grep -P '^rpool/srv/vault\\t.*\\tprompt\\t' /etc/zfs/zfs-list.cache/rpool && exit; sleep 1; done; exit 1";
     guest.run_ok(noted).expect("ZFS's event daemon notes where the key is");
     as_the_manifest_says("and once that is noted");

@@ -46,6 +46,7 @@ fn a_dataset_gets_a_passphrase_and_nothing_of_it_is_kept() {
     expect![[r#"
         zfs get -Hp -o name,property,value,source keyformat,keystatus rpool/srv/vault
         zfs get -Hpr -t filesystem,volume -o name,property,value,source keylocation rpool
+        systemctl stop --job-mode=ignore-dependencies -- kldload-key-srv-vault.service
         zfs change-key -o keyformat=passphrase -o keylocation=prompt rpool/srv/vault
         zfs load-key -n rpool/srv/vault
     "#]]
