@@ -8,7 +8,7 @@ mod package;
 mod unit;
 
 pub use dataset::put_aside;
-pub(crate) use dataset::{is_birth, is_there_already, makes_a_dataset_at};
+pub(crate) use dataset::{Locked, check_locked, is_birth, is_there_already, makes_a_dataset_at};
 pub(crate) use file::{Settings, kept_content, put_settings, settings_of, shown_settings};
 pub(crate) use package::{replaced as replaced_packages, root_dataset};
 pub(crate) use unit::{look as look_at_units, properties as unit_properties, property as unit_property};
@@ -46,6 +46,8 @@ pub(crate) struct Found {
     pub(crate) takes: u64,
     /// What is installed in another version than the lock file's, and stays.
     pub(crate) off_lock: Vec<OffLock>,
+    /// Datasets that wait for a passphrase.
+    pub(crate) locked: Vec<Locked>,
     /// Digest of each wanted thing by name.
     pub(crate) items: BTreeMap<String, String>,
     /// What the changes need and nobody may read, by [`crate::plan::key`].

@@ -301,12 +301,14 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
         items: BTreeMap::new(),
         secrets: Secrets::default(),
     };
+    let refused = |refusal| match refusal {
+        Refusal::Look(what, source) => PlanError::Look { what, source },
+        Refusal::NoPool(pool, source) => PlanError::NoPool { pool, source },
+        Refusal::Refused { name, reason, hint } => PlanError::Refused { name, reason, hint },
+    };
+    let mut locked = Vec::new();
     for kind in kinds::ALL {
-        let mut found = kind.compare(host, wanted, before, &plan.steps).map_err(|refusal| match refusal {
-            Refusal::Look(what, source) => PlanError::Look { what, source },
-            Refusal::NoPool(pool, source) => PlanError::NoPool { pool, source },
-            Refusal::Refused { name, reason, hint } => PlanError::Refused { name, reason, hint },
-        })?;
+        let mut found = kind.compare(host, wanted, before, &plan.steps).map_err(refused)?;
         for step in &mut found.steps {
             let is_known = |item: &String| {
                 let known = before.get(&key(kind.name(), item));
@@ -316,6 +318,7 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
                 kind.items_of(step).map_err(|source| PlanError::Look { what: kind.name(), source })?;
             step.cause = if items.iter().all(is_known) { Cause::Drift } else { Cause::Wish };
         }
+        locked.append(&mut found.locked);
         plan.steps.append(&mut found.steps);
         plan.left.append(&mut found.left);
         plan.at_start.extend(found.at_start);
@@ -341,6 +344,7 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
     }
     plan.restarts = services::restarts(host, wanted, before, &plan.steps)
         .map_err(|source| PlanError::Look { what: "the services", source })?;
+    kinds::check_locked(&locked, wanted, plan.all()).map_err(refused)?;
     Ok(plan)
 }
 

@@ -87,7 +87,7 @@ pub(crate) fn restarts(
         steps.iter().filter(|step| step.kind == "file").map(|step| step.name.as_str()).collect();
     let mut readers = None;
     for path in &changed {
-        if let Some(unit) = UNITS.iter().find_map(|dir| unit_of(path.strip_prefix(dir)?)) {
+        if let Some(unit) = unit_of_file(path) {
             add(Tell::DaemonReload, format!("{path} changes"));
             if services.contains(&unit.as_str()) {
                 add(Tell::Restart { unit }, format!("{path} changes"));
@@ -124,8 +124,7 @@ pub(crate) fn restarts(
     }
     // Services that must run and do not. Those of containers are no units of the manifest, their files are.
     let files = before.keys().filter_map(|item| item.strip_prefix(key("file", "").as_str()));
-    let contained: BTreeSet<String> =
-        files.filter_map(|path| UNITS.iter().find_map(|dir| unit_of(path.strip_prefix(dir)?))).collect();
+    let contained: BTreeSet<String> = files.filter_map(unit_of_file).collect();
     let seen = look_at_units(host, wanted)?;
     for unit in &services {
         let state = seen.get(*unit).map_or("", |unit| unit_property(unit, "ActiveState"));
@@ -254,11 +253,16 @@ pub(crate) fn unit_of(path: &str) -> Option<String> {
     Some(first.strip_suffix(".d").unwrap_or(first).to_owned())
 }
 
+/// The unit that a file is of, when it is a file of a unit.
+pub(crate) fn unit_of_file(path: &str) -> Option<String> {
+    UNITS.iter().find_map(|dir| unit_of(path.strip_prefix(dir)?))
+}
+
 /// Services by the paths that their own files name.
 fn readers_of<'a>(wanted: &'a Wanted, services: &BTreeSet<&'a str>) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
     let mut readers: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (path, file) in &wanted.files {
-        let Some(unit) = UNITS.iter().find_map(|dir| unit_of(path.strip_prefix(dir)?)) else { continue };
+        let Some(unit) = unit_of_file(path) else { continue };
         let (Some(service), Node::File(bytes)) = (services.get(unit.as_str()), &file.node) else { continue };
         let text = std::str::from_utf8(bytes).unwrap_or_default();
         let words = text.split(|c: char| c.is_whitespace() || matches!(c, '=' | ':' | '"' | '\''));
@@ -335,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_drop_in_belongs_to_its_unit() {
-        let of = |path: &str| UNITS.iter().find_map(|dir| unit_of(path.strip_prefix(dir)?));
+        let of = |path: &str| unit_of_file(path);
         assert_eq!(of("/etc/systemd/system/webapp.service").as_deref(), Some("webapp.service"));
         let drop_in = "/etc/systemd/system/postgresql@17-main.service.d/kldload.conf";
         assert_eq!(of(drop_in).as_deref(), Some("postgresql@17-main.service"));

@@ -254,3 +254,80 @@ fn a_start_that_finds_an_apply_interrupted_takes_the_dataset_back() {
     engine(&fake).while_starting().recover(&mut Silent).expect("it goes back");
     assert!(!fake.machine().datasets.contains_key(SAFE) && !fake.text(SEALED).is_empty());
 }
+
+/// As `kldload key passphrase` leaves it, and ZFS's event daemon.
+fn give_passphrase(fake: &Fake, dataset: &str) {
+    let location = fake.machine().datasets[dataset]["keylocation"].clone();
+    let cache = "/etc/zfs/zfs-list.cache/rpool";
+    assert!(fake.text(cache).contains(&location));
+    let text = fake.text(cache).replace(&location, "prompt");
+    fake.change(|machine| {
+        let own = machine.datasets.get_mut(dataset).expect("there");
+        own.insert("keyformat".to_owned(), "passphrase".to_owned());
+        own.insert("keylocation".to_owned(), "prompt".to_owned());
+        let sealed = dataset.trim_start_matches("rpool/").replace('/', "@");
+        machine.files.retain(|path, _| !path.contains(&sealed));
+        machine.keys.remove(dataset);
+        machine.files.get_mut(cache).expect("there").node = Node::File(text.into_bytes());
+    });
+}
+
+/// As a start leaves it.
+fn lock(fake: &Fake, dataset: &str) {
+    fake.run(&Cmd::new("zfs").args(["unmount", dataset])).expect("unmounted");
+    fake.change(|machine| {
+        let own = machine.datasets.get_mut(dataset).expect("there");
+        own.insert("keystatus".to_owned(), "unavailable".to_owned());
+    });
+}
+
+#[test]
+fn a_passphrase_is_the_business_of_who_has_given_it() {
+    let (fake, old, _) = applied();
+    give_passphrase(&fake, SAFE);
+    let before = fake.machine();
+    assert!(plan_for(&fake, &old).is_empty(), "{:#?}", plan_for(&fake, &old));
+    assert!(kld_engine::History::new(&fake).drift().expect("readable").is_empty());
+    // It changes as any other, and back; whatever is told meanwhile makes no key.
+    let new = wanted(&recipe().replace("recordsize=64k  quota=1G", "recordsize=1M  quota=2G"));
+    fail(&fake, &new, &|| ());
+    assert_same(&fake.machine(), &before, 0);
+    apply(&fake, &plan_for(&fake, &new));
+    assert!(plan_for(&fake, &new).is_empty());
+    assert!(fake.text("/etc/zfs/zfs-list.cache/rpool").contains("\tprompt\t"));
+    assert!(!fake.machine().files.contains_key(SEALED));
+    take_back(&fake);
+    assert_same(&fake.machine(), &before, 0);
+}
+
+#[test]
+fn what_needs_a_locked_dataset_is_refused_with_the_way() {
+    let new = of_a_service();
+    let fake = without(&new);
+    apply(&fake, &plan_for(&fake, &new));
+    give_passphrase(&fake, "rpool/srv/vault");
+    assert!(plan_for(&fake, &new).is_empty());
+    lock(&fake, "rpool/srv/vault");
+    fake.run(&Cmd::new("systemctl").args(["stop", "webapp.service"])).expect("stopped");
+    let refused = |text: &str| refused(&fake, &wanted(text), &BTreeMap::new());
+    let text = |extra: &str| {
+        let vault = format!("  rpool/srv/vault:  encryption=on{extra}");
+        let text = RECIPE.replace("  rpool/srv/webapp:   ", &vault);
+        text.replace("dataset:      rpool/srv/webapp\n", "dataset:      rpool/srv/vault\n")
+    };
+    let way = "`kldload key unlock rpool/srv/vault`, and plan again";
+    let said = refused(&text(""));
+    assert!(said.contains("it needs `rpool/srv/vault`, which is locked") && said.ends_with(way), "{said}");
+    let said = refused(&text("\n  rpool/srv/vault/inner:  quota=1G\n  rpool/srv/other:"));
+    assert!(
+        said.contains("`rpool/srv/vault/inner`: it needs `rpool/srv/vault`") && said.ends_with(way),
+        "{said}"
+    );
+    // What is elsewhere is planned as ever, once it needs nothing of it.
+    let (fake, ..) = applied();
+    give_passphrase(&fake, SAFE);
+    lock(&fake, SAFE);
+    let more = wanted(&recipe().replace("recordsize=64k  quota=1G", "recordsize=64k  quota=2G"));
+    let plan = plan_for(&fake, &more);
+    assert!(plan.steps.iter().any(|step| step.name == SAFE && step.summary == "quota 1G → 2G"), "{plan:#?}");
+}

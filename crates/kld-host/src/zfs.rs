@@ -68,9 +68,11 @@ pub fn check_key_cmd(dataset: &str) -> Cmd {
     Cmd::new("zfs").args(["load-key", "-n", dataset]).timeout(DEADLINE)
 }
 
-/// Makes the key at its `keylocation` the key of an encrypted dataset whose old key is loaded.
-pub fn change_key_cmd(dataset: &str) -> Cmd {
-    Cmd::new("zfs").args(["change-key", dataset]).timeout(DEADLINE)
+/// Makes the key at its `keylocation` the key of an encrypted dataset whose old key is loaded. `format` changes in the same
+/// instant: `keyformat` and `keylocation`. A `keylocation` of `prompt` is standard input, one line of it.
+pub fn change_key_cmd(dataset: &str, format: &[(&str, &str)]) -> Cmd {
+    let pairs = format.iter().flat_map(|(name, value)| ["-o".to_owned(), format!("{name}={value}")]);
+    Cmd::new("zfs").arg("change-key").args(pairs).arg(dataset).timeout(DEADLINE)
 }
 
 /// Mounts one dataset.
@@ -108,7 +110,8 @@ mod tests {
             create_cmd("rpool/srv/a", &[("recordsize", "8k"), ("mountpoint", "/srv/a")]),
             load_key_cmd("rpool/srv"),
             check_key_cmd("rpool/srv"),
-            change_key_cmd("rpool/srv"),
+            change_key_cmd("rpool/srv", &[]),
+            change_key_cmd("rpool/srv", &[("keyformat", "passphrase"), ("keylocation", "prompt")]),
             mount_cmd("rpool/srv"),
             diff_cmd("rpool/srv@monday", "rpool/srv"),
         ];
@@ -120,6 +123,7 @@ mod tests {
             zfs load-key rpool/srv
             zfs load-key -n rpool/srv
             zfs change-key rpool/srv
+            zfs change-key -o keyformat=passphrase -o keylocation=prompt rpool/srv
             zfs mount rpool/srv
             zfs diff -FH rpool/srv@monday rpool/srv"#]]
         .assert_eq(&commands.map(|cmd| cmd.to_string()).join("\n"));

@@ -169,7 +169,7 @@ pub(crate) fn refused_key(name: &str) -> Option<(&'static str, &'static str, &'s
         "keyformat" | "keylocation" | "pbkdf2iters" | "passphrase" => (
             "dataset-key",
             "the key of an encrypted dataset is not chosen in the manifest",
-            "write `encryption=on`: the key is made on the machine at first boot",
+            "write `encryption=on`: the key is made on the machine at first boot; `kldload key passphrase` puts yours in its place",
         ),
         _ => return None,
     })

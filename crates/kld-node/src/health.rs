@@ -10,6 +10,7 @@ mod clock;
 mod disks;
 mod firewall;
 mod host_id;
+mod keys;
 mod pool;
 mod prometheus;
 mod replication;
@@ -295,6 +296,7 @@ pub fn check_some(
         Task::new("pool", deadline, pool::probe),
         Task::new("scrub", deadline, scrub::probe),
         Task::new("disks", deadline, disks::probe),
+        Task::new("keys", deadline, keys::probe),
         Task::new("services", deadline, services::probe),
         Task::new("sandboxes", deadline, sandboxes::probe),
         Task::new("snapshots", deadline, snapshots::probe),

@@ -6,7 +6,7 @@
 
 mod authorized_keys;
 mod certificate;
-mod encrypted;
+pub(crate) mod encrypted;
 mod entries;
 mod esp;
 mod host_id;
@@ -43,7 +43,7 @@ struct Node<'a> {
 struct Changes {
     /// What was made, one phrase each; never a secret.
     made: Vec<String>,
-    /// What was given and cannot be used, and why.
+    /// What was given and cannot be used, and why; what waits for a person.
     warnings: Vec<String>,
 }
 
@@ -107,9 +107,13 @@ impl IdentityError {
     }
 }
 
-/// The name of the mount unit of a path (systemd.unit(5), *String escaping*): `/srv/a-b` → `srv-a\x2db.mount`.
+/// The name of the mount unit of a path: `/srv/a-b` → `srv-a\x2db.mount`.
 fn mount_unit(path: &str) -> String {
-    let path = path.trim_matches('/');
+    format!("{}.mount", unit_name(path.trim_matches('/')))
+}
+
+/// As systemd writes a path or a dataset in the name of a unit (systemd.unit(5), *String escaping*).
+pub(crate) fn unit_name(path: &str) -> String {
     let mut name = String::new();
     for (index, byte) in path.bytes().enumerate() {
         match byte {
@@ -119,7 +123,7 @@ fn mount_unit(path: &str) -> String {
             other => name.push_str(&format!("\\x{other:02x}")),
         }
     }
-    format!("{name}.mount")
+    name
 }
 
 /// An error and everything that led to it, in one line.
@@ -159,7 +163,7 @@ pub struct StepReport {
     pub outcome: Outcome,
     /// What was made; never a secret.
     pub made: Vec<String>,
-    /// What was given to the machine and cannot be used, and why.
+    /// What was given to the machine and cannot be used, and why; what waits for a person.
     pub warnings: Vec<String>,
     /// Why it failed.
     pub error: Option<String>,
@@ -175,7 +179,7 @@ impl fmt::Display for StepReport {
             write!(f, "  {}", details.join(", "))?;
         }
         for warning in &self.warnings {
-            write!(f, "\n{:<15} ignored  {warning}", self.step)?;
+            write!(f, "\n{:<15} warning  {warning}", self.step)?;
         }
         self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "\n{:<15} hint  {hint}", self.step))
     }

@@ -11,126 +11,30 @@
 //! `settle` runs at every start, before a key is loaded: when the two files differ, it tries both and keeps the one that
 //! loads. So a death at any of these steps costs nothing, and neither does going back to a boot environment whose key is old,
 //! or that has none.
+//!
+//! A person can have the key instead: a passphrase, of which nothing is kept. Which it is, ZFS knows (`keyformat`), and that
+//! changes in one instant, with the key. So a sealed key of a dataset that has a passphrase is a leftover, and every start
+//! removes it.
 
+mod error;
+mod passphrase;
 mod sealed;
+mod waiting;
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
-use kld_host::{Cmd, zfs};
+use kld_host::zfs;
 use kld_system::node::{NodeConfig, NodeDatasetKey};
 use serde::Serialize;
 
 use crate::identity::secrets::{seal, unseal};
 use crate::machine::{Machine, MachineError};
 
-use sealed::{KEPT, differ, newest, put_for_zfs, put_in_both};
-pub(crate) use sealed::{prepare, settle, unseal_for_zfs};
-
-const DEADLINE: Duration = Duration::from_secs(60);
-
-/// Why a key is as it was.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    /// The machine refused.
-    #[error(transparent)]
-    Machine(#[from] MachineError),
-    /// No key of this machine belongs to it.
-    #[error("kldload keeps no key of `{dataset}`")]
-    Unknown {
-        /// What was asked for.
-        dataset: String,
-        /// Those that it keeps.
-        known: Vec<String>,
-    },
-    /// It uses the key of another dataset.
-    #[error("`{dataset}` uses the key of `{of}`")]
-    Inherited {
-        /// What was asked for.
-        dataset: String,
-        /// Whose key that is.
-        of: String,
-    },
-    /// Without its key, a dataset takes no other.
-    #[error("the key of `{dataset}` is not loaded")]
-    NotLoaded {
-        /// The dataset.
-        dataset: String,
-    },
-    /// What came out of the seal is not what was sealed.
-    #[error("the new key of `{dataset}` cannot be unsealed: systemd-creds gives other bytes")]
-    NotTheSame {
-        /// The dataset.
-        dataset: String,
-    },
-    /// No sealed key fits.
-    #[error("none of the sealed keys loads `{dataset}`")]
-    NoneLoads {
-        /// The dataset.
-        dataset: String,
-    },
-    /// It is loaded, and would be for the last time.
-    #[error("the key of `{dataset}` is loaded, and no sealed key is the same")]
-    OnlyLoaded {
-        /// The dataset.
-        dataset: String,
-    },
-    /// A new one would not load what is there.
-    #[error("the sealed key of `{dataset}` is missing")]
-    Missing {
-        /// The dataset.
-        dataset: String,
-        /// Where it should lie.
-        kept: String,
-    },
-    /// A dataset of this name is there, and lies in clear.
-    #[error("`{dataset}` is there, and is not encrypted")]
-    NotEncrypted {
-        /// The dataset.
-        dataset: String,
-    },
-    /// Another dataset was made with the sealed key of this one: it was put aside, or renamed.
-    #[error("`{with}` needs the sealed key of `{dataset}`")]
-    Shared {
-        /// What was asked for.
-        dataset: String,
-        /// Who needs it, too.
-        with: String,
-    },
-}
-
-impl KeyError {
-    /// What the person can do.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Machine(error) => error.hint(),
-            Self::Unknown { dataset, known } if known.is_empty() => {
-                Some(format!("`zfs change-key {dataset}` asks for a new passphrase, when it has one"))
-            }
-            Self::Unknown { known, .. } => Some(format!("it keeps those of: {}", known.join(", "))),
-            Self::Inherited { of, .. } => Some(format!("`kldload key rotate {of}` changes it for both")),
-            Self::NotLoaded { dataset } => Some(format!("`zfs load-key {dataset}`")),
-            Self::NotTheSame { .. } => {
-                Some("`systemd-creds --version` and the TPM are worth a look".to_owned())
-            }
-            Self::NoneLoads { dataset } => Some(format!(
-                "`zfs load-key -L prompt {dataset}` takes a key from a backup; keep both sealed files"
-            )),
-            Self::OnlyLoaded { dataset } => Some(format!(
-                "`kldload key rotate {dataset}` gives it a new one, as long as this machine does not restart"
-            )),
-            Self::Missing { kept, .. } => Some(format!(
-                "put it back, from a backup or another boot environment (`kbe list`): {kept}; then `systemctl restart kldload-identity`"
-            )),
-            Self::NotEncrypted { .. } => {
-                Some("make a dataset beside it, copy into it, and swap their mountpoints".to_owned())
-            }
-            Self::Shared { with, .. } => {
-                Some(format!("copy what you need of it; then `zfs destroy -r {with}`"))
-            }
-        }
-    }
-}
+pub use error::KeyError;
+pub use passphrase::{MAX_BYTES, Passphrase, PassphraseError, Unlocked, asks, set_passphrase, unlock};
+use sealed::{KEPT, differ, newest, put_for_zfs, put_in_both, remains};
+pub(crate) use sealed::{forget, prepare, settle, unseal_for_zfs};
 
 /// A key of this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -139,10 +43,12 @@ pub struct Key {
     pub dataset: String,
     /// `aes-256-gcm`.
     pub algorithm: String,
-    /// `available` or `unavailable`, as ZFS says.
+    /// `available` or `unavailable`, as ZFS says; `not there`: there is no such dataset.
     pub status: String,
+    /// Whether a person has it, as a passphrase: it is sealed nowhere.
+    pub passphrase: bool,
     /// Where it lies sealed.
-    pub sealed: String,
+    pub sealed: Option<String>,
     /// When it was sealed, in seconds since 1970; `None`: it is not there.
     pub since: Option<u64>,
     /// Whether a rotation was interrupted.
@@ -155,15 +61,19 @@ pub struct Key {
 /// When ZFS or a file cannot be asked.
 pub fn list(machine: &dyn Machine, config: &NodeConfig) -> Result<Vec<Key>, KeyError> {
     let mut keys = Vec::new();
+    let mut states = states(machine, config)?;
     for (dataset, key) in kept(config) {
-        let sealed = Path::new(&key.credential_file);
+        let not_there = || State { status: "not there".to_owned(), by_passphrase: false };
+        let State { status, by_passphrase } = states.remove(dataset).unwrap_or_else(not_there);
+        let sealed = (!by_passphrase).then(|| key.credential_file.clone());
         keys.push(Key {
             dataset: dataset.to_owned(),
             algorithm: key.algorithm.clone(),
-            status: status(machine, dataset)?,
-            sealed: key.credential_file.clone(),
-            since: machine.modified(sealed),
-            interrupted: differ(machine, key)?,
+            status,
+            passphrase: by_passphrase,
+            since: sealed.as_ref().and_then(|sealed| machine.modified(Path::new(sealed))),
+            sealed,
+            interrupted: if by_passphrase { remains(machine, key) } else { differ(machine, key)? },
         });
     }
     Ok(keys)
@@ -173,15 +83,18 @@ fn kept(config: &NodeConfig) -> impl Iterator<Item = (&str, &NodeDatasetKey)> {
     config.encrypted.iter().filter_map(|wanted| Some((wanted.dataset.as_str(), wanted.key.as_ref()?)))
 }
 
-/// Whether a dataset could be given a new key. Touches nothing.
+/// Whether a dataset could be given a new key. Touches nothing, and says who has the one that it has.
 ///
 /// # Errors
 /// When it could not.
-pub fn check(machine: &dyn Machine, config: &NodeConfig, dataset: &str) -> Result<(), KeyError> {
+pub fn check(machine: &dyn Machine, config: &NodeConfig, dataset: &str) -> Result<Holder, KeyError> {
     let key = find(config, dataset)?;
     let named = || dataset.to_owned();
-    if status(machine, dataset)? != "available" {
-        return Err(KeyError::NotLoaded { dataset: named() });
+    let now = state(machine, dataset)?;
+    match (now.is_loaded(), now.by_passphrase) {
+        (true, _) => {}
+        (false, true) => return Err(KeyError::Locked { dataset: named() }),
+        (false, false) => return Err(KeyError::NotLoaded { dataset: named() }),
     }
     let text = machine.run_text(zfs::get_cmd(&config.pool, &["keylocation"], true))?;
     let location = format!("file://{}", key.key_file);
@@ -189,11 +102,11 @@ pub fn check(machine: &dyn Machine, config: &NodeConfig, dataset: &str) -> Resul
     let mut others = found.into_iter().filter(|of| of.dataset != dataset);
     match others.find(|of| of.value == location) {
         Some(other) => Err(KeyError::Shared { dataset: named(), with: other.dataset }),
-        None => Ok(()),
+        None => Ok(if now.by_passphrase { Holder::Person } else { Holder::Machine }),
     }
 }
 
-/// Gives a dataset a new key, and says each step.
+/// Gives a dataset a new key, and says each step. One that has a passphrase has a key of the machine from then on.
 ///
 /// # Errors
 /// When a step fails; then the dataset has the key that it had, or the next start will find out which it has.
@@ -203,17 +116,19 @@ pub fn rotate(
     dataset: &str,
     say: &mut dyn FnMut(&str),
 ) -> Result<(), KeyError> {
-    check(machine, config, dataset)?;
+    let holder = check(machine, config, dataset)?;
     let key = find(config, dataset)?;
-    match settle(machine, dataset, key) {
-        // That is what a new one is for.
-        Err(KeyError::OnlyLoaded { .. }) => {}
-        other => drop(other?),
+    if holder == Holder::Machine {
+        match settle(machine, dataset, key) {
+            // That is what a new one is for.
+            Err(KeyError::OnlyLoaded { .. }) => {}
+            other => drop(other?),
+        }
     }
-    let done = replace(machine, dataset, key, say);
+    let done = replace(machine, dataset, key, holder, say);
     if done.is_err() {
         // What ZFS reads is the key that it has; when this fails too, the next start does it.
-        let _ = settle(machine, dataset, key);
+        let _ = state(machine, dataset).map(|now| tidy(machine, dataset, key, &now));
     }
     done
 }
@@ -241,6 +156,7 @@ fn replace(
     machine: &dyn Machine,
     dataset: &str,
     key: &NodeDatasetKey,
+    holder: Holder,
     say: &mut dyn FnMut(&str),
 ) -> Result<(), KeyError> {
     let newest = newest(key);
@@ -253,30 +169,107 @@ fn replace(
     if unsealed != bytes {
         return Err(KeyError::NotTheSame { dataset: dataset.to_owned() });
     }
+    // A start of the identity's unit would take it for a leftover, as long as the dataset has its passphrase.
+    let sealed = machine.read(&newest)?.unwrap_or_default();
     put_for_zfs(machine, key, &unsealed)?;
     say("zfs change-key");
-    machine.run(zfs::change_key_cmd(dataset), &[])?;
+    let location = format!("file://{}", key.key_file);
+    let format: &[_] = match holder {
+        Holder::Machine => &[],
+        Holder::Person => &[("keyformat", "raw"), ("keylocation", &location)],
+    };
+    machine.run(zfs::change_key_cmd(dataset, format), &[])?;
     say("prove that the sealed key loads the dataset");
     machine.run(zfs::check_key_cmd(dataset), &[])?;
-    Ok(put_in_both(machine, key, &newest)?)
+    Ok(put_in_both(machine, key, &sealed)?)
 }
 
-/// Ends rotations that were interrupted; the datasets whose keys were settled.
+/// Ends changes of keys that were interrupted; the datasets whose keys were settled.
 ///
 /// # Errors
 /// When one cannot be ended.
 pub fn recover(machine: &dyn Machine, config: &NodeConfig) -> Result<Vec<String>, KeyError> {
     let mut settled = Vec::new();
-    for (dataset, key) in kept(config) {
-        if differ(machine, key)? && settle(machine, dataset, key)? {
+    let states = states(machine, config)?;
+    for (dataset, key) in kept(config).filter(|(dataset, _)| states.contains_key(*dataset)) {
+        if tidy(machine, dataset, key, &states[dataset])? {
             settled.push(dataset.to_owned());
         }
     }
     Ok(settled)
 }
 
-fn status(machine: &dyn Machine, dataset: &str) -> Result<String, MachineError> {
-    let get = Cmd::new("zfs").args(["get", "-H", "-o", "name,property,value,source", "keystatus", dataset]);
-    let text = machine.run_text(get.timeout(DEADLINE))?;
-    Ok(zfs::parse_get(&text)?.into_iter().next().map(|property| property.value).unwrap_or_default())
+/// What is sealed is what loads the dataset, and nothing is when that is a passphrase. Whether something was not so.
+fn tidy(machine: &dyn Machine, dataset: &str, key: &NodeDatasetKey, now: &State) -> Result<bool, KeyError> {
+    if now.by_passphrase {
+        return Ok(forget(machine, key)?);
+    }
+    if differ(machine, key)? { settle(machine, dataset, key) } else { Ok(false) }
+}
+
+/// Who has the key of a dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// This machine, sealed.
+    Machine,
+    /// Whoever knows its passphrase.
+    Person,
+}
+
+/// How it is with the key of a dataset.
+#[derive(Default)]
+pub(crate) struct State {
+    /// `available` or `unavailable`.
+    status: String,
+    pub(crate) by_passphrase: bool,
+}
+
+impl State {
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.status == "available"
+    }
+
+    /// `-` is that of a dataset in clear.
+    pub(crate) fn is_unavailable(&self) -> bool {
+        self.status == "unavailable"
+    }
+}
+
+/// Asks ZFS, which alone knows.
+pub(crate) fn state(machine: &dyn Machine, dataset: &str) -> Result<State, MachineError> {
+    let mut found = ask(machine, dataset, false)?;
+    Ok(found.remove(dataset).unwrap_or_default())
+}
+
+/// Of every dataset that is there.
+fn states(machine: &dyn Machine, config: &NodeConfig) -> Result<BTreeMap<String, State>, MachineError> {
+    ask(machine, &config.pool, true)
+}
+
+fn ask(
+    machine: &dyn Machine,
+    dataset: &str,
+    recursive: bool,
+) -> Result<BTreeMap<String, State>, MachineError> {
+    let text = machine.run_text(zfs::get_cmd(dataset, &["keyformat", "keystatus"], recursive))?;
+    let mut found = BTreeMap::new();
+    for property in zfs::parse_get(&text)? {
+        let of: &mut State = found.entry(property.dataset).or_default();
+        match &property.name[..] {
+            "keystatus" => of.status = property.value,
+            _ => of.by_passphrase = property.value == "passphrase",
+        }
+    }
+    Ok(found)
+}
+
+/// Every dataset with a key of its own that nobody has given the passphrase of.
+///
+/// # Errors
+/// When ZFS cannot be asked.
+pub(crate) fn locked(machine: &dyn Machine, config: &NodeConfig) -> Result<Vec<String>, MachineError> {
+    let states = states(machine, config)?;
+    let is_locked =
+        |name: &&str| states.get(*name).is_some_and(|now| now.by_passphrase && now.is_unavailable());
+    Ok(kept(config).map(|(dataset, _)| dataset).filter(is_locked).map(str::to_owned).collect())
 }

@@ -21,6 +21,7 @@ pub(crate) fn all() -> Hints {
         .on(kld_host::WriteError::hint)
         .on(kld_host::LockError::hint)
         .on(kld_node::keys::KeyError::hint)
+        .on(kld_node::keys::PassphraseError::hint)
         .on(kld_node::secrets::SecretError::hint)
         .on(kld_packages::PackageError::hint)
         .on(kld_packages::PackageNameError::hint)

@@ -7,6 +7,7 @@
 mod busy;
 mod encryption;
 mod features;
+mod locked;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,6 +26,8 @@ use crate::host::{Host, HostError};
 use crate::interruption::Interruption;
 use crate::plan::{Action, Because, Cause, Left, Step, key};
 use crate::wanted::Wanted;
+
+pub(crate) use locked::{Locked, check as check_locked};
 
 pub(super) struct Dataset;
 
@@ -159,6 +162,7 @@ impl Kind for Dataset {
                 }
             }
         }
+        found.locked = locked::of(&seen, wanted);
         features::check(host, pool, new.iter().map(|(property, value)| (&**property, &**value)))?;
         busy::check(host, &seen, &found.steps)?;
         for gone in super::gone(Self::NAME, before, &found.items) {
@@ -340,9 +344,10 @@ impl Kind for Dataset {
             seen.extend(ask(host, pool, &names)?);
         }
         let is_as_wanted = |dataset: &str, property: &str, value: &str| {
+            let Some(there) = seen.get(dataset) else { return false };
             // Of a volume, what only file systems have is not there.
-            let found = seen.get(dataset).map(|of| of.get(property));
-            found.is_some_and(|found| found.is_none_or(|found| same(property, value, &found.value)))
+            there.get(property).is_none_or(|found| same(property, value, &found.value))
+                || encryption::is_of_a_person(property, there)
         };
         let drifted = stated.filter(|((dataset, property), value)| !is_as_wanted(dataset, property, value));
         Ok(drifted.map(|((dataset, property), _)| format!("{property} of {dataset}")).collect())
@@ -389,14 +394,20 @@ fn bring_back(
         host.run(&Cmd::new("zfs").args(["rename", &aside, dataset]))?;
     }
     let wanted = properties.iter().find(|(name, _)| name == "canmount").map_or("on", |(_, value)| value);
-    let found = zfs::parse_get(&host.text(&zfs::get_cmd(dataset, &["canmount", "mountpoint"], false))?)?;
+    let found = zfs::parse_get(&host.text(&zfs::get_cmd(
+        dataset,
+        &["canmount", "keystatus", "mountpoint"],
+        false,
+    ))?)?;
     let is = |name: &str, value: &str| found.iter().any(|of| of.name == name && of.value == value);
     // A volume has none.
     if !is("canmount", wanted) && !is("canmount", "-") {
         host.run(&zfs::set_cmd(dataset, &[("canmount", wanted)]))?;
     }
     let has_place = found.iter().any(|of| of.name == "mountpoint" && of.value.starts_with('/'));
-    if wanted == "on" && has_place && !is_mounted(host, dataset)? {
+    // One that is locked is mounted when somebody unlocks it.
+    let may_mount = wanted == "on" && has_place && !is("keystatus", "unavailable");
+    if may_mount && !is_mounted(host, dataset)? {
         host.run(&zfs::mount_cmd(dataset))?;
     }
     Ok(())
@@ -599,7 +610,7 @@ fn changes(dataset: &SystemDataset, there: &BTreeMap<String, Property>) -> Resul
     for item in &dataset.properties {
         let (property, value) = (&item.value.0, &item.value.1);
         let Some(found) = there.get(property) else { continue };
-        if same(property, value, &found.value) {
+        if same(property, value, &found.value) || encryption::is_of_a_person(property, there) {
             continue;
         }
         if let Some((_, hint)) = FIXED.iter().find(|(fixed, _)| fixed == property) {

@@ -70,6 +70,15 @@ fn config() -> NodeConfig {
     config
 }
 
+/// What it says of anything but keys.
+fn zfs(machine: &FakeMachine, says: String) {
+    machine.tool("zfs", move |args, _, _| {
+        let keys = "rpool/srv/vault\tkeyformat\traw\t-\nrpool/srv/vault\tkeystatus\tavailable\t-\n";
+        let of_keys = args.iter().any(|arg| arg == "keyformat,keystatus");
+        Ok(if of_keys { keys.into() } else { says.clone().into_bytes() })
+    });
+}
+
 fn machine() -> FakeMachine {
     let machine = FakeMachine::default();
     machine.state().now = NOW;
@@ -89,7 +98,7 @@ fn machine() -> FakeMachine {
             _ => vec![],
         })
     });
-    machine.answer("zfs", &format!("rpool/srv/app@a\t{}\nrpool/srv/app@b\t{}\n", NOW - 9000, NOW - 600));
+    zfs(&machine, format!("rpool/srv/app@a\t{}\nrpool/srv/app@b\t{}\n", NOW - 9000, NOW - 600));
     machine.answer(
         "wg",
         &format!(
@@ -131,6 +140,7 @@ fn a_machine_that_is_well() {
         pool                 ok      rpool ONLINE, no errors, 41% full, 7% fragmented
         scrub                ok      scrub of rpool found no errors 24 h ago
         disks                ok      1 of 1 say that they are well
+        keys                 ok      no dataset is locked
         services             ok      2 of 2 running, no unit has failed
         sandboxes            ok      app.service 1.2 of at most 2.0
         snapshots            ok      newest of 1 datasets at most 10 min old
@@ -184,6 +194,7 @@ fn a_machine_that_is_well() {
         kldload_probe_status{probe="disks"} 0
         kldload_probe_status{probe="firewall"} 0
         kldload_probe_status{probe="host-id"} 0
+        kldload_probe_status{probe="keys"} 0
         kldload_probe_status{probe="pool"} 0
         kldload_probe_status{probe="replication"} 0
         kldload_probe_status{probe="sandboxes"} 0
@@ -218,7 +229,14 @@ fn every_probe_sees_what_it_is_for() {
         ("pool", Status::Fail, |m| {
             m.tool("zfs", |args, _, _| {
                 let newest = format!("rpool/srv/app@b\t{}\n", NOW - 600);
-                Ok(if args[0] == "get" { "4096\n".into() } else { newest.into() })
+                let asks = |what: &str| args.iter().any(|arg| arg == what);
+                Ok(if asks("available") {
+                    "4096\n".into()
+                } else if asks("list") {
+                    newest.into()
+                } else {
+                    vec![]
+                })
             })
         }),
         ("pool", Status::Fail, |m| {
@@ -260,8 +278,8 @@ fn every_probe_sees_what_it_is_for() {
             m.answer("openssl", "notAfter=Nov  1 12:00:00 2026 GMT\nCertificate will expire\n")
         }),
         ("sandboxes", Status::Fail, |m| m.answer("systemd-analyze", &EXPOSURE.replace("1.2", "2.1"))),
-        ("snapshots", Status::Fail, |m| m.answer("zfs", &format!("rpool/srv/app@a\t{}\n", NOW - 9000))),
-        ("snapshots", Status::Warn, |m| m.answer("zfs", "")),
+        ("snapshots", Status::Fail, |m| zfs(m, format!("rpool/srv/app@a\t{}\n", NOW - 9000))),
+        ("snapshots", Status::Warn, |m| zfs(m, String::new())),
         ("replication", Status::Fail, |m| {
             m.state().times.retain(|_, time| {
                 *time = NOW - 90_000;

@@ -5,10 +5,10 @@
 //! transactions are committed in order: after a power cut there is never neither.
 
 use super::{Changes, IdentityError, Node, StepResult, chain, mount_unit};
-use crate::keys;
+use crate::keys::{self, KeyError};
 use crate::machine::{Machine, MachineError};
 use kld_host::{Cmd, zfs};
-use kld_system::node::NodeEncrypted;
+use kld_system::node::{NodeConfig, NodeDatasetKey, NodeEncrypted};
 use std::path::Path;
 use std::time::Duration;
 
@@ -33,12 +33,27 @@ pub(super) fn ensure(node: &Node<'_>) -> StepResult {
         Cmd::new("zfs").args(["list", "-H", "-o", "name", "-t", "filesystem", "-r", &node.config.pool]);
     let existing = node.machine.run_text(list.timeout(DEADLINE))?;
     let mut failed = Vec::new();
+    let (mut locked, mut shut): (Vec<&str>, Vec<&str>) = Default::default();
     for wanted in &node.config.encrypted {
         let is_there = existing.lines().any(|name| name == wanted.dataset);
-        if let Err(error) = ensure_one(node.machine, wanted, is_there, &mut changes) {
-            failed.push(error);
+        let needs_another_key = wanted.key.is_none() || !is_there;
+        if needs_another_key && shut.iter().any(|above| is_below(&wanted.dataset, above)) {
+            continue;
+        }
+        match ensure_one(node.machine, wanted, is_there, &mut changes) {
+            Ok(Lock::Open) => {}
+            Ok(Lock::Shut) => {
+                locked.push(&wanted.dataset);
+                shut.push(&wanted.dataset);
+            }
+            Err(error) => {
+                failed.push(error);
+                shut.push(&wanted.dataset);
+            }
         }
     }
+    // Not an error: the machine is itself without them, and somebody may be on the way.
+    changes.warnings.extend(locked.iter().map(|dataset| locked_until(dataset)));
     match failed.len() {
         0 => Ok(changes),
         1 => Err(failed.remove(0)),
@@ -46,19 +61,49 @@ pub(super) fn ensure(node: &Node<'_>) -> StepResult {
     }
 }
 
+/// What waits, and for what.
+pub(crate) fn locked_until(dataset: &str) -> String {
+    format!("{dataset} is locked: `kldload key unlock {dataset}`")
+}
+
+/// Makes, fills and mounts what the node could not while `root` was locked: it, and those with its key.
+pub(crate) fn make_below(machine: &dyn Machine, config: &NodeConfig, root: &str) -> Result<(), KeyError> {
+    let list = Cmd::new("zfs").args(["list", "-H", "-o", "name", "-t", "filesystem", "-r", root]);
+    let existing = machine.run_text(list.timeout(DEADLINE))?;
+    let has_its_key =
+        |of: &&NodeEncrypted| of.dataset == root || (of.key.is_none() && is_below(&of.dataset, root));
+    for wanted in config.encrypted.iter().filter(has_its_key) {
+        if !existing.lines().any(|name| name == wanted.dataset) {
+            create(machine, wanted)?;
+        }
+        fill(machine, wanted)?;
+    }
+    Ok(())
+}
+
+fn is_below(dataset: &str, root: &str) -> bool {
+    dataset.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Whether a dataset could be opened.
+#[derive(PartialEq, Eq)]
+enum Lock {
+    Open,
+    /// A person has its key.
+    Shut,
+}
+
 fn ensure_one(
     machine: &dyn Machine,
     wanted: &NodeEncrypted,
     is_there: bool,
     changes: &mut Changes,
-) -> Result<(), IdentityError> {
+) -> Result<Lock, IdentityError> {
     let dataset = &wanted.dataset;
-    if let (Some(key), true) = (&wanted.key, is_there) {
-        if keys::settle(machine, dataset, key)? {
-            changes.made.push(format!("key of {dataset}, sealed in both places"));
-        }
-        keys::unseal_for_zfs(machine, key)?;
-        unlock(machine, dataset)?;
+    if let (Some(key), true) = (&wanted.key, is_there)
+        && open(machine, dataset, key, changes)? == Lock::Shut
+    {
+        return Ok(Lock::Shut);
     }
     if !is_there {
         if let Some(key) = &wanted.key
@@ -81,14 +126,31 @@ fn ensure_one(
         }
         Some(_) => {}
     }
-    Ok(())
+    Ok(Lock::Open)
 }
 
-fn unlock(machine: &dyn Machine, dataset: &str) -> Result<(), MachineError> {
-    if property(machine, dataset, "keystatus")? == "unavailable" {
+/// Loads the key of a dataset that is there, when the machine has it.
+fn open(
+    machine: &dyn Machine,
+    dataset: &str,
+    key: &NodeDatasetKey,
+    changes: &mut Changes,
+) -> Result<Lock, KeyError> {
+    let now = keys::state(machine, dataset)?;
+    if now.by_passphrase {
+        if keys::forget(machine, key)? {
+            changes.made.push(format!("an end of the sealed key of {dataset}, which has a passphrase"));
+        }
+        return Ok(if now.is_loaded() { Lock::Open } else { Lock::Shut });
+    }
+    if keys::settle(machine, dataset, key)? {
+        changes.made.push(format!("key of {dataset}, sealed in both places"));
+    }
+    keys::unseal_for_zfs(machine, key)?;
+    if now.is_unavailable() {
         machine.run(zfs::load_key_cmd(dataset), &[])?;
     }
-    Ok(())
+    Ok(Lock::Open)
 }
 
 /// Makes the dataset in one command: with its key, marked as to be filled, and not to be mounted yet.
@@ -157,11 +219,25 @@ fn unit_of(machine: &dyn Machine, wanted: &NodeEncrypted) -> Option<String> {
 /// own, and nobody else would see the mount. Not `--wait`, which needs a message bus that may not run yet.
 fn mount(machine: &dyn Machine, wanted: &NodeEncrypted) -> Result<(), MachineError> {
     if mounted_at(wanted).is_some() && property(machine, &wanted.dataset, "mounted")? == "no" {
-        let properties = ["--property=Type=oneshot", "--property=DefaultDependencies=no"];
-        let run = Cmd::new("systemd-run").args(["--quiet", "--collect"]).args(properties);
-        machine.run(run.args(["zfs", "mount", &wanted.dataset]).timeout(DEADLINE), &[])?;
+        run_mount(machine, &wanted.dataset)?;
     }
     Ok(())
+}
+
+fn run_mount(machine: &dyn Machine, dataset: &str) -> Result<(), MachineError> {
+    let properties = ["--property=Type=oneshot", "--property=DefaultDependencies=no"];
+    let run = Cmd::new("systemd-run").args(["--quiet", "--collect"]).args(properties);
+    machine.run(run.args(["zfs", "mount", dataset]).timeout(DEADLINE), &[]).map(drop)
+}
+
+/// Mounts a dataset whose key was not there when the machine started. systemd is waited for.
+pub(crate) fn mount_now(machine: &dyn Machine, dataset: &str, place: &str) -> Result<(), MachineError> {
+    let unit = mount_unit(place);
+    if machine.has(format!("{UNITS}/{unit}")) {
+        let start = Cmd::new("systemctl").args(["start", "--", &unit]).timeout(DEADLINE);
+        return machine.run(start, &[]).map(drop);
+    }
+    run_mount(machine, dataset)
 }
 
 /// Where it is mounted by itself.

@@ -1,6 +1,7 @@
 //! `node init` on a fake machine: a first start, later starts, and a death at every single change.
 
 mod birth;
+mod passphrase;
 mod rotation;
 mod supplied;
 mod tools;

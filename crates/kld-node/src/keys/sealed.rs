@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use kld_host::zfs;
 use kld_system::node::NodeDatasetKey;
 
-use super::{KeyError, status};
+use super::{KeyError, state};
 use crate::identity::secrets::{seal, unseal};
 use crate::machine::{Access, Machine, MachineError};
 
@@ -30,7 +30,7 @@ pub(crate) fn prepare(machine: &dyn Machine, key: &NodeDatasetKey) -> Result<boo
         machine.make_folder(Path::new(KEPT))?;
         seal(machine, &key.credential, &bytes, &newest)?;
     }
-    put_in_both(machine, key, if machine.has(&newest) { &newest } else { own })?;
+    copy_to_both(machine, key, if machine.has(&newest) { &newest } else { own })?;
     // Whatever lies there: what the dataset is made with must be what is sealed.
     put_for_zfs(machine, key, &unseal(machine, &key.credential, own)?)?;
     Ok(is_new)
@@ -46,18 +46,22 @@ pub(crate) fn unseal_for_zfs(machine: &dyn Machine, key: &NodeDatasetKey) -> Res
 }
 
 /// Makes what is sealed in one place what is sealed in both.
+fn copy_to_both(machine: &dyn Machine, key: &NodeDatasetKey, from: &Path) -> Result<(), MachineError> {
+    put_in_both(machine, key, &machine.read(from)?.unwrap_or_default())
+}
+
+/// A sealed key lies in both places.
 pub(super) fn put_in_both(
     machine: &dyn Machine,
     key: &NodeDatasetKey,
-    from: &Path,
+    sealed: &[u8],
 ) -> Result<(), MachineError> {
-    let sealed = machine.read(from)?.unwrap_or_default();
     for place in [newest(key).as_path(), Path::new(&key.credential_file)] {
-        if machine.read(place)?.as_ref() != Some(&sealed) {
+        if machine.read(place)?.as_deref() != Some(sealed) {
             if place.starts_with(KEPT) {
                 machine.make_folder(Path::new(KEPT))?;
             }
-            machine.write(place, &sealed, Access::SECRET)?;
+            machine.write(place, sealed, Access::SECRET)?;
         }
     }
     Ok(())
@@ -73,6 +77,24 @@ pub(super) fn put_for_zfs(
         machine.make_folder(folder)?;
     }
     machine.write(file, bytes, Access::SECRET)
+}
+
+fn places(key: &NodeDatasetKey) -> [PathBuf; 3] {
+    [newest(key), PathBuf::from(&key.credential_file), PathBuf::from(&key.key_file)]
+}
+
+/// Whether a key of the machine is anywhere, sealed or not.
+pub(super) fn remains(machine: &dyn Machine, key: &NodeDatasetKey) -> bool {
+    places(key).iter().any(|place| machine.has(place))
+}
+
+/// Removes the key of a dataset that has a passphrase by now. Whether there was one.
+pub(crate) fn forget(machine: &dyn Machine, key: &NodeDatasetKey) -> Result<bool, MachineError> {
+    let there = remains(machine, key);
+    for place in places(key).iter().filter(|place| machine.has(place)) {
+        machine.remove(place)?;
+    }
+    Ok(there)
 }
 
 /// Whether there are two sealed keys, and not the same.
@@ -104,7 +126,7 @@ pub(crate) fn settle(machine: &dyn Machine, dataset: &str, key: &NodeDatasetKey)
     };
     for from in [newest.as_path(), own] {
         if unsealed(from).is_some_and(|bytes| loads(&bytes)) {
-            put_in_both(machine, key, from)?;
+            copy_to_both(machine, key, from)?;
             return Ok(true);
         }
     }
@@ -112,7 +134,7 @@ pub(crate) fn settle(machine: &dyn Machine, dataset: &str, key: &NodeDatasetKey)
         if loads(&bytes) {
             machine.make_folder(Path::new(KEPT))?;
             seal(machine, &key.credential, &bytes, &newest)?;
-            put_in_both(machine, key, &newest)?;
+            copy_to_both(machine, key, &newest)?;
             return Ok(true);
         }
     } else if machine.has(file) {
@@ -121,7 +143,7 @@ pub(crate) fn settle(machine: &dyn Machine, dataset: &str, key: &NodeDatasetKey)
     }
     let any = machine.has(&newest) || machine.has(own);
     let (dataset, kept) = (dataset.to_owned(), newest.display().to_string());
-    Err(match status(machine, &dataset)?.as_str() {
+    Err(match state(machine, &dataset)?.status.as_str() {
         "available" => KeyError::OnlyLoaded { dataset },
         "unavailable" if any => KeyError::NoneLoads { dataset },
         "unavailable" => KeyError::Missing { dataset, kept },

@@ -2,6 +2,7 @@
 //!
 //! A key cannot be in an image, so the dataset is not either: `kldload node init` makes both at first boot. The key is
 //! kept with systemd-creds(1), which binds it to the TPM when there is one; a unit decrypts it to a RAM disk before the mount unit loads it.
+//! A person can put a passphrase in its place: then that unit is skipped, and zfs-mount-generator(8) asks.
 //! The properties `org.openzfs.systemd:*` stay on the dataset, so that the mount cache keeps them when it is rewritten.
 
 use crate::context::{Context, IDENTITY_UNIT, unit_escape};
@@ -108,6 +109,7 @@ fn key_unit(key: &NodeDatasetKey, dataset: &str, span: kld_manifest::Span) -> Sy
     use Section::{Service, Unit};
     add(Unit, "Description", &format!("Unlock the key of {dataset}"), "what people read in the log");
     add(Unit, "DefaultDependencies", "no", "it runs before the file systems are mounted");
+    add(Unit, "ConditionPathExists", &key.credential_file, "a dataset with a passphrase has none");
     add(Unit, "After", IDENTITY_UNIT, "first boot makes the key");
     add(Unit, "Requires", IDENTITY_UNIT, "first boot makes the key");
     add(Unit, "Conflicts", "shutdown.target", "without default dependencies this must be said");

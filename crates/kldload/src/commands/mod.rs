@@ -12,6 +12,7 @@ pub(crate) mod df;
 pub(crate) mod dir;
 pub(crate) mod dr;
 pub(crate) mod explain;
+pub(crate) mod given;
 pub(crate) mod history;
 pub(crate) mod key;
 pub(crate) mod man;

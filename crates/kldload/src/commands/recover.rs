@@ -34,7 +34,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     if let Some(config) = read_config()?.filter(|_| !args.boot) {
         for dataset in keys::recover(&RealMachine, &config)? {
             printer.note(&format!(
-                "the rotation of the key of `{dataset}` was interrupted: it has the key that loads it"
+                "a change of the key of `{dataset}` was interrupted: what is sealed is what loads it, and nothing when that is a passphrase"
             ));
             found = true;
         }

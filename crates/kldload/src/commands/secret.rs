@@ -1,7 +1,6 @@
 //! `kldload secret`: secrets that people give to a machine that runs.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -12,6 +11,7 @@ use kld_system::secret_file;
 use kld_ui::{ExitStatus, Hinted, Printer, Table};
 
 use super::apply;
+use super::given;
 use super::history::utc;
 use super::status::read_config;
 
@@ -138,19 +138,13 @@ fn set(
     Ok(ExitStatus::Done)
 }
 
-/// At most one byte more than a secret may have.
 fn read(name: &SecretName, file: Option<&Path>) -> anyhow::Result<Vec<u8>> {
-    let source: Box<dyn Read> = match file {
-        Some(file) => {
-            Box::new(File::open(file).with_context(|| format!("cannot read `{}`", file.display()))?)
-        }
-        None if io::stdin().is_terminal() => {
-            let hint = format!("`systemd-ask-password -n | kldload secret set {name}`, or name a file");
-            return Err(Hinted::new("a secret that is typed here would be seen", hint).into());
-        }
-        None => Box::new(io::stdin()),
-    };
-    let mut value = Vec::new();
-    source.take(MAX_BYTES as u64 + 1).read_to_end(&mut value).context("cannot read the value")?;
-    Ok(value)
+    if let Some(file) = file {
+        let source = File::open(file).with_context(|| format!("cannot read `{}`", file.display()))?;
+        return given::read(source, MAX_BYTES);
+    }
+    given::standard_input(MAX_BYTES)?.ok_or_else(|| {
+        let hint = format!("`systemd-ask-password -n | kldload secret set {name}`, or name a file");
+        Hinted::new("a secret that is typed here would be seen", hint).into()
+    })
 }

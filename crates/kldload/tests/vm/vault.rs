@@ -14,6 +14,12 @@ use crate::turn::Turn;
 const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vm/vault/appliance.manifest");
 /// Given from outside, never kept in clear.
 pub(crate) const ANSWER: &str = "six times seven is forty-two";
+/// One dataset more, for the manifest.
+const SECOND: (&str, &str) =
+    ("  rpool/srv/greeter:", "  rpool/srv/second:  encryption=on\n  rpool/srv/greeter:");
+/// Known to a person alone.
+const PASSPHRASE: &str = "the ravens left the tower at noon";
+const LATER_PASSPHRASE: &str = "and came back with the evening tide";
 
 #[test]
 fn keys_and_secrets_are_born_on_the_machine_and_copies_leave_it_encrypted() {
@@ -44,6 +50,7 @@ fn keys_and_secrets_are_born_on_the_machine_and_copies_leave_it_encrypted() {
     a_key_outlives_an_apply_that_failed(&guest);
     secrets::are_given_to_a_machine_that_runs(&guest);
     wait_until_well(&guest);
+    a_person_has_the_key(&guest);
     // The last: whatever starts the identity's unit again settles the sealed key that it leaves behind.
     a_key_is_rotated(&guest);
     wait_until_well(&guest);
@@ -56,7 +63,7 @@ fn keys_and_secrets_are_born_on_the_machine_and_copies_leave_it_encrypted() {
     // Who has the disk has what is not encrypted, and nothing else.
     assert!(holds(&disk, &plain), "the search finds what lies in clear");
     assert!(!holds(&disk, &secret), "what is encrypted must not lie in clear");
-    for secret in [ANSWER, &token, secrets::LATE] {
+    for secret in [ANSWER, &token, secrets::LATE, PASSPHRASE, LATER_PASSPHRASE] {
         assert!(!holds(&disk, secret), "a secret must not lie in clear");
     }
 
@@ -114,7 +121,7 @@ fn an_encrypted_dataset_changes_as_any_other(guest: &Guest) {
 
 /// An apply that adds a dataset and fails takes it back, but not its key; the next one makes it with the same.
 fn a_key_outlives_an_apply_that_failed(guest: &Guest) {
-    let second = ("  rpool/srv/greeter:", "  rpool/srv/second:  encryption=on\n  rpool/srv/greeter:");
+    let second = SECOND;
     let sealed = "sha256sum /etc/kldload/keys/srv@second.cred /var/lib/kldload/keys/srv@second.cred | cut -c -64 | uniq";
     let start = "set -e; for n in $(seq 60); do mountpoint -q /srv/second && break; sleep 1; done";
     give(guest, &[second, ("systemctl is-active --quiet vault.service", "/bin/false")]);
@@ -144,6 +151,98 @@ fn a_key_outlives_an_apply_that_failed(guest: &Guest) {
     assert_eq!(guest.run_ok(sealed).expect("it is sealed"), key);
     let (status, said, error) = apply::kldload(guest, "plan /root/vault.manifest");
     assert_eq!(status, 0, "{said}\n{error}");
+}
+
+/// The machine starts without the dataset, says how to go on, and has it back with the passphrase; then it has a key of its own again.
+fn a_person_has_the_key(guest: &Guest) {
+    let as_the_manifest_says = |when: &str| {
+        let (status, said, error) = apply::kldload(guest, "plan /root/vault.manifest");
+        assert_eq!(status, 0, "{when}: {said}\n{error}");
+    };
+    let state = || {
+        let get =
+            "zfs get -H -o value keyformat,keylocation,keystatus,mounted rpool/srv/vault | paste -sd ' '";
+        guest.run_ok(get).expect("it answers")
+    };
+    // In memory, so that whatever finds it on the disk has found what kldload or ZFS has written.
+    let put = |text: &str| {
+        guest.write_file("/run/passphrase", format!("{text}\n").as_bytes(), 0o600).expect("written");
+    };
+    let told = |words: &str| apply::kldload(guest, &format!("key {words} < /run/passphrase"));
+    let refused = |words: &str, want: &str| {
+        let (status, said, error) = told(words);
+        assert!(status == 1 && error.contains(want), "{words}: {said}\n{error}");
+    };
+    give(guest, &[SECOND]);
+    as_the_manifest_says("before");
+    guest.run_ok("echo precious > /srv/vault/kept").expect("written");
+    put("seven77");
+    refused("passphrase --yes rpool/srv/vault", "a passphrase has at least 8 bytes");
+    refused("unlock rpool/srv/vault", "`rpool/srv/vault` has no passphrase");
+    put(PASSPHRASE);
+    refused("passphrase rpool/srv/vault", "nothing was changed: not confirmed");
+    assert_eq!(told("passphrase --dry-run rpool/srv/vault").0, 3);
+    assert!(state().starts_with("raw file:"), "{}", state());
+    let (status, said, error) = told("passphrase --yes rpool/srv/vault");
+    assert_eq!((status, state().as_str()), (0, "passphrase prompt available yes"), "{said}\n{error}");
+    let left = "ls /etc/kldload/keys /var/lib/kldload/keys /run/kldload/keys | grep -cx -e srv@vault -e srv@vault.cred";
+    assert_eq!(guest.run(left).expect("it answers").text(), "0");
+    as_the_manifest_says("with a passphrase");
+    // As an apply does.
+    let again = "systemctl restart kldload-identity.service; while [ -n \"$(systemctl list-jobs --no-legend)\" ]; do sleep 1; done";
+    guest.run_for(again, BOOT).expect("it answers");
+    assert_eq!(state(), "passphrase prompt available yes", "nobody locks it");
+    let noted = "for n in $(seq 30); do grep -P '^rpool/srv/vault\\t.*\\tprompt\\t' /etc/zfs/zfs-list.cache/rpool && exit; sleep 1; done; exit 1";
+    guest.run_ok(noted).expect("ZFS's event daemon notes where the key is");
+    as_the_manifest_says("and once that is noted");
+    // At a terminal it is asked for twice, and not shown.
+    let typed = format!(
+        "(sleep 10; echo '{LATER_PASSPHRASE}'; sleep 10; echo '{LATER_PASSPHRASE}'; sleep 20) \
+         | script -qec 'kldload key passphrase --yes rpool/srv/vault' /dev/null"
+    );
+    let typed = guest.run_for(&typed, BOOT).expect("it answers");
+    let seen = typed.text();
+    assert!(typed.is_ok() && seen.contains("New passphrase") && !seen.contains(LATER_PASSPHRASE), "{seen}");
+
+    guest.reboot(BOOT, |_| ()).expect("the machine starts without a person");
+    let up = "for n in $(seq 60); do systemctl is-active --quiet ssh.service kldload-identity.service && exit; sleep 2; done; exit 1";
+    guest.run_for(up, BOOT).expect("it answers").is_ok().then_some(()).expect("who knows it may come in");
+    assert_eq!(state(), "passphrase prompt unavailable no");
+    let (status, said, _) = apply::kldload(guest, "status");
+    assert!(status == 1 && said.contains("\nkeys: kldload key unlock rpool/srv/vault\n"), "{said}");
+    let (_, said, _) = apply::kldload(guest, "key list");
+    assert!(said.contains("passphrase, locked"), "{said}");
+    let (status, said, error) = apply::kldload(guest, "plan /root/vault.manifest");
+    assert!(
+        status == 1 && error.contains("which is locked") && error.contains("`kldload key unlock"),
+        "{said}\n{error}"
+    );
+    put(PASSPHRASE);
+    refused("unlock rpool/srv/vault", "that is not the passphrase of `rpool/srv/vault`");
+    refused("rotate --yes rpool/srv/vault", "`rpool/srv/vault` is locked");
+    put(LATER_PASSPHRASE);
+    let (status, said, error) = told("unlock rpool/srv/vault");
+    let log = "systemctl list-jobs --no-pager; systemctl status --no-pager '*vault*'; systemctl cat 'zfs-load-key@rpool-srv-vault.service'";
+    let log = || guest.run(log).map(|output| output.text()).unwrap_or_default();
+    assert_eq!(status, 0, "{said}\n{error}\n{}", log());
+    assert!(error.contains("vault.service is started"), "{said}\n{error}\n{}", log());
+    let kept = guest.run_ok("cat /srv/vault/kept; systemctl is-active vault.service");
+    assert_eq!(kept.expect("readable"), "precious\nactive");
+    wait_until_well(guest);
+    as_the_manifest_says("unlocked");
+    guest
+        .run_ok("! journalctl --no-pager | grep -qF -e 'left the tower' -e 'evening tide'")
+        .expect("a passphrase in the log");
+
+    let (status, said, error) = told("rotate --yes rpool/srv/vault");
+    assert!(status == 0 && state().starts_with("raw file:"), "{said}\n{error}");
+    as_the_manifest_says("with a key of the machine");
+    guest.reboot(BOOT, |_| ()).expect("the machine starts");
+    wait_until_well(guest);
+    assert!(state().ends_with("available yes"), "{}", state());
+    assert_eq!(guest.run_ok("cat /srv/vault/kept").expect("readable"), "precious");
+    // For the commands of docs/datasets.md.
+    guest.write_file("/root/passphrase", b"of the page, and of nobody else\n", 0o600).expect("written");
 }
 
 /// The data stays, the old key loads it no more, the sealed new one does. Then the old sealed key comes back, as it would

@@ -11,7 +11,22 @@ use super::super::Refusal;
 pub(super) const BESIDE: &str = "make a dataset beside it, copy into it, and swap their mountpoints";
 
 /// What is asked of every dataset, whether a manifest speaks of it or not.
-pub(super) const ASKED: [&str; 2] = ["encryption", "keylocation"];
+pub(super) const ASKED: [&str; 4] = ["encryption", "keyformat", "keylocation", "keystatus"];
+
+/// Whether a person has the key, as a passphrase. The manifest asks for encryption; who has the key, the machine is told.
+fn has_passphrase(there: &BTreeMap<String, Property>) -> bool {
+    there.get("keyformat").is_some_and(|found| found.value == "passphrase")
+}
+
+/// Whether a property is not what the manifest gives, because a person has the key.
+pub(super) fn is_of_a_person(property: &str, there: &BTreeMap<String, Property>) -> bool {
+    matches!(property, "keyformat" | "keylocation") && has_passphrase(there)
+}
+
+/// Whether nobody has given the passphrase since the machine was started.
+pub(super) fn is_locked(there: &BTreeMap<String, Property>) -> bool {
+    has_passphrase(there) && there.get("keystatus").is_some_and(|found| found.value == "unavailable")
+}
 
 /// How files come into a dataset that only the node can make.
 pub(super) fn move_away(path: &str) -> String {
@@ -46,7 +61,7 @@ pub(super) fn check(
                 .to_owned(),
             BESIDE.to_owned(),
         ),
-        Created::OnNode(_) if !has_own && is_ours => (
+        Created::OnNode(_) if !has_own && (is_ours || location == "prompt") => (
             "it has a key of its own, and the manifest gives it that of a dataset above it".to_owned(),
             format!("`zfs change-key -i {name}` does so"),
         ),

@@ -1,15 +1,19 @@
 //! `/etc/zfs/zfs-list.cache/POOL`, which belongs to two: the manifest's datasets must be mounted by the next start whatever
 //! happens to ZFS's event daemon until then, and the daemon keeps the lines of all others (zfs-mount-generator(8)).
 //!
-//! A line is a dataset's, named in its first column.
+//! A line is a dataset's, named in its first column. Where the key of one is that has a passphrase, ZFS alone knows.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::host::{Entry, Node};
 use crate::wanted::WantedFile;
 
 const DIRECTORY: &str = "/etc/zfs/zfs-list.cache/";
+/// The column of `keylocation`.
+const KEY_LOCATION: usize = 11;
+/// What is there when a person has the key.
+const PROMPT: &str = "prompt";
 
 pub(super) fn is_one(path: &str) -> bool {
     path.starts_with(DIRECTORY)
@@ -41,9 +45,30 @@ fn joined<'a>(lines: impl Iterator<Item = &'a str>) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
+fn key_location(line: &str) -> Option<&str> {
+    line.split('\t').nth(KEY_LOCATION)
+}
+
+/// `text` with the places of keys that `now` has, where a person has the key or had it.
+fn with_keys(text: &str, now: &str) -> String {
+    let known: BTreeMap<&str, &str> =
+        now.lines().filter_map(|line| Some((dataset(line), key_location(line)?))).collect();
+    let line = |line: &str| {
+        let mut columns: Vec<&str> = line.split('\t').collect();
+        if let (Some(place), Some(now)) = (columns.get_mut(KEY_LOCATION), known.get(dataset(line)))
+            && (*now == PROMPT || *place == PROMPT)
+        {
+            *place = now;
+        }
+        columns.join("\t") + "\n"
+    };
+    text.lines().map(line).collect()
+}
+
 /// `there` itself where it says the same: the order is the daemon's.
 fn merge(ours: &str, there: &str) -> String {
     let own = datasets(ours);
+    let ours = with_keys(ours, there);
     let text = joined(ours.lines().chain(there.lines().filter(|line| !own.contains(dataset(line)))));
     if text == joined(there.lines()) { there.to_owned() } else { text }
 }
@@ -53,6 +78,7 @@ pub(super) fn back(before: &str, made: &str, now: &str) -> String {
     let (known, ours, still) = (datasets(before), datasets(made), datasets(now));
     let went = |name: &str| ours.contains(name) && !still.contains(name);
     let came = |name: &str| !ours.contains(name) && !known.contains(name);
+    let before = with_keys(before, now);
     let old = before.lines().filter(|line| !went(dataset(line)));
     joined(old.chain(now.lines().filter(|line| came(dataset(line)))))
 }
@@ -70,6 +96,22 @@ mod tests {
         let unsorted = "rpool/x\t/x\ton\nrpool/c\t/c\ton\nrpool/a\t/a\ton\n";
         assert_eq!(merge(ours, unsorted), unsorted);
         assert_eq!(merge(ours, ""), ours);
+    }
+
+    #[test]
+    fn who_has_the_key_of_a_dataset_is_not_changed() {
+        let line = |mountpoint: &str, key: &str| {
+            format!("rpool/v\t{mountpoint}\ton\ton\toff\ton\ton\toff\ton\toff\trpool/v\t{key}\t-\t-\n")
+        };
+        let sealed = "file:///run/kldload/keys/v";
+        assert_eq!(merge(&line("/v", sealed), &line("/v", "prompt")), line("/v", "prompt"));
+        assert_eq!(merge(&line("/new", sealed), &line("/v", "prompt")), line("/new", "prompt"));
+        assert_eq!(merge(&line("/v", sealed), &line("/v", "none")), line("/v", sealed));
+        assert_eq!(merge(&line("/v", sealed), ""), line("/v", sealed));
+        let (before, made) = (line("/v", sealed), line("/new", sealed));
+        assert_eq!(back(&before, &made, &line("/new", "prompt")), line("/v", "prompt"));
+        let (before, made) = (line("/v", "prompt"), line("/new", "prompt"));
+        assert_eq!(back(&before, &made, &line("/new", sealed)), line("/v", sealed));
     }
 
     #[test]

@@ -25,6 +25,15 @@ impl State {
     /// A sealed key is the key itself here.
     fn key(&mut self, wanted: &NodeEncrypted, key: &NodeDatasetKey, is_there: bool) -> Result<(), HostError> {
         let kept = format!("{KEPT}/{}.cred", key.credential);
+        if is_there && self.property(&wanted.dataset, "keyformat").0 == "passphrase" {
+            for path in [&kept, &key.credential_file, &key.key_file] {
+                if self.machine.files.contains_key(path) {
+                    self.burn(path)?;
+                    self.machine.files.remove(path);
+                }
+            }
+            return Ok(());
+        }
         let sealed = [&kept, &key.credential_file].map(|path| self.text(path));
         let loads = |text: &&String| {
             !text.is_empty() && (!is_there || Some(*text) == self.machine.keys.get(&wanted.dataset))

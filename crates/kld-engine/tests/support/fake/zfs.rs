@@ -288,7 +288,7 @@ impl State {
         loop {
             if let Some(value) = self.machine.datasets.get(at).and_then(|own| own.get(name)) {
                 let source = match name {
-                    "encryption" | "keyformat" => "-".to_owned(),
+                    "encryption" | "keyformat" | "keystatus" => "-".to_owned(),
                     _ if at == dataset => "local".to_owned(),
                     _ => format!("inherited from {at}"),
                 };
@@ -305,6 +305,10 @@ impl State {
                 Some((parent, _)) if inherits => at = parent,
                 _ => break,
             }
+        }
+        if name == "keystatus" {
+            let is_off = self.property(dataset, "encryption").0 == "off";
+            return (if is_off { "-" } else { "available" }.to_owned(), "-".to_owned());
         }
         let default = match name {
             "recordsize" => "131072",

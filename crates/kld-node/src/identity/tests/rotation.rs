@@ -46,7 +46,7 @@ fn a_dataset_gets_another_key_and_nobody_sees_it() {
     assert_loads(&machine, "after it");
     assert_eq!(machine.text(SEALED), machine.text(NEWEST));
     expect![[r#"
-        zfs get -H -o name,property,value,source keystatus rpool/srv/vault
+        zfs get -Hp -o name,property,value,source keyformat,keystatus rpool/srv/vault
         zfs get -Hpr -t filesystem,volume -o name,property,value,source keylocation rpool
         systemd-creds encrypt --name=srv@vault - -
         systemd-creds decrypt --name=srv@vault /var/lib/kldload/keys/srv@vault.cred -

@@ -180,7 +180,7 @@ fn mount(args: &[String], _: &[u8], files: &mut Files) -> Result<Vec<u8>, String
     match &target[..] {
         FILL => {
             source = args[4].clone();
-            if files.text(&format!("/dataset/{source}/keystatus")).as_deref() == Some("unavailable") {
+            if property(files, &source, "keystatus") == "unavailable" {
                 return Err("the key is not loaded".into());
             }
             move_files(files, &format!("/content/{source}"), FILL, false);
@@ -210,7 +210,35 @@ fn umount(args: &[String], _: &[u8], files: &mut Files) -> Result<Vec<u8>, Strin
     Ok(vec![])
 }
 
-fn zfs(args: &[String], _: &[u8], files: &mut Files) -> Result<Vec<u8>, String> {
+fn property(files: &Files, dataset: &str, name: &str) -> String {
+    let own = |of: &Path, name: &str| files.text(&format!("/dataset/{}/{name}", of.display()));
+    let root = || Path::new(dataset).ancestors().find(|of| own(of, "keylocation").is_some());
+    let value = match name {
+        "encryptionroot" => root().map(|of| of.display().to_string()),
+        // Those of the root, for all that has its key.
+        "keystatus" | "keyformat" => {
+            own(Path::new(dataset), name).or_else(|| root().and_then(|of| own(of, name)))
+        }
+        "canmount" => own(Path::new(dataset), name).or(Some("on".to_owned())),
+        name => own(Path::new(dataset), name),
+    };
+    value.unwrap_or("-".into())
+}
+
+/// What `keylocation` gives, as ZFS keeps it.
+fn given(files: &Files, location: &str, input: &[u8]) -> Result<String, String> {
+    if location != "prompt" {
+        return files.text(location.trim_start_matches("file://")).ok_or("no key file".into());
+    }
+    let line = input.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    match line.len() {
+        8..=512 => Ok(String::from_utf8_lossy(line).into_owned()),
+        0..8 => Err("Passphrase too short (min 8).".into()),
+        _ => Err("Passphrase too long (max 512).".into()),
+    }
+}
+
+fn zfs(args: &[String], input: &[u8], files: &mut Files) -> Result<Vec<u8>, String> {
     let dataset = args.last().ok_or("no dataset")?.clone();
     let path = |name: &str| format!("/dataset/{dataset}/{name}");
     let exists = files.text(&path("mounted")).is_some();
@@ -223,21 +251,18 @@ fn zfs(args: &[String], _: &[u8], files: &mut Files) -> Result<Vec<u8>, String> 
             let names = names.filter_map(|path| path.strip_prefix("/dataset").ok()?.parent());
             return Ok(names.map(|name| format!("{}\n", name.display())).collect::<String>().into_bytes());
         }
-        "get" if args[1].contains('r') => {
-            let name = &args[args.len() - 2];
-            let below = Path::new("/dataset").join(&dataset);
-            let of = files.0.keys().filter(|path| path.starts_with(&below) && path.ends_with(name));
-            let line = |path: &PathBuf| {
-                let of = path.parent().and_then(|of| of.strip_prefix("/dataset").ok()).unwrap_or(path);
-                let value = files.text(&path.to_string_lossy()).unwrap_or_default();
-                format!("{}\t{name}\t{value}\tlocal\n", of.display())
-            };
-            return Ok(of.map(line).collect::<String>().into_bytes());
-        }
         "get" => {
-            let name = &args[args.len() - 2];
-            let value = files.text(&path(name)).unwrap_or("-".into());
-            return Ok(format!("{dataset}\t{name}\t{value}\tlocal\n").into_bytes());
+            let names = &args[args.len() - 2];
+            let below = Path::new("/dataset").join(&dataset);
+            let is_recursive = args[1].contains('r');
+            let of = files.0.keys().filter(|path| path.ends_with("mounted")).filter_map(|path| path.parent());
+            let of = of.filter(|of| *of == below || (is_recursive && of.starts_with(&below)));
+            let line = |of: &Path, name: &str| {
+                let of = of.strip_prefix("/dataset").unwrap_or(of).to_string_lossy();
+                format!("{of}\t{name}\t{}\tlocal\n", property(files, &of, name))
+            };
+            let lines = of.flat_map(|of| names.split(',').map(move |name| line(of, name)));
+            return Ok(lines.collect::<String>().into_bytes());
         }
         "allow" => {
             let [_, who, account, what, _] = args else { return Err("zfs allow usage".into()) };
@@ -251,6 +276,9 @@ fn zfs(args: &[String], _: &[u8], files: &mut Files) -> Result<Vec<u8>, String> 
                 files
                     .text(&format!("/dataset/{}/mounted", parent.display()))
                     .ok_or("parent does not exist")?;
+                if property(files, &parent.to_string_lossy(), "keystatus") == "unavailable" {
+                    return Err("parent key must be loaded".into());
+                }
             }
             for (name, value) in args.iter().filter_map(|arg| arg.split_once('=')) {
                 if name == "keylocation" {
@@ -274,21 +302,28 @@ fn zfs(args: &[String], _: &[u8], files: &mut Files) -> Result<Vec<u8>, String> 
             if files.text(&path("refuses")).as_deref() == Some(&args[0]) {
                 return Err(format!("{} of '{dataset}' is refused", args[0]));
             }
-            let location = files.text(&path("keylocation")).ok_or("not the root of an encrypted tree")?;
-            let key = files.text(location.trim_start_matches("file://")).ok_or("no key file")?;
+            let new = |name: &str| args.iter().find_map(|arg| arg.strip_prefix(&format!("{name}=")[..]));
+            let known = files.text(&path("keylocation")).ok_or("not the root of an encrypted tree")?;
+            let key = given(files, new("keylocation").unwrap_or(&known), input)?;
             if args[0] == "change-key" {
                 if files.text(&path("keystatus")).as_deref() != Some("available") {
                     return Err("the old key must be loaded first".into());
                 }
+                for name in ["keyformat", "keylocation"] {
+                    new(name).into_iter().for_each(|value| files.put(&path(name), value, 0o644));
+                }
                 files.put(&path("wrapping"), key, 0o600);
             } else if files.text(&path("wrapping")) != Some(key) {
-                return Err(format!("Incorrect key provided for '{dataset}'."));
+                return Err(format!("Key load error: Incorrect key provided for '{dataset}'."));
             } else if args[1] != "-n" {
+                if files.text(&path("keystatus")).as_deref() == Some("available") {
+                    return Err(format!("Key load error: Key already loaded for '{dataset}'."));
+                }
                 files.put(&path("keystatus"), "available", 0o644);
             }
         }
         "mount" => {
-            if files.text(&path("keystatus")).as_deref() == Some("unavailable") {
+            if property(files, &dataset, "keystatus") == "unavailable" {
                 return Err("encryption key not loaded".into());
             }
             files.put(&path("mounted"), "yes", 0o644);
