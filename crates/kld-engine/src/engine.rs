@@ -1,5 +1,7 @@
 //! Carries plans out: journal, snapshot, steps, proof, commit; or back to where it was.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use kld_host::Cmd;
@@ -437,6 +439,10 @@ impl<'a> Engine<'a> {
             .map_err(|error| (None, "the snapshot".to_owned(), chain(&error)))?;
         self.keep(store, root.as_deref(), progress)
             .map_err(|error| (None, "the boot environment".to_owned(), chain(&error)))?;
+        // Before any of them is told: those that require another one stop with it for a moment.
+        let tells: Vec<Tell> = plan.all().filter_map(as_tell).collect();
+        let running = services::running(self.host, &tells)
+            .map_err(|error| (None, "what runs".to_owned(), chain(&error)))?;
         // Before anything can cut off who must confirm it.
         let clock_starts = plan.all().position(kinds::may_cut_off).unwrap_or(total).min(plan.steps.len());
         let start_clock = |number: usize| match confirm_within.filter(|_| number == clock_starts) {
@@ -450,7 +456,7 @@ impl<'a> Engine<'a> {
         for (number, step) in plan.all().enumerate() {
             progress.step(number + 1, total, step);
             start_clock(number)?;
-            self.step(store, plan, number, step)
+            self.step(store, plan, &running, number, step)
                 .map_err(|error| (Some(number), format!("{} {}", step.kind, step.name), chain(&error)))?;
         }
         if clock_starts == total {
@@ -466,9 +472,16 @@ impl<'a> Engine<'a> {
         commit().map_err(|error| (None, "the commit".to_owned(), chain(&error)))
     }
 
-    fn step(&self, store: &Store<'_>, plan: &Plan, number: usize, step: &Step) -> Result<(), HostError> {
+    fn step(
+        &self,
+        store: &Store<'_>,
+        plan: &Plan,
+        running: &BTreeSet<String>,
+        number: usize,
+        step: &Step,
+    ) -> Result<(), HostError> {
         if let Some(tell) = as_tell(step) {
-            let memory = WasActive { active: services::is_active(self.host, &tell)? };
+            let memory = WasActive { active: services::is_among(running, &tell) };
             store.write(&Event::Begun { step: number, memory: kinds::to_value(&memory) })?;
             services::make(self.host, &tell)?;
         } else {

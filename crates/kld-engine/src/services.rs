@@ -325,12 +325,19 @@ fn unit_told(tell: &Tell) -> Option<&str> {
     }
 }
 
-/// Whether the unit of a restart is active.
-pub(crate) fn is_active(host: &dyn Host, tell: &Tell) -> Result<bool, HostError> {
-    let Some(unit) = unit_told(tell) else { return Ok(true) };
-    let found = unit_properties(host, &[unit], "ActiveState")?;
-    let state = found.get(unit).and_then(|p| p.get("ActiveState")).map_or("", String::as_str);
-    Ok(matches!(state, "active" | "activating" | "reloading"))
+/// Those that run of the units that are to be told.
+pub(crate) fn running(host: &dyn Host, tells: &[Tell]) -> Result<BTreeSet<String>, HostError> {
+    let units: BTreeSet<&str> = tells.iter().filter_map(unit_told).collect();
+    let found = unit_properties(host, &units.into_iter().collect::<Vec<_>>(), "ActiveState")?;
+    let runs = |of: &BTreeMap<String, String>| {
+        matches!(unit_property(of, "ActiveState"), "active" | "activating" | "reloading")
+    };
+    Ok(found.into_iter().filter(|(_, of)| runs(of)).map(|(unit, _)| unit).collect())
+}
+
+/// Whether what is told is among those; what is no unit always runs.
+pub(crate) fn is_among(running: &BTreeSet<String>, tell: &Tell) -> bool {
+    unit_told(tell).is_none_or(|unit| running.contains(unit))
 }
 
 #[cfg(test)]

@@ -153,6 +153,20 @@ fn keys_come_before_the_network_and_the_network_before_services() {
     assert!(order.is_sorted(), "{told:?}");
 }
 
+/// A unit that requires another one stops with it for a moment, and would be taken for one that has not run.
+#[test]
+fn what_runs_is_asked_before_anything_is_told() {
+    let (fake, _, new) = applied();
+    let plan = plan_for(&fake, &new);
+    fake.take_log();
+    apply(&fake, &plan);
+    let log = fake.take_log();
+    let asked =
+        log.iter().rposition(|line| line.contains("systemctl show") && line.contains("webapp.service"));
+    let told = log.iter().position(|line| line.starts_with("systemctl restart"));
+    assert!(asked.expect("it is asked") < told.expect("it is told"), "{log:#?}");
+}
+
 /// What services put into a directory of kldload's, as they do with keys: gone with an apply that came to nothing, kept when
 /// peers have known them.
 #[test]
