@@ -4,13 +4,14 @@
 //! Encrypted datasets are made by `kldload node init`, because their keys are born on the machine; once they are there, they are
 //! as all others.
 
+mod aside;
 mod busy;
 mod encryption;
 mod features;
 mod locked;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use kld_host::Cmd;
 use kld_host::zfs::{self, Property};
@@ -20,6 +21,9 @@ use kld_ui::ByteSize;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::aside::put_aside;
+use self::aside::{bring_back, take_away};
+use self::values::{same, shown};
 use super::{Found, Kind, Refusal, WayBack, digest, file, to_value};
 use crate::history::Store;
 use crate::host::{Host, HostError};
@@ -68,18 +72,6 @@ pub(super) enum Memory {
     /// The property had none of its own.
     Inherited,
 }
-
-/// Values that name numbers of bytes, and `none` for 0.
-const SIZES: [&str; 8] = [
-    "recordsize",
-    "quota",
-    "refquota",
-    "reservation",
-    "refreservation",
-    "volsize",
-    "volblocksize",
-    "special_small_blocks",
-];
 
 /// Set when a dataset is made, and never after: zfsprops(7).
 const FIXED: [(&str, &str); 6] = [
@@ -354,104 +346,6 @@ impl Kind for Dataset {
     }
 }
 
-/// Destroys a new dataset, or puts it aside when somebody has written into it.
-fn take_away(
-    host: &dyn Host,
-    store: &Store<'_>,
-    dataset: &str,
-    mountpoint: Option<&str>,
-) -> Result<(), HostError> {
-    if !exists(host, dataset)? {
-        return Ok(());
-    }
-    if !holds_anything(host, dataset, mountpoint)? {
-        // A timer may have snapshotted it: nothing is in those either.
-        host.run(&Cmd::new("zfs").args(["destroy", &format!("{dataset}@%")]).accept(1))?;
-        return host.run(&Cmd::new("zfs").args(["destroy", dataset])).map(drop);
-    }
-    // Somebody has written into it since: out of the way, and nothing lost.
-    host.run(&zfs::set_cmd(dataset, &[("canmount", "noauto")]))?;
-    if is_mounted(host, dataset)? {
-        host.run(&unmount_cmd(dataset))?;
-    }
-    let aside = format!("{dataset}{}", aside_end(store.number));
-    host.run(&Cmd::new("zfs").args(["rename", dataset, &aside])).map(drop)
-}
-
-/// The way back from [`take_away`]: by its old name again, or made once more when nothing was in it.
-fn bring_back(
-    host: &dyn Host,
-    store: &Store<'_>,
-    dataset: &str,
-    properties: &[(String, String)],
-    make: impl FnOnce() -> Result<(), HostError>,
-) -> Result<(), HostError> {
-    let aside = format!("{dataset}{}", aside_end(store.number));
-    if !exists(host, dataset)? {
-        if !exists(host, &aside)? {
-            return make();
-        }
-        host.run(&Cmd::new("zfs").args(["rename", &aside, dataset]))?;
-    }
-    let wanted = properties.iter().find(|(name, _)| name == "canmount").map_or("on", |(_, value)| value);
-    let found = zfs::parse_get(&host.text(&zfs::get_cmd(
-        dataset,
-        &["canmount", "keystatus", "mountpoint"],
-        false,
-    ))?)?;
-    let is = |name: &str, value: &str| found.iter().any(|of| of.name == name && of.value == value);
-    // A volume has none.
-    if !is("canmount", wanted) && !is("canmount", "-") {
-        host.run(&zfs::set_cmd(dataset, &[("canmount", wanted)]))?;
-    }
-    let has_place = found.iter().any(|of| of.name == "mountpoint" && of.value.starts_with('/'));
-    // One that is locked is mounted when somebody unlocks it.
-    let may_mount = wanted == "on" && has_place && !is("keystatus", "unavailable");
-    if may_mount && !is_mounted(host, dataset)? {
-        host.run(&zfs::mount_cmd(dataset))?;
-    }
-    Ok(())
-}
-
-/// How the name of a dataset ends that taking this apply back has put aside.
-fn aside_end(number: u32) -> String {
-    format!(".undone-{number:06}")
-}
-
-/// The datasets that taking an apply back has put aside, because something was written into them.
-///
-/// # Errors
-/// When datasets cannot be listed.
-pub fn put_aside(host: &dyn Host, number: u32) -> Result<Vec<String>, HostError> {
-    let list = Cmd::new("zfs").args(["list", "-H", "-o", "name", "-t", "filesystem,volume"]);
-    let names = host.text(&list.timeout(Duration::from_secs(60)))?;
-    let end = aside_end(number);
-    Ok(names.lines().filter(|name| name.ends_with(&end)).map(str::to_owned).collect())
-}
-
-/// Whether there are files in a dataset, in one of its snapshots, or datasets below it.
-fn holds_anything(host: &dyn Host, dataset: &str, mountpoint: Option<&str>) -> Result<bool, HostError> {
-    let below = Cmd::new("zfs").args(["list", "-H", "-r", "-o", "name", "-t", "filesystem,volume", dataset]);
-    if host.text(&below)?.lines().count() > 1 {
-        return Ok(true);
-    }
-    let Some(path) = mountpoint else { return Ok(false) };
-    // A directory that nothing is mounted on says nothing: an undo that was interrupted has unmounted it already.
-    if !is_mounted(host, dataset)? && host.run(&zfs::mount_cmd(dataset).accept(1))?.code != 0 {
-        return Ok(true);
-    }
-    if !host.list(path)?.is_empty() {
-        return Ok(true);
-    }
-    let snapshots = format!("{path}/.zfs/snapshot");
-    for name in host.list(&snapshots)? {
-        if !host.list(&format!("{snapshots}/{name}"))?.is_empty() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 fn is_mounted(host: &dyn Host, dataset: &str) -> Result<bool, HostError> {
     let found = zfs::parse_get(&host.text(&zfs::get_cmd(dataset, &["mounted"], false))?)?;
     Ok(found.iter().any(|property| property.value == "yes"))
@@ -684,53 +578,6 @@ fn given_up(
         .collect()
 }
 
-/// Whether a value as a person writes it is the exact one that `zfs get -p` prints.
-fn same(property: &str, wanted: &str, found: &str) -> bool {
-    if SIZES.contains(&property) {
-        return number(wanted).is_some() && number(wanted) == number(found);
-    }
-    let on = |value: &str| match (property, value) {
-        // zfsprops(7): `on` is a fixed choice of these.
-        ("compression", "on") => "lz4".to_owned(),
-        ("acltype", "posixacl") => "posix".to_owned(),
-        ("xattr", "on") => "sa".to_owned(),
-        ("compression", "zstd-3") => "zstd".to_owned(),
-        ("compression", "gzip-6") => "gzip".to_owned(),
-        _ => value.to_owned(),
-    };
-    on(wanted) == on(found)
-}
-
-/// `128k`, `10G`, `none`, `131072` in bytes.
-fn number(text: &str) -> Option<u64> {
-    if matches!(text, "none" | "-") {
-        return Some(0);
-    }
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let unit = text[digits.len()..].trim_end_matches(['B', 'b', 'i']).to_ascii_uppercase();
-    let shift = match unit.as_str() {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        "P" => 50,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
-}
-
-/// A value as `zfs` shows it to people.
-fn shown(property: &str, value: &str) -> String {
-    match number(value) {
-        // It has no such property.
-        _ if value == "-" => value.to_owned(),
-        Some(0) if SIZES.contains(&property) => "none".to_owned(),
-        Some(bytes) if SIZES.contains(&property) => ByteSize(bytes).to_string(),
-        _ => value.to_owned(),
-    }
-}
-
 /// Whether a step makes the dataset that is mounted on `path`.
 pub(crate) fn makes_a_dataset_at(step: &Step, path: &str) -> bool {
     step.kind == Dataset::NAME
@@ -764,38 +611,4 @@ pub(super) fn is_born_at(step: &Step, path: &str) -> bool {
 /// Whether a step of a plan is for a dataset that is in use already; those are snapshotted before the change.
 pub(crate) fn is_there_already(step: &Step) -> bool {
     step.kind == Dataset::NAME && step.action == Action::Change
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_are_compared_as_zfs_understands_them() {
-        for (property, wanted, found, want) in [
-            ("recordsize", "128k", "131072", true),
-            ("recordsize", "1M", "131072", false),
-            ("quota", "none", "0", true),
-            ("quota", "10G", "10737418240", true),
-            ("compression", "zstd-3", "zstd", true),
-            ("compression", "zstd-3", "zstd-4", false),
-            ("atime", "off", "off", true),
-            ("mountpoint", "/srv/10G", "/srv/10240M", false),
-        ] {
-            assert_eq!(same(property, wanted, found), want, "{property} {wanted} {found}");
-        }
-    }
-
-    #[test]
-    fn limits_are_shown_as_zfs_does() {
-        for (property, value, want) in [
-            ("quota", "0", "none"),
-            ("quota", "-", "-"),
-            ("recordsize", "131072", "128K"),
-            ("refquota", "1288490188", "1.20G"),
-            ("copies", "1024", "1024"),
-        ] {
-            assert_eq!(shown(property, value), want);
-        }
-    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kld_host::zpool;
 
 use super::super::Refusal;
-use super::number;
+use super::values::number;
 use crate::host::Host;
 
 /// Records above this need a feature: `SPA_OLD_MAXBLOCKSIZE`.
