@@ -205,7 +205,8 @@ fn passphrase(
 }
 
 fn unlock(printer: &Printer, config: &NodeConfig, dataset: &str) -> anyhow::Result<ExitStatus> {
-    let _lock = apply::lock("kldload key unlock")?;
+    // Without the lock: while the machine starts, what undoes an interrupted apply must not find it taken, and what is started here
+    // may have to wait for that.
     let passphrase = if keys::asks(&RealMachine, config, dataset)? {
         let line = match given::standard_input(MAX_BYTES + 1)? {
             Some(line) => line,
