@@ -7,4 +7,5 @@ mod environments;
 mod hooks;
 mod kbe;
 mod kernels;
+mod passphrase;
 mod upgrades;
