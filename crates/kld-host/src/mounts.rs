@@ -41,7 +41,7 @@ pub fn unescape(word: &str) -> String {
     octal::unescape(word, 3)
 }
 
-/// Whether `path` is `of` or below it.
+/// Whether `path` is `of` or below it; names of datasets are such paths, too.
 pub fn is_within(path: &str, of: &str) -> bool {
     path.strip_prefix(of.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kld_host::Cmd;
+use kld_host::mounts::is_within;
 use kld_host::zfs::{self, ChangeKind};
 use kld_system::Layer;
 use kld_ui::ByteSize;
@@ -402,11 +403,8 @@ fn snapshot_again(host: &dyn Host, snapshot: &str) -> Result<(), HostError> {
 
 /// What is to be removed, the deepest first, and what is to be put back, in order.
 fn split(changes: Vec<zfs::Change>) -> (Vec<String>, Vec<String>) {
-    let below = |path: &str, of: &str| {
-        path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
     let ours = |path: &String| {
-        TERRITORY.iter().any(|of| below(path, of)) && !FOREIGN.iter().any(|of| below(path, of))
+        TERRITORY.iter().any(|of| is_within(path, of)) && !FOREIGN.iter().any(|of| is_within(path, of))
     };
     let (mut remove, mut restore) = (Vec::new(), Vec::new());
     for change in changes {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use kld_host::mounts::is_within;
 use kld_host::{Cmd, zfs};
 use kld_system::node::{NodeConfig, NodeDatasetKey};
 
@@ -66,10 +67,8 @@ pub(super) fn start(
     if units.is_empty() {
         return Ok(Vec::new());
     }
-    let below =
-        |name: &str| name.strip_prefix(dataset).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    let places: Vec<&str> =
-        config.mounts.iter().filter(|mount| below(&mount.dataset)).map(|mount| mount.path.as_str()).collect();
+    let below = config.mounts.iter().filter(|mount| is_within(&mount.dataset, dataset));
+    let places: Vec<&str> = below.map(|mount| mount.path.as_str()).collect();
     let show = Cmd::new("systemctl").args(["show", "--property=Id,ActiveState,RequiresMountsFor", "--"]);
     let text = machine.run_text(show.args(&units).timeout(DEADLINE))?;
     let waits = waiting(&text, &places);
@@ -86,12 +85,9 @@ fn waiting(text: &str, places: &[&str]) -> Vec<String> {
     for block in text.split("\n\n") {
         let of: BTreeMap<&str, &str> = block.lines().filter_map(|line| line.split_once('=')).collect();
         let get = |name: &str| of.get(name).copied().unwrap_or_default();
-        let is_at = |path: &str, place: &str| {
-            path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
         let mut needed = get("RequiresMountsFor").split_whitespace();
         if !matches!(get("ActiveState"), "active" | "reloading")
-            && needed.any(|path| places.iter().any(|place| is_at(path, place)))
+            && needed.any(|path| places.iter().any(|place| is_within(path, place)))
         {
             waiting.push(get("Id").to_owned());
         }

@@ -1,6 +1,7 @@
 //! Datasets that wait for a passphrase: what would be written to their place goes to the directory below it, and what needs
 //! them does not start.
 
+use kld_host::mounts::is_within;
 use kld_system::Created;
 
 use super::{Dataset, Kind, Seen, encryption};
@@ -85,8 +86,4 @@ fn needs(wanted: &Wanted, unit: &str, place: &str) -> bool {
     let mut needed =
         texts.flat_map(|text| text.lines().filter_map(|line| line.strip_prefix("RequiresMountsFor=")));
     needed.any(|paths| paths.split_whitespace().any(|path| is_within(path, place)))
-}
-
-fn is_within(path: &str, above: &str) -> bool {
-    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
