@@ -7,6 +7,7 @@ use kld_ui::{ByteSize, ExitStatus, Hinted, Printer, Table};
 use serde::Serialize;
 
 use super::apply::{self, who};
+use super::asked::asked;
 use super::history::utc;
 use crate::manifest::ManifestFile;
 
@@ -107,13 +108,6 @@ pub(crate) fn absolute(path: &Path) -> anyhow::Result<String> {
         Hinted::new(format!("`{}` is not text", path.display()), hint)
     })?;
     Ok(text)
-}
-
-fn asked(printer: &Printer, question: &str, yes: bool) -> anyhow::Result<()> {
-    if printer.confirm(question, yes) {
-        return Ok(());
-    }
-    Err(Hinted::new("nothing was changed: not confirmed", "`--yes` does not ask").into())
 }
 
 /// Shows, asks, adopts; whoever calls it has the machine's lock.

@@ -6,6 +6,7 @@ use kld_system::NodeConfig;
 use kld_ui::{ExitStatus, Hinted, Printer, Table};
 
 use super::apply;
+use super::asked::asked;
 use super::given;
 use super::history::utc;
 use super::status::read_config;
@@ -155,16 +156,10 @@ fn rotate(
     if dry_run {
         return Ok(ExitStatus::Pending);
     }
-    if !printer.confirm("rotate it?", yes) {
-        return Err(not_confirmed());
-    }
+    asked(printer, "rotate it?", yes)?;
     keys::rotate(&RealMachine, config, dataset, &mut |step| printer.note(step))?;
     printer.note(&format!("`{dataset}` has a new key, sealed for this machine alone"));
     Ok(ExitStatus::Done)
-}
-
-fn not_confirmed() -> anyhow::Error {
-    Hinted::new("nothing was changed: not confirmed", "`--yes` does not ask").into()
 }
 
 fn passphrase(
@@ -185,9 +180,7 @@ fn passphrase(
     if dry_run {
         return Ok(ExitStatus::Pending);
     }
-    if !printer.confirm("go on?", yes) {
-        return Err(not_confirmed());
-    }
+    asked(printer, "go on?", yes)?;
     let passphrase = match given::standard_input(MAX_BYTES + 1)? {
         Some(line) => Passphrase::new(&line)?,
         None => {

@@ -3,6 +3,7 @@
 
 pub(crate) mod adopt;
 pub(crate) mod apply;
+pub(crate) mod asked;
 pub(crate) mod be;
 pub(crate) mod build;
 pub(crate) mod check;

@@ -11,6 +11,7 @@ use kld_system::secret_file;
 use kld_ui::{ExitStatus, Hinted, Printer, Table};
 
 use super::apply;
+use super::asked::asked;
 use super::given;
 use super::history::utc;
 use super::status::read_config;
@@ -123,8 +124,8 @@ fn set(
     if dry_run {
         return Ok(ExitStatus::Pending);
     }
-    if replaces && !printer.confirm("replace it?", yes) {
-        return Err(Hinted::new("nothing was changed: not confirmed", "`--yes` does not ask").into());
+    if replaces {
+        asked(printer, "replace it?", yes)?;
     }
     secrets::set(&RealMachine, name.as_str(), &sealed, &value)?;
     printer.note(&match known {

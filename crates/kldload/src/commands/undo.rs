@@ -10,6 +10,7 @@ use kld_engine::{
 use kld_host::Lock;
 use kld_ui::{ExitStatus, Hinted, Printer};
 
+use super::asked::asked;
 use super::history::numbers;
 use super::proof::Proof;
 use super::seconds::seconds;
@@ -88,7 +89,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         let hint = "`--overwrite` takes that back, too, and keeps what is there now; `kldload undo --dry-run` shows it";
         return Err(Hinted::new(what, hint).into());
     }
-    ask(printer, args)?;
+    asked(printer, "take it back?", args.yes)?;
     carry_out(printer, args, &plan)
 }
 
@@ -103,13 +104,6 @@ fn by_hand(plan: &Plan) -> impl Iterator<Item = &str> {
     plan.steps.iter().filter(|step| step.cause == Cause::Drift).map(|step| step.name.as_str())
 }
 
-fn ask(printer: &Printer, args: &Args) -> anyhow::Result<()> {
-    if printer.confirm("take it back?", args.yes) {
-        return Ok(());
-    }
-    Err(Hinted::new("nothing was changed: not confirmed", "`--yes` does not ask").into())
-}
-
 /// What waits to be confirmed goes back now, and not when its time is over.
 fn end_waiting(printer: &Printer, args: &Args, waiting: &Record) -> anyhow::Result<ExitStatus> {
     if waiting.undoes.is_empty() {
@@ -121,7 +115,7 @@ fn end_waiting(printer: &Printer, args: &Args, waiting: &Record) -> anyhow::Resu
     if args.dry_run {
         return Ok(ExitStatus::Pending);
     }
-    ask(printer, args)?;
+    asked(printer, "take it back?", args.yes)?;
     take_back(printer, "not confirmed", &apply::who())?;
     Ok(ExitStatus::Done)
 }

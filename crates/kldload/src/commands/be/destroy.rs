@@ -4,8 +4,8 @@ use kld_boot::{Looked, RealMachine, plan_destroy};
 use kld_ui::{ExitStatus, Printer};
 
 use super::change::Shown;
-use super::not_confirmed;
 use crate::commands::apply::lock;
+use crate::commands::asked::asked;
 
 /// Destroy a boot environment, its snapshots, its boot entry and a kernel that nobody else needs
 ///
@@ -37,9 +37,7 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     if args.shown.dry_run {
         return Ok(pending);
     }
-    if !printer.confirm(&format!("destroy `{}`?", args.name), args.yes) {
-        return Err(not_confirmed());
-    }
+    asked(printer, &format!("destroy `{}`?", args.name), args.yes)?;
     args.shown.perform(printer, &args.name, &plan)?;
     printer.note(&format!("`{}` is gone", args.name));
     Ok(ExitStatus::Done)

@@ -16,7 +16,7 @@ mod rename;
 mod snapshots;
 
 pub(crate) use health::{PROBE, probe};
-use kld_ui::{ExitStatus, Hinted, Printer};
+use kld_ui::{ExitStatus, Printer};
 
 /// Keep systems side by side and go back to one that worked
 ///
@@ -64,8 +64,4 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         Verb::Good(args) => good::run(printer, args),
         Verb::Prune(args) => prune::run(printer, args),
     }
-}
-
-fn not_confirmed() -> anyhow::Error {
-    Hinted::new("nothing was changed: not confirmed", "`--yes` does not ask").into()
 }

@@ -5,8 +5,8 @@ use kld_ui::{ByteSize, ExitStatus, Printer};
 use serde::Serialize;
 
 use super::change::Shown;
-use super::not_confirmed;
 use crate::commands::apply::lock;
+use crate::commands::asked::asked;
 
 /// Destroy the oldest boot environments, and what interrupted commands have left
 ///
@@ -64,8 +64,8 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         if args.shown.dry_run {
             return Ok(ExitStatus::Pending);
         }
-        if !chosen.is_empty() && !printer.confirm("destroy them?", args.yes) {
-            return Err(not_confirmed());
+        if !chosen.is_empty() {
+            asked(printer, "destroy them?", args.yes)?;
         }
         let mut said = |action: &Action| printer.detail(&action.to_string());
         carry_out(&RealMachine, &Plan { actions: left.actions, ..Plan::default() }, &mut said)?;

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::diff::{diff_cmd, line};
 use super::{counted, dataset, reclaimed, snapshots, swap};
+use crate::commands::asked::asked;
 use crate::commands::history::utc;
 use crate::commands::proof::Proof;
 use crate::commands::seconds::seconds;
@@ -99,9 +100,7 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     if args.dry_run {
         return Ok(ExitStatus::Pending);
     }
-    if !printer.confirm("go back?", args.yes) {
-        return Err(Hinted::new("nothing was changed: not confirmed", "`--yes` does not ask").into());
-    }
+    asked(printer, "go back?", args.yes)?;
     let units: Vec<&str> = loss.running.iter().map(String::as_str).collect();
     let back = || match &kept {
         Some(kept) => swap::swap(printer, kept),
