@@ -28,12 +28,12 @@ use kld_host::zfs;
 use kld_system::node::{NodeConfig, NodeDatasetKey};
 use serde::Serialize;
 
-use crate::identity::secrets::{seal, unseal};
+use crate::identity::secrets::unseal;
 use crate::machine::{Machine, MachineError};
 
 pub use error::KeyError;
 pub use passphrase::{MAX_BYTES, Passphrase, PassphraseError, Unlocked, asks, set_passphrase, unlock};
-use sealed::{KEPT, differ, newest, put_for_zfs, put_in_both, remains};
+use sealed::{differ, newest, put_for_zfs, put_in_both, remains};
 pub(crate) use sealed::{forget, prepare, settle, unseal_for_zfs};
 
 /// A key of this machine.
@@ -161,10 +161,7 @@ fn replace(
 ) -> Result<(), KeyError> {
     let newest = newest(key);
     say("make a new key and seal it");
-    let mut bytes = [0; 32];
-    machine.fill_random(&mut bytes);
-    machine.make_folder(Path::new(KEPT))?;
-    seal(machine, &key.credential, &bytes, &newest)?;
+    let bytes = sealed::make(machine, key)?;
     let unsealed = unseal(machine, &key.credential, &newest)?;
     if unsealed != bytes {
         return Err(KeyError::NotTheSame { dataset: dataset.to_owned() });

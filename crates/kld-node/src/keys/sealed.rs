@@ -25,15 +25,21 @@ pub(crate) fn prepare(machine: &dyn Machine, key: &NodeDatasetKey) -> Result<boo
     let (newest, own) = (newest(key), Path::new(&key.credential_file));
     let is_new = !machine.has(&newest) && !machine.has(own);
     if is_new {
-        let mut bytes = [0; 32];
-        machine.fill_random(&mut bytes);
-        machine.make_folder(Path::new(KEPT))?;
-        seal(machine, &key.credential, &bytes, &newest)?;
+        make(machine, key)?;
     }
     copy_to_both(machine, key, if machine.has(&newest) { &newest } else { own })?;
     // Whatever lies there: what the dataset is made with must be what is sealed.
     put_for_zfs(machine, key, &unseal(machine, &key.credential, own)?)?;
     Ok(is_new)
+}
+
+/// Makes a key and seals it in [`KEPT`], in place of what lies there.
+pub(super) fn make(machine: &dyn Machine, key: &NodeDatasetKey) -> Result<[u8; 32], MachineError> {
+    let mut bytes = [0; 32];
+    machine.fill_random(&mut bytes);
+    machine.make_folder(Path::new(KEPT))?;
+    seal(machine, &key.credential, &bytes, &newest(key))?;
+    Ok(bytes)
 }
 
 /// The sealed key lies where ZFS reads it.

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::rotation::{DATASET, IN_MEMORY, NEWEST, SEALED, assert_loads, key, rotate, running};
+use super::rotation::{
+    DATASET, IN_MEMORY, NEWEST, SEALED, assert_loads, changes_of, comes_back, key, rotate, running,
+};
 use super::tools::{KEY_OF, reboot};
 use super::*;
 use crate::health::{Status, check_some};
@@ -242,12 +244,7 @@ fn a_death_at_any_change_of_a_passphrase_costs_no_key() {
         ),
     ];
     for (what, begin, change) in changes {
-        let changes = {
-            let machine = begin();
-            machine.state().fuel = Some(usize::MAX);
-            change(&machine).expect("nobody dies");
-            usize::MAX - machine.state().fuel.unwrap()
-        };
+        let changes = changes_of(&begin(), |machine| change(machine).expect("nobody dies"));
         assert!(changes >= 7, "{what}: {changes} changes only: the fake does not count");
         let (mut sealed, mut passphrases) = (0, 0);
         for deaths in 0..=changes {
@@ -256,21 +253,7 @@ fn a_death_at_any_change_of_a_passphrase_costs_no_key() {
                 machine.state().fuel = Some(deaths);
                 let _ = change(&machine);
                 let when = format!("{what}, {deaths} of {changes}");
-                if starts_again {
-                    // It dies once more in the middle of the start, and then it stays alive.
-                    for again in [deaths, deaths % 3] {
-                        reboot(&machine);
-                        machine.state().fuel = Some(again);
-                        start(&machine);
-                    }
-                    machine.state().fuel = None;
-                    reboot(&machine);
-                    let report = start(&machine);
-                    assert!(report.is_complete(), "{when}: {report:?}");
-                } else {
-                    machine.state().fuel = None;
-                    keys::recover(&machine, &config()).unwrap_or_else(|error| panic!("{when}: {error}"));
-                }
+                comes_back(&machine, deaths, starts_again, &when);
                 if has_passphrase(&machine) {
                     passphrases += 1
                 } else {

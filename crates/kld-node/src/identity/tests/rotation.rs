@@ -65,16 +65,37 @@ fn a_dataset_gets_another_key_and_nobody_sees_it() {
     assert_loads(&machine, "after a start");
 }
 
+/// How many changes of the machine somebody makes.
+pub(super) fn changes_of(machine: &FakeMachine, change: impl FnOnce(&FakeMachine)) -> usize {
+    machine.state().fuel = Some(usize::MAX);
+    change(machine);
+    usize::MAX - machine.state().fuel.unwrap()
+}
+
+/// A machine that has died after so many changes starts again, or somebody says `kldload recover`.
+pub(super) fn comes_back(machine: &FakeMachine, deaths: usize, starts_again: bool, when: &str) {
+    if starts_again {
+        // It dies once more in the middle of the start, and then it stays alive.
+        for again in [deaths, deaths % 3] {
+            reboot(machine);
+            machine.state().fuel = Some(again);
+            start(machine);
+        }
+        machine.state().fuel = None;
+        reboot(machine);
+        let report = start(machine);
+        assert!(report.is_complete(), "{when}: {report:?}");
+    } else {
+        machine.state().fuel = None;
+        keys::recover(machine, &config()).unwrap_or_else(|error| panic!("{when}: {error}"));
+    }
+}
+
 /// The heart of it: whenever the machine dies, the next start has the key.
 #[test]
 #[expect(clippy::print_stderr, reason = "the figure is what this test is for")]
 fn a_death_at_any_change_of_a_rotation_costs_no_key() {
-    let changes = {
-        let machine = running();
-        machine.state().fuel = Some(usize::MAX);
-        rotate(&machine).expect("it is rotated");
-        usize::MAX - machine.state().fuel.unwrap()
-    };
+    let changes = changes_of(&running(), |machine| rotate(machine).expect("it is rotated"));
     assert!(changes >= 8, "{changes} changes only: the fake does not count");
     let (mut old_ones, mut new_ones) = (0, 0);
     for deaths in 0..=changes {
@@ -84,21 +105,7 @@ fn a_death_at_any_change_of_a_rotation_costs_no_key() {
             machine.state().fuel = Some(deaths);
             let _ = rotate(&machine);
             let when = format!("{deaths} of {changes}");
-            if starts_again {
-                // It dies once more in the middle of the start, and then it stays alive.
-                for again in [deaths, deaths % 3] {
-                    reboot(&machine);
-                    machine.state().fuel = Some(again);
-                    start(&machine);
-                }
-                machine.state().fuel = None;
-                reboot(&machine);
-                let report = start(&machine);
-                assert!(report.is_complete(), "{when}: {report:?}");
-            } else {
-                machine.state().fuel = None;
-                keys::recover(&machine, &config()).unwrap_or_else(|error| panic!("{when}: {error}"));
-            }
+            comes_back(&machine, deaths, starts_again, &when);
             assert!(!keys::list(&machine, &config()).expect("readable")[0].interrupted, "{when}");
             if key(&machine) == before {
                 old_ones += 1;
