@@ -204,8 +204,8 @@ impl<'a> Engine<'a> {
         self
     }
 
-    /// Carries a plan out, that of [`crate::undo()`] as any other. `prove` runs the manifest's proofs and says what is wrong. When a step or a proof fails, all
-    /// that was done is undone, newest first.
+    /// Carries a plan out, that of [`crate::undo()`] as any other. `prove` runs the manifest's proofs and says what is wrong.
+    /// When a step or a proof fails, all that was done is undone, newest first.
     ///
     /// # Errors
     /// When nothing could be begun, or going back has failed.

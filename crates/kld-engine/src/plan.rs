@@ -103,7 +103,7 @@ pub struct Left {
 }
 
 /// What is to be done, in order. Equal machines and equal manifests give equal plans.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     /// The machine's name in the manifest.
@@ -289,17 +289,7 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
         machine: wanted.system.host_name.as_ref().map(ToString::to_string).unwrap_or_default(),
         manifest: wanted.digests.text.clone(),
         meaning: wanted.digests.meaning.clone(),
-        undoes: Vec::new(),
-        memory: Vec::new(),
-        steps: Vec::new(),
-        restarts: Vec::new(),
-        left: Vec::new(),
-        at_start: Vec::new(),
-        exposures: Vec::new(),
-        off_lock: Vec::new(),
-        takes: 0,
-        items: BTreeMap::new(),
-        secrets: Secrets::default(),
+        ..Plan::default()
     };
     let refused = |refusal| match refusal {
         Refusal::Look(what, source) => PlanError::Look { what, source },

@@ -11,7 +11,6 @@ use crate::history::{History, Record, Store};
 use crate::host::{Host, HostError};
 use crate::kinds::{self, AnyKind, Settings, WayBack};
 use crate::plan::{Because, Cause, Left, Plan, Step};
-use crate::secrets::Secrets;
 use crate::services;
 
 /// Why there is no way back. Nothing was touched.
@@ -141,22 +140,14 @@ pub fn undo(host: &dyn Host, down_to: Option<u32>) -> Result<Plan, UndoError> {
     let end = held.iter().position(|record| record.number == down_to);
     let (taken, stay) = held.split_at(end.ok_or(UndoError::DoesNotHold { number: down_to })? + 1);
     let before = stay.first().map(|record| history.plan(record.number)).transpose()?.flatten();
+    let before = before.unwrap_or_default();
 
     let mut plan = Plan {
-        machine: String::new(),
-        manifest: before.as_ref().map(|plan| plan.manifest.clone()).unwrap_or_default(),
-        meaning: before.as_ref().map(|plan| plan.meaning.clone()).unwrap_or_default(),
+        manifest: before.manifest,
+        meaning: before.meaning,
         undoes: taken.iter().map(|record| record.number).collect(),
-        memory: Vec::new(),
-        steps: Vec::new(),
-        restarts: Vec::new(),
-        left: Vec::new(),
-        at_start: Vec::new(),
-        exposures: Vec::new(),
-        off_lock: Vec::new(),
-        takes: 0,
-        items: before.map(|plan| plan.items).unwrap_or_default(),
-        secrets: Secrets::default(),
+        items: before.items,
+        ..Plan::default()
     };
     let (mut told, mut settings) = (Vec::new(), Settings::new());
     // What a newer apply has changed once more is what that one has left.

@@ -50,8 +50,11 @@ fn program(exec: &str) -> &str {
     exec.split_once("path=").and_then(|(_, rest)| rest.split([' ', ';']).next()).unwrap_or_default()
 }
 
-/// Files that the processes of a unit have mapped. One that ends meanwhile has none.
+/// Files that the processes of a unit have mapped. One that ends meanwhile has none, and neither has a unit without processes.
 fn mapped(host: &dyn Host, control_group: &str) -> BTreeSet<String> {
+    if control_group.is_empty() {
+        return BTreeSet::new();
+    }
     let read = |path: String| host.read(&path).ok().flatten().unwrap_or_default();
     let processes = read(format!("{CGROUPS}{control_group}/cgroup.procs"));
     let maps = processes.lines().map(|pid| read(format!("/proc/{pid}/maps")));
