@@ -8,7 +8,8 @@ use kld_engine::{Action, Cause, Engine, Entry, Host as _, Node, Outcome, Wanted}
 use kld_host::Cmd;
 use support::fake::Fake;
 use support::{
-    RECIPE, Silent, applied, apply, assert_same, engine, machine_for, plan_for, recipe, take_back, wanted,
+    RECIPE, Silent, applied, apply, assert_same, engine, machine_for, plan_for, recipe, recover_dying,
+    take_back, wanted,
 };
 
 const SAFE: &str = "rpool/srv/safe";
@@ -97,12 +98,7 @@ fn a_machine_that_dies_while_a_dataset_is_born_is_as_before_or_as_planned() {
         let plan = plan_for(&fake, &new);
         fake.fuel(Some(fuel));
         let _ = engine(&fake).apply(&plan, "tester", None, &|| Ok(()), &mut Silent);
-        for again in [fuel % 7, fuel % 3] {
-            fake.fuel(Some(again));
-            let _ = engine(&fake).recover(&mut Silent);
-        }
-        fake.fuel(None);
-        engine(&fake).recover(&mut Silent).unwrap_or_else(|error| panic!("{fuel}: {error:?}"));
+        recover_dying(&fake, fuel);
         assert!(fake.keys_load(), "{fuel}");
         if fake.machine() != after {
             assert_same(&fake.machine(), &before, fuel);

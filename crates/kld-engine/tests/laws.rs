@@ -12,7 +12,7 @@ use kld_host::Cmd;
 use support::fake::{Fake, Machine};
 use support::{
     RECIPE, Silent, applied, apply, assert_same, changed, cleared, engine, environments, machine_for,
-    plan_for, recipe, take_back, wanted,
+    plan_for, recipe, recover_dying, take_back, wanted,
 };
 
 #[test]
@@ -267,13 +267,7 @@ fn a_machine_that_dies_anywhere_is_as_before_or_as_planned() {
         fake.fuel(Some(fuel));
         let outcome = engine(&fake).apply(&plan, "tester", None, &|| Ok(()), &mut Silent);
         assert!(outcome.is_ok() || fuel < length, "{fuel} of {length}: {outcome:?}");
-        // It dies once more on the way back, anywhere, and then it stays alive.
-        for again in [fuel % 7, fuel % 3] {
-            fake.fuel(Some(again));
-            let _ = engine(&fake).recover(&mut Silent);
-        }
-        fake.fuel(None);
-        engine(&fake).recover(&mut Silent).unwrap_or_else(|error| panic!("{fuel}: {error:?}"));
+        recover_dying(&fake, fuel);
         let now = fake.machine();
         if now == after {
             as_planned += 1;

@@ -9,7 +9,8 @@ use kld_engine::{
 };
 use support::fake::{Fake, Machine};
 use support::{
-    RECIPE, Silent, applied, apply, changed, engine, machine_for, plan_for, recipe, take_back, wanted,
+    RECIPE, Silent, applied, apply, changed, engine, machine_for, plan_for, recipe, recover_dying, take_back,
+    wanted,
 };
 
 /// Applied once, and changed.
@@ -101,12 +102,7 @@ fn a_machine_that_dies_while_something_is_taken_back_is_as_before_or_as_planned(
             let plan = way_back(&fake);
             fake.fuel(Some(fuel));
             let _ = engine(&fake).apply(&plan, "tester", None, &|| Ok(()), &mut Silent);
-            for again in [fuel % 7, fuel % 3] {
-                fake.fuel(Some(again));
-                let _ = engine(&fake).recover(&mut Silent);
-            }
-            fake.fuel(None);
-            engine(&fake).recover(&mut Silent).unwrap_or_else(|error| panic!("{fuel}: {error:?}"));
+            recover_dying(&fake, fuel);
             let now = fake.machine();
             if now == after {
                 as_planned += 1;

@@ -145,6 +145,16 @@ pub(crate) fn recipe() -> String {
     )
 }
 
+/// A machine that has died at `at` dies once more on the way back, and again, and then it stays alive.
+pub(crate) fn recover_dying(fake: &Fake, at: usize) {
+    for again in [at % 7, at % 3] {
+        fake.fuel(Some(again));
+        let _ = engine(fake).recover(&mut Silent);
+    }
+    fake.fuel(None);
+    engine(fake).recover(&mut Silent).unwrap_or_else(|error| panic!("{at}: {error:?}"));
+}
+
 /// Takes back what was applied last.
 pub(crate) fn take_back(fake: &Fake) -> Outcome {
     let plan = undo(fake, None).unwrap_or_else(|error| panic!("{error:?}"));
