@@ -134,7 +134,8 @@ pub fn build(request: &BuildRequest<'_>, cache: &Cache, phases: &Phases) -> Resu
     // Before the long work: an output that cannot be written must not cost ten minutes.
     let mut out = AtomicFile::output(request.output, 0o644).map_err(BuildError::Output)?;
     let epoch = request.epoch.unwrap_or(system.distro.epoch);
-    let packages: Vec<String> = system.packages.iter().map(|p| p.value.to_string()).collect();
+    let asked = system.packages.iter().map(|p| p.value.to_string());
+    let packages: Vec<String> = asked.chain(system.distro.packages.loader.iter().cloned()).collect();
     let inputs = LayerInputs {
         distro: &system.distro,
         packages: &packages,

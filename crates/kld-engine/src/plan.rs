@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use kld_host::systemd::shown_exposure;
-use kld_system::{NODE_CONFIG_PATH, NodeConfig};
+use kld_system::{NODE_CONFIG_PATH, NodeConfig, known_distros};
 
 use crate::exposure::{self, Exposure};
 use crate::history::MEMORY;
@@ -241,9 +241,15 @@ impl PlanError {
             Self::OtherMachine { wanted, .. } => Some(format!(
                 "give the manifest of this machine, or rename it first: `hostnamectl hostname {wanted}`"
             )),
-            Self::OtherRelease { wanted, .. } => Some(format!(
-                "names of packages, units and files are those of {wanted}: upgrade the machine to it first, or build a new one with `kldload build`"
-            )),
+            Self::OtherRelease { wanted, here } => {
+                let is_known = |here: &&Release| known_distros().iter().any(|distro| here.is(distro));
+                let write = here.as_ref().filter(is_known);
+                let write = write
+                    .map_or_else(String::new, |here| format!("write `distro: {here}` and its names, or "));
+                Some(format!(
+                    "names of packages, units and files are those of {wanted}: {write}upgrade the machine to it first, or build a new one with `kldload build`"
+                ))
+            }
             Self::NoSecret { name } => {
                 Some(format!("`kldload secret set {name} FILE`, as root on this machine"))
             }

@@ -10,7 +10,7 @@ pub const RUNS: &str = "/run/systemd/system";
 
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Asked for by name: all properties of a unit are three hundred and cost systemd a second on a small machine.
-const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,NRestarts";
+const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,NRestarts,ActiveEnterTimestampMonotonic";
 
 /// The state of one unit.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -25,6 +25,8 @@ pub struct UnitState {
     pub result: String,
     /// Automatic restarts since it was started.
     pub restarts: u64,
+    /// When it became active, in seconds since the kernel started; 0 when it never was.
+    pub active_since: u64,
 }
 
 /// The state of these units. An unknown unit is an answer too (`LoadState=not-found`).
@@ -49,8 +51,13 @@ pub fn parse_show(text: &str) -> Result<BTreeMap<String, UnitState>, ParseError>
                 "ActiveState" => value.clone_into(&mut unit.active),
                 "SubState" => value.clone_into(&mut unit.sub),
                 "Result" => value.clone_into(&mut unit.result),
-                "NRestarts" => {
-                    unit.restarts = value.parse().map_err(|_| error(format!("no number in `{line}`")))?
+                "NRestarts" | "ActiveEnterTimestampMonotonic" => {
+                    let number: u64 = value.parse().map_err(|_| error(format!("no number in `{line}`")))?;
+                    // Microseconds.
+                    match key {
+                        "NRestarts" => unit.restarts = number,
+                        _ => unit.active_since = number / 1_000_000,
+                    }
                 }
                 _ => {}
             }
@@ -104,12 +111,13 @@ mod tests {
 
     #[test]
     fn reads_services_timers_and_unknown_units() {
-        let text = "Result=success\nNRestarts=2\nId=nginx.service\nLoadState=loaded\nActiveState=active\nSubState=running\n\n\
+        let text = "Result=success\nNRestarts=2\nActiveEnterTimestampMonotonic=61500000\nId=nginx.service\nLoadState=loaded\nActiveState=active\nSubState=running\n\n\
                     Result=success\nId=sanoid.timer\nLoadState=loaded\nActiveState=active\nSubState=waiting\n\n\
                     Id=nope.service\nLoadState=not-found\nActiveState=inactive\nSubState=dead\n";
         let units = parse_show(text).expect("is what systemctl writes");
         assert_eq!(units.len(), 3);
-        assert_eq!((units["nginx.service"].restarts, &*units["nginx.service"].sub), (2, "running"));
+        let nginx = &units["nginx.service"];
+        assert_eq!((nginx.restarts, nginx.active_since, &*nginx.sub), (2, 61, "running"));
         assert_eq!(units["sanoid.timer"].active, "active");
         assert_eq!(units["nope.service"].load, "not-found");
         for bad in ["ActiveState=active", "Id=a\nrubbish", "Id=a\nNRestarts=x"] {

@@ -1,7 +1,7 @@
 //! The directives that `hardening:` may hold.
 //!
 //! Names from systemd.exec(5) (sandboxing, capabilities, security, credentials of the process, limits), and
-//! systemd.resource-control(5) of systemd 257. Directives that would undo what a layer must decide (`ExecStart`,
+//! systemd.resource-control(5) of systemd 258. Directives that would undo what a layer must decide (`ExecStart`,
 //! `EnvironmentFile`, `LoadCredential`, …) are not in the table: they have keys of their own or no place in a manifest.
 
 /// What chooses a set of directives among them: `hardening: web` for short.
@@ -142,6 +142,19 @@ pub(crate) fn words_of(directive: &str) -> Option<&'static [&'static str]> {
         "PrivateTmp" => &["disconnected"],
         "PrivateUsers" => &["self", "identity", "full"],
         _ if SWITCHES.contains(&directive) => &[],
+        _ => return None,
+    })
+}
+
+/// The first major version of systemd that does what a directive of the table says, where that is newer than 252, the oldest
+/// that kldload has data for. An older one would pass over the line, and leave the service without it.
+pub fn since(directive: &str, value: &str) -> Option<u32> {
+    Some(match (directive, value) {
+        ("PrivatePIDs", _)
+        | ("PrivateTmp", "disconnected")
+        | ("ProtectControlGroups", "private" | "strict") => 257,
+        ("PrivateUsers", "self" | "identity") => 257,
+        ("PrivateUsers", "full") | ("ProtectHostname", "private") => 258,
         _ => return None,
     })
 }

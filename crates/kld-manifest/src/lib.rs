@@ -30,6 +30,7 @@ mod values;
 
 pub use diagnostic::{Diagnostic, Severity, render};
 pub use digest::{NotADigest, Sha256};
+pub use directives::since as systemd_since;
 pub use model::Appliance;
 pub use reference::reference;
 pub use schema::schema;

@@ -106,6 +106,8 @@ pub(crate) fn lower(nodes: Vec<Node<'_>>, report: &mut Reporter) -> Draft {
     };
     let snapshots = match fields.node("snapshot_policy") {
         Some(node) => policy::lower_snapshots(node, report),
+        // Nothing in it would take them.
+        None if profile.as_ref().is_some_and(|profile| profile.value == Profile::Core) => None,
         None => Some(policy::default_snapshots()),
     };
     let monitoring = match fields.node("monitoring") {

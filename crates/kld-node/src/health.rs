@@ -239,6 +239,12 @@ impl View {
         (!has_units).then(|| vec![Probe::new(name, Status::Info, "not asked: systemd does not run here")])
     }
 
+    /// Seconds since the kernel started (proc_uptime(5)).
+    fn uptime(&self) -> Option<u64> {
+        let text = self.machine.read_text("/proc/uptime").ok()??;
+        text.split('.').next()?.parse().ok()
+    }
+
     fn own_pool(&self) -> Option<&str> {
         self.config.as_ref().map(|config| config.pool.as_str())
     }

@@ -7,7 +7,10 @@ use kld_manifest::names::{PackageName, PoolName, UnitName};
 use serde::Deserialize;
 
 /// The files of `distros/`, the default release of a family first.
-const DISTROS: &[(DistroFamily, &str)] = &[(DistroFamily::Debian, include_str!("../distros/debian-13.toml"))];
+const DISTROS: &[(DistroFamily, &str)] = &[
+    (DistroFamily::Debian, include_str!("../distros/debian-13.toml")),
+    (DistroFamily::Debian, include_str!("../distros/debian-12.toml")),
+];
 
 /// What the layers and the builder must know of a distribution.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -37,7 +40,9 @@ pub struct DistroSpec {
     pub needs_reboot: Vec<String>,
     /// The zpool-features(7) compatibility set that the release's OpenZFS reads.
     pub zfs_compatibility: String,
-    /// Major version of systemd.
+    /// `relatime` of a dataset where nobody has set it: the release's OpenZFS decides.
+    pub relatime: String,
+    /// Major version of systemd: directives of a newer one are refused, which it would pass over with a warning.
     pub systemd_version: u32,
     /// Packages by role.
     pub packages: RolePackages,
@@ -60,13 +65,15 @@ pub struct DistroSpec {
     pub prepared: Vec<PreparedFile>,
 }
 
-/// Packages of each role.
+/// Packages of each role. `loader` is for images alone: on a machine that exists it is for its owner to say what starts it.
+/// Where `containers` is empty there are none.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct RolePackages {
     pub base: Vec<String>,
     pub boot: Vec<String>,
+    pub loader: Vec<String>,
     pub zfs: Vec<String>,
     pub network: Vec<String>,
     pub mesh: Vec<String>,
@@ -88,7 +95,7 @@ pub struct ModuleBuild {
     pub packages: Vec<String>,
 }
 
-/// What the distribution calls its units. `{pool}` stands for the pool's name.
+/// What the distribution calls its units. `{pool}` stands for the pool's name. Without a `trim_timer` it has none.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "the names say it")]
@@ -102,7 +109,7 @@ pub struct UnitNames {
     pub sanoid_prune: String,
     pub sanoid_timer: String,
     pub scrub_timer: String,
-    pub trim_timer: String,
+    pub trim_timer: Option<String>,
 }
 
 /// What the distribution calls the accounts of its packages.
@@ -250,9 +257,9 @@ impl DistroSpec {
         self.units.scrub_timer.replace("{pool}", pool.as_str())
     }
 
-    /// The trim timer of a pool.
-    pub(crate) fn trim_timer(&self, pool: &PoolName) -> String {
-        self.units.trim_timer.replace("{pool}", pool.as_str())
+    /// The trim timer of a pool, where there is one.
+    pub(crate) fn trim_timer(&self, pool: &PoolName) -> Option<String> {
+        self.units.trim_timer.as_ref().map(|timer| timer.replace("{pool}", pool.as_str()))
     }
 
     /// What is known of a packaged service under the name a manifest uses.
@@ -292,12 +299,12 @@ mod tests {
                 &p.snapshots,
                 &p.replication,
                 &p.monitoring,
-                &p.containers,
                 &spec.module_build.packages,
             ] {
                 assert!(!role.is_empty());
                 role.iter().for_each(|name| drop(package(name)));
             }
+            p.loader.iter().chain(&p.containers).for_each(|name| drop(package(name)));
             spec.switched_off.iter().for_each(|off| drop(unit(&off.unit)));
             spec.packaged
                 .iter()
@@ -331,12 +338,13 @@ mod tests {
         };
         assert_eq!(find(None).as_deref(), Ok("trixie"));
         assert_eq!(find(Some("13")).as_deref(), Ok("trixie"));
+        assert_eq!(find(Some("12")).as_deref(), Ok("bookworm"));
         assert_eq!(find(Some("trixie")).as_deref(), Ok("trixie"));
         let error = find(Some("7")).unwrap_err();
         assert_eq!(
             error.to_string(),
             "cannot build from `Debian 7`: kldload has no data for this distribution yet"
         );
-        assert_eq!(error.hint().as_deref(), Some("write one of: debian 13"));
+        assert_eq!(error.hint().as_deref(), Some("write one of: debian 13, debian 12"));
     }
 }

@@ -15,6 +15,7 @@ mod layers;
 pub mod node;
 mod preset_page;
 mod purpose;
+mod release;
 mod render;
 mod system;
 mod unit_file;
@@ -39,6 +40,7 @@ pub use node::{
 };
 pub use preset_page::{PresetRow, preset_page, preset_rows};
 pub use purpose::{Fit, Purpose};
+pub use release::NotInRelease;
 pub use render::{RenderError, render, render_core};
 pub use system::{
     Because, Content, Created, Enablement, Item, Layer, MountOwner, System, SystemDataset, SystemFile,

@@ -10,6 +10,7 @@ use crate::draft::Draft;
 use crate::layers;
 use crate::layers::firewall::flow::Broken;
 use crate::layers::firewall::verdict::Ruleset;
+use crate::release::{self, NotInRelease};
 use crate::system::{Because, Created, System};
 
 /// Why an appliance cannot become a system.
@@ -40,6 +41,9 @@ pub enum RenderError {
         /// Where it was written.
         span: Span,
     },
+    /// The distribution's own tools cannot do it.
+    #[error(transparent)]
+    Release(#[from] NotInRelease),
     /// Two layers write one file.
     #[error("cannot write `{path}` twice: for {}, and for {}", .first.layer, .second.layer)]
     FileTwice {
@@ -95,6 +99,7 @@ impl RenderError {
             | Self::NoProfile { span, .. }
             | Self::NotInCore { span, .. }
             | Self::FileOnEncrypted { span, .. } => *span,
+            Self::Release(missing) => missing.span(),
             Self::FileTwice { first, second, .. } | Self::UnitTwice { first, second, .. } => {
                 if second.span.is_written() { second.span } else { first.span }
             }
@@ -107,6 +112,7 @@ impl RenderError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Distro { source, .. } => return source.hint(),
+            Self::Release(missing) => missing.hint(),
             Self::NoProfile { .. } => "write `profile: server`".to_owned(),
             Self::NotInCore { .. } => "write `profile: server`, or take it out of the manifest".to_owned(),
             Self::FileTwice { .. } => {
@@ -134,6 +140,7 @@ impl RenderError {
 pub fn render(appliance: &Appliance) -> Result<System, RenderError> {
     let distro = find_distro(&appliance.distro)
         .map_err(|source| RenderError::Distro { source, span: appliance.distro.span })?;
+    release::check(appliance, &distro)?;
     match appliance.profile.value {
         Profile::Server => render_server(appliance, &distro),
         Profile::Core => render_core_appliance(appliance, &distro),
@@ -151,7 +158,7 @@ pub fn render_core(distro: &DistroSpec, pool: &PoolName) -> System {
 }
 
 fn finish_core(mut draft: Draft, distro: &DistroSpec, pool: &PoolName) -> Result<System, RenderError> {
-    draft.file(layers::datasets::mount_cache(pool, &draft.datasets));
+    draft.file(layers::datasets::mount_cache(pool, distro, &draft.datasets));
     let checked = draft.check()?;
     // Stock means whole: documentation stays, and only what is installed is prepared.
     let mut distro = distro.clone();
@@ -231,7 +238,7 @@ fn render_server(appliance: &Appliance, distro: &DistroSpec) -> Result<System, R
     layers::monitoring::add(&context, &mut draft);
     layers::files::check_not_on_encrypted(&context, &draft.datasets)?;
 
-    draft.file(layers::datasets::mount_cache(&appliance.pool, &draft.datasets));
+    draft.file(layers::datasets::mount_cache(&appliance.pool, distro, &draft.datasets));
     let node = layers::node_config(&context, &draft);
     draft.file(layers::node_file(&node));
     let checked = draft.check()?;

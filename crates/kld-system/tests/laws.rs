@@ -218,7 +218,7 @@ fn what_is_inside_an_encrypted_dataset_is_made_on_the_machine_too() {
 #[test]
 fn contradictions_are_errors_that_name_both_sides() {
     type Change = fn(&mut Appliance);
-    let table: [(Change, &str, u32); 7] = [
+    let table: [(Change, &str, u32); 10] = [
         (
             |a| a.distro.value = Distro { family: DistroFamily::Rocky, release: Some("9".to_owned()) },
             "cannot choose a distribution",
@@ -257,6 +257,37 @@ fn contradictions_are_errors_that_name_both_sides() {
             "cannot both start and stop `apt-daily.timer`: packages change in a new boot environment, never behind the operator's back, but a service of the manifest",
             44,
         ),
+        (
+            |a| {
+                a.services[0].hardening.push(Directive {
+                    name: "ProtectHostname".into(),
+                    value: "private".into(),
+                    span: span(45),
+                })
+            },
+            "cannot write `ProtectHostname=private` for Debian GNU/Linux 13 (trixie): systemd 258 is the first that knows it, and this is 257",
+            45,
+        ),
+        (
+            |a| {
+                a.distro.value.release = Some("12".to_owned());
+                a.services[0].hardening.push(Directive {
+                    name: "PrivatePIDs".into(),
+                    value: "yes".into(),
+                    span: span(45),
+                });
+            },
+            "cannot write `PrivatePIDs=yes` for Debian GNU/Linux 12 (bookworm): systemd 257 is the first that knows it, and this is 252",
+            45,
+        ),
+        (
+            |a| {
+                a.distro.value.release = Some("12".to_owned());
+                a.containers = gitea().containers;
+            },
+            "cannot run containers on Debian GNU/Linux 12 (bookworm): its Podman is older than 4.4, the first that makes units of them",
+            54,
+        ),
     ];
     for (change, message, line) in table {
         let mut appliance = webapp();
@@ -266,6 +297,34 @@ fn contradictions_are_errors_that_name_both_sides() {
         assert_eq!(error.span().line, line, "{message}");
         assert!(error.hint().is_some_and(|hint| !hint.is_empty()));
     }
+}
+
+/// What it does not have is not in its way.
+#[test]
+fn a_manifest_of_the_profile_core_needs_no_more_than_its_head() {
+    let text = "name: plain\npurpose: p\nowner: o  o@example.com\ndistro: Debian 12\nprofile: core\n";
+    let system = rendered(&kld_manifest::check(text).appliance.expect("it is good"));
+    assert_eq!(system.host_name.map(|name| name.to_string()).as_deref(), Some("plain"));
+    assert!(system.files.iter().all(|file| !file.path.contains("kldload")));
+}
+
+/// systemd takes credentials by a pattern since 254.
+#[test]
+fn what_a_person_gives_reaches_every_release() {
+    let given = |release: &str| {
+        let mut appliance = webapp();
+        appliance
+            .secrets
+            .push(Secret { name: at(38, n("api-token")), source: at(38, SecretSource::Supplied) });
+        appliance.distro.value.release = Some(release.to_owned());
+        let system = rendered(&appliance);
+        let unit = system.files.iter().find(|f| f.path.ends_with("/kldload-identity.service"));
+        let Content::Text(text) = &unit.expect("it is there").content else { panic!("a text") };
+        let lines = text.lines().filter(|line| line.contains("Credential="));
+        lines.map(str::to_owned).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(given("13"), "ImportCredential=kldload.*");
+    assert_eq!(given("12"), "LoadCredential=kldload.operator LoadCredential=kldload.secret.api-token");
 }
 
 #[test]

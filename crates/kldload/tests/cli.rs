@@ -274,11 +274,38 @@ fn what_cannot_be_built_is_said_before_anything_is_done() {
         kldload(&["build", "--distro", "debian", "--profile", "core", "--output", "/nonexistent/x.img"], "");
     assert_eq!(status, 1);
     assert!(stderr.contains("/nonexistent/x.img") && stderr.contains("hint:"), "{stderr}");
+    // Nobody waits a quarter of an hour for a machine that cannot answer.
+    let dir = tempfile::tempdir().expect("a directory");
+    let manifest = dir.path().join("old.manifest").display().to_string();
+    let text = "name: old\npurpose: An older release\nowner: Ops  ops@example.com\ndistro: Debian 12\nprofile: core\n";
+    std::fs::write(&manifest, text).expect("written");
+    let (status, _, stderr) = kldload(&["run", &manifest], "");
+    assert!(status == 1 && stderr.contains("its systemd 252 takes no units from the firmware"), "{stderr}");
+    let image = dir.path().join("old.img").display().to_string();
+    std::fs::File::create(&image).and_then(|file| file.set_len(1 << 27)).expect("sparse");
+    let lock = "version = 1\ndistro = \"debian-12\"\nkernel = \"6.1.0\"\npackage = []\n";
+    std::fs::write(format!("{image}.lock"), lock).expect("written");
+    let (status, _, stderr) = kldload(&["run", &image], "");
+    assert!(status == 1 && stderr.contains("hint: `kldload build` makes the image"), "{stderr}");
     let (status, _, stderr) = kldload(&["build", RECIPE, "--size", "huge", "--output", "x.img"], "");
     assert_eq!(status, 2, "{stderr}");
     let (status, stdout, _) = kldload(&["build", RECIPE, "--dry-run", "--output", "/nonexistent/x.img"], "");
     assert_eq!(status, 0);
     assert!(stdout.contains("rpool/ROOT/debian"), "{stdout}");
+}
+
+#[test]
+fn the_page_of_distributions_has_a_row_for_each_release() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/distributions.md");
+    let page = std::fs::read_to_string(page).expect("it is there");
+    for spec in kld_system::known_distros() {
+        let zfs = spec.zfs_compatibility.trim_start_matches("openzfs-").trim_end_matches("-linux");
+        let row = format!("`{}-{}`", spec.id, spec.release);
+        let row = page.lines().find(|line| line.starts_with('|') && line.contains(&row)).expect(&row);
+        for part in [format!("| {zfs} |"), format!("| {} |", spec.systemd_version)] {
+            assert!(row.contains(&part), "{part} in {row}");
+        }
+    }
 }
 
 /// Every command that the README shows is one that exists and does what it says; what builds or boots is asked for

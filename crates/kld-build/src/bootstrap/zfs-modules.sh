@@ -14,9 +14,15 @@ zfs_version=$(dpkg-query -W -f '${Version}' zfs-dkms)
 package=/kldload/package
 modules=$package/usr/lib/modules/$kernel/updates
 mkdir -p "$modules" "$package/DEBIAN"
-for name in spl zfs; do
+compiled=/lib/modules/$kernel/updates/dkms
+# DKMS compresses where the kernel's own modules are compressed.
+if [ -e "$compiled/zfs.ko.xz" ]; then
+    xz -d "$compiled"/*.ko.xz
+fi
+for module in "$compiled"/*.ko; do
+    name=$(basename "$module" .ko)
     # The kernel's own reader wants CRC32 and a small dictionary (Documentation/staging/xz.rst).
-    xz -dc "/lib/modules/$kernel/updates/dkms/$name.ko.xz" > "$modules/$name.ko"
+    cp "$module" "$modules/$name.ko"
     strip --strip-debug "$modules/$name.ko"
     xz --check=crc32 --lzma2=dict=1MiB "$modules/$name.ko"
 done

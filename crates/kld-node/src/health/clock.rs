@@ -15,8 +15,7 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
     if is("NTPSynchronized") {
         return vec![Probe::new("clock", Status::Ok, "kept right by the network")];
     }
-    let up = view.machine.read_text("/proc/uptime").ok().flatten();
-    let up = up.and_then(|text| text.split('.').next()?.parse::<u64>().ok()).unwrap_or(0);
+    let up = view.uptime().unwrap_or(0);
     let why = if is("NTP") { "no server has answered" } else { "nobody is asked" };
     let status = if up > PATIENCE { Status::Warn } else { Status::Info };
     let summary = format!("not set by the network since the start {} ago: {why}", age(up));

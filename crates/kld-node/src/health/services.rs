@@ -1,8 +1,13 @@
 //! Whether the services that must run do, and no other unit has failed.
 
-use super::{DEADLINE, Family, Probe, Status, View};
+use super::{DEADLINE, Family, Probe, Status, View, age};
 use kld_host::{Cmd, systemd};
 use std::collections::BTreeMap;
+
+/// A service that systemd has started again this often, and the last time within [`SETTLED`] seconds, is one that keeps ending: between two
+/// ends it runs. One that waits at a start for another ends once or twice.
+const KEEPS_ENDING: u64 = 3;
+const SETTLED: u64 = 120;
 
 pub(super) fn probe(view: &View) -> Vec<Probe> {
     if let Some(said) = view.without_units("services") {
@@ -19,7 +24,7 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
 
     let wanted: Vec<&str> =
         view.config.iter().flat_map(|config| &config.services).map(|service| service.unit.as_str()).collect();
-    let mut metrics = Vec::new();
+    let (mut metrics, mut restless) = (Vec::new(), BTreeMap::new());
     if !wanted.is_empty() {
         let states = view.machine.run_text(systemd::show_cmd(&wanted));
         let states = match states.and_then(|text| Ok(systemd::parse_show(&text)?)) {
@@ -30,13 +35,22 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
             let state = states.get(*unit).cloned().unwrap_or_default();
             let up = state.active == "active";
             metrics.push((*unit, f64::from(u8::from(up))));
+            let since = view.uptime().unwrap_or(0).saturating_sub(state.active_since);
+            if up && state.restarts >= KEEPS_ENDING && since < SETTLED {
+                let times = state.restarts;
+                restless.insert(
+                    *unit,
+                    format!("{unit} keeps ending: started again {times} times, {} ago", age(since)),
+                );
+            }
             if !up && state.active != "failed" {
                 let load = if state.load == "loaded" { &state.active } else { &state.load };
                 bad.insert(unit, format!("{unit} is {load}"));
             }
         }
     }
-    let mut probe = match bad.keys().next() {
+    let (status, named) = if bad.is_empty() { (Status::Warn, restless) } else { (Status::Fail, bad) };
+    let mut probe = match named.keys().next() {
         None => Probe::new(
             "services",
             Status::Ok,
@@ -45,9 +59,9 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
                 all => format!("{all} of {all} running, no unit has failed"),
             },
         ),
-        Some(unit) => Probe::new("services", Status::Fail, Vec::from_iter(bad.values().cloned()).join(", "))
+        Some(unit) => Probe::new("services", status, Vec::from_iter(named.values().cloned()).join(", "))
             .with_command(format!("systemctl status {unit}; journalctl -b -u {unit}"))
-            .with_subjects(bad.keys().copied()),
+            .with_subjects(named.keys().copied()),
     };
     for (unit, up) in metrics {
         probe = probe.with_metric(Family::ServiceUp, unit, up);

@@ -36,7 +36,7 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
         probe = probe.with_metric(Family::SnapshotAge, dataset, seconds as f64);
     }
     // sanoid's timer needs its first round after a start.
-    let just_started = uptime(view).is_some_and(|seconds| seconds < limit);
+    let just_started = view.uptime().is_some_and(|seconds| seconds < limit);
     (probe.status, probe.summary) = if just_started && !(late.is_empty() && missing.is_empty()) {
         let datasets = late.len() + missing.len();
         (Status::Info, format!("{datasets} datasets wait for the first round since the start"))
@@ -48,12 +48,6 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
         (Status::Ok, format!("newest of {} datasets at most {} old", policy.datasets.len(), age(oldest)))
     };
     vec![probe]
-}
-
-/// Seconds since the kernel started (proc_uptime(5)).
-fn uptime(view: &View) -> Option<u64> {
-    let text = view.machine.read_text("/proc/uptime").ok()??;
-    text.split('.').next()?.parse().ok()
 }
 
 /// The snapshot that every dataset of an image has: it is as old as the image, and no work of sanoid's.

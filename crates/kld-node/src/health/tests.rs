@@ -380,6 +380,36 @@ fn pool(args: &[String], from: &str, to: &str) -> Result<Vec<u8>, String> {
     Ok(if args[0] == "status" { STATUS.replace(from, to) } else { "capacity\t41\n".to_owned() }.into_bytes())
 }
 
+/// Between two ends it is `active`.
+#[test]
+fn a_service_that_keeps_ending_is_no_service_that_runs() {
+    for (restarts, since, said) in [
+        (3, 850, Some("app.service keeps ending: started again 3 times, 50 s ago")),
+        (2, 850, None),
+        (3, 700, None),
+    ] {
+        let machine = machine();
+        machine.put("/proc/uptime", "900.12 1.0\n");
+        machine.tool("systemctl", move |args, _, _| {
+            let show = format!(
+                "Id=app.service\nLoadState=loaded\nActiveState=active\nNRestarts={restarts}\n\
+                 ActiveEnterTimestampMonotonic={since}000000\n\n\
+                 Id=postgresql@17-main.service\nLoadState=loaded\nActiveState=active\n"
+            );
+            Ok(match &args[0][..] {
+                "is-system-running" => "running\n".into(),
+                "show" => show.into_bytes(),
+                _ => vec![],
+            })
+        });
+        let health = look(machine, Some(config()));
+        let probe = health.probes.iter().find(|probe| probe.name == "services").unwrap();
+        let want =
+            said.map_or((Status::Ok, "2 of 2 running, no unit has failed"), |said| (Status::Warn, said));
+        assert_eq!((probe.status, &*probe.summary), want);
+    }
+}
+
 #[test]
 fn services_that_are_down_or_failed_are_named() {
     let machine = machine();

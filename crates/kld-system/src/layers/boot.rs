@@ -42,7 +42,9 @@ pub(crate) fn add(pool: &PoolName, distro: &DistroSpec, zones: &[&Zone], draft: 
         &distro.scrub_timer(pool),
         "reads everything once a month, so that decay is found while it can be repaired",
     );
-    enable(&distro.trim_timer(pool), "tells the disk once a month what is free");
+    if let Some(timer) = distro.trim_timer(pool) {
+        enable(&timer, "tells the disk once a month what is free");
+    }
     for off in &distro.switched_off {
         draft.unit(&off.unit, Enablement::Disabled, always(&off.reason));
     }

@@ -15,10 +15,10 @@ use crate::draft::Draft;
 use crate::system::{Because, Created, Item, Layer, MountOwner, SystemDataset, SystemFile};
 
 /// Columns of a line in `/etc/zfs/zfs-list.cache/POOL` after name, mountpoint and canmount, with the value `zfs list -H`
-/// prints when nobody set it. The order is that of zfs-mount-generator(8).
+/// prints when nobody set it; that of `relatime` is the release's. The order is that of zfs-mount-generator(8).
 const CACHE_COLUMNS: &[(&str, &str)] = &[
     ("atime", "on"),
-    ("relatime", "on"),
+    ("relatime", "-"),
     ("devices", "on"),
     ("exec", "on"),
     ("readonly", "off"),
@@ -226,8 +226,13 @@ pub(crate) fn name(text: &str) -> DatasetName {
 }
 
 /// `/etc/zfs/zfs-list.cache/POOL`: the mount generator reads it before the pool can be asked, the event daemon keeps it.
-pub(crate) fn mount_cache(pool: &PoolName, datasets: &BTreeMap<DatasetName, SystemDataset>) -> SystemFile {
-    let mut lines: Vec<String> = datasets.values().map(|dataset| cache_line(dataset, datasets)).collect();
+pub(crate) fn mount_cache(
+    pool: &PoolName,
+    distro: &DistroSpec,
+    datasets: &BTreeMap<DatasetName, SystemDataset>,
+) -> SystemFile {
+    let mut lines: Vec<String> =
+        datasets.values().map(|dataset| cache_line(dataset, distro, datasets)).collect();
     lines.sort();
     let because = Because::always(
         Layer::Datasets,
@@ -236,7 +241,11 @@ pub(crate) fn mount_cache(pool: &PoolName, datasets: &BTreeMap<DatasetName, Syst
     SystemFile::text(format!("/etc/zfs/zfs-list.cache/{pool}"), lines.concat(), because)
 }
 
-fn cache_line(dataset: &SystemDataset, all: &BTreeMap<DatasetName, SystemDataset>) -> String {
+fn cache_line(
+    dataset: &SystemDataset,
+    distro: &DistroSpec,
+    all: &BTreeMap<DatasetName, SystemDataset>,
+) -> String {
     let own = |property: &str| dataset.property(property).unwrap_or("-");
     let mut columns = vec![dataset.name.as_str(), own("mountpoint"), own("canmount")];
     for (column, default) in CACHE_COLUMNS {
@@ -244,6 +253,7 @@ fn cache_line(dataset: &SystemDataset, all: &BTreeMap<DatasetName, SystemDataset
             "encroot" => encryption_root(dataset, all).map_or(*default, |root| root.name.as_str()),
             // Only the root of an encrypted tree has a location of its own.
             "keylocation" => dataset.property("keylocation").unwrap_or(default),
+            "relatime" => effective(dataset, column, all).unwrap_or(&distro.relatime),
             _ => effective(dataset, column, all).unwrap_or(default),
         });
     }

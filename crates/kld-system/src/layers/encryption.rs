@@ -17,6 +17,10 @@ pub const KEYS: &str = "/etc/kldload/keys";
 /// Where the keys of encrypted datasets lie while the machine runs; a RAM disk.
 pub const KEYS_IN_MEMORY: &str = "/run/kldload/keys";
 
+/// How long a start waits for a person; what systemd waits for a disk, systemd-system.conf(5). The generated unit by itself asks three
+/// times as long.
+const ASKS_FOR: &str = "90s";
+
 /// Adds what encrypted datasets need to be unlocked without a person.
 pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {
     let mut any = false;
@@ -97,6 +101,9 @@ fn load_after_unlock(key: &NodeDatasetKey, dataset: &str, span: kld_manifest::Sp
     let mut unit = UnitFile::default();
     let after = format!("{IDENTITY_UNIT} {}", key.unit);
     unit.add(Section::Unit, "After", after, because("the key lies in memory before it is loaded"));
+    // The generated units are ordered before zfs-mount.service, and that before everything else.
+    let waits = because("a start without a person does not wait for a passphrase longer than for a disk");
+    unit.add(Section::Service, "TimeoutStartSec", ASKS_FOR, waits);
     let path = format!("/etc/systemd/system/zfs-load-key@{}.service.d/50-kldload.conf", unit_escape(dataset));
     unit.into_file(path, because(&format!("loads the key of {dataset} once it is unlocked")))
 }

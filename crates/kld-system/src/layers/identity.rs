@@ -16,6 +16,9 @@ use crate::node::{self, *};
 use crate::system::{Because, Created, Enablement, Layer, SystemDataset, SystemFile};
 use crate::unit_file::{Section, UnitFile};
 
+/// The version of systemd that takes credentials by a pattern, systemd.exec(5).
+const IMPORT_CREDENTIAL: u32 = 254;
+
 /// Adds the unit. `before` names every unit that needs what it makes.
 pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {
     let because = |reason: &str| Because::always(Layer::Boot, reason);
@@ -62,12 +65,18 @@ pub(crate) fn add(context: &Context<'_>, draft: &mut Draft) {
         "-+/usr/bin/hostname --file /etc/hostname",
         "a name given at first boot counts at once; outside the sandbox, which has a name of its own",
     );
-    add(
-        Service,
-        "ImportCredential",
-        "kldload.*",
-        "a person can give keys, addresses and secrets at first boot",
-    );
+    let given = "a person can give keys, addresses and secrets at first boot";
+    if context.distro.systemd_version >= IMPORT_CREDENTIAL {
+        add(Service, "ImportCredential", "kldload.*", given);
+    } else {
+        // Each by its name; one that nobody has given is none.
+        add(Service, "LoadCredential", "kldload.operator", given);
+        for secret in node_secrets(context) {
+            if let NodeSecretSource::Supplied { credential } = secret.source {
+                add(Service, "LoadCredential", &credential, given);
+            }
+        }
+    }
     add(Service, "TimeoutStartSec", "5min", "growing a pool on a slow disk takes a while");
     add(Service, "StandardOutput", "journal+console", "what happens at first boot is seen on the console");
     for (name, value, reason) in super::hardening::IDENTITY {

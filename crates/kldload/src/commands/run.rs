@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use kld_build::Lock;
 use kld_host::{Cmd, atomic_write};
-use kld_system::{NODE_CONFIG_PATH, NodeConfig, NodePlane};
+use kld_system::{DistroSpec, NODE_CONFIG_PATH, NodeConfig, NodePlane, known_distros};
 use kld_ui::{ExitStatus, Hinted, Phases, Printer};
 use kld_vm::{Accel, Credential, Disk, DiskFormat, Guest, Mac, Nic, Vm, VmError};
+
+use crate::lock_file;
 
 use super::build::{Format, How, What, build};
 use super::seconds::seconds;
@@ -52,6 +55,8 @@ pub(crate) struct Args {
 const CLIENT_CONF: &str = "kldload.conf";
 /// Not for a browser: how to log in is said on a line of its own.
 const SSH_PORT: u16 = 22;
+/// The version of systemd that takes `systemd.extra-unit.*`, systemd.system-credentials(7).
+const UNITS_FROM_FIRMWARE: u32 = 256;
 /// Between two looks at a machine that comes up.
 const POLL: Duration = Duration::from_secs(3);
 /// How long a shutdown may take before the power is cut.
@@ -146,6 +151,9 @@ fn boot(
 /// The image to boot: the one given, or one built from the manifest given.
 fn image_of(printer: &Printer, args: &Args) -> anyhow::Result<(PathBuf, DiskFormat)> {
     let path = &args.what;
+    if let Some(distro) = distro_of(path) {
+        can_be_asked(&distro)?;
+    }
     let mut head = [0u8; 4];
     let read = fs::File::open(path).and_then(|mut file| std::io::Read::read(&mut file, &mut head));
     let read = read.with_context(|| format!("cannot read `{}`", path.display()))?;
@@ -157,12 +165,33 @@ fn image_of(printer: &Printer, args: &Args) -> anyhow::Result<(PathBuf, DiskForm
         return Ok((path.clone(), DiskFormat::Raw));
     }
     let target = What::of_manifest(path.clone(), args.how.clone()).target(printer)?;
+    can_be_asked(&target.system.distro)?;
     let name = target.system.host_name.as_ref().map_or_else(|| "kldload".to_owned(), ToString::to_string);
     let dir = args.how.cache_root().join("run");
     fs::create_dir_all(&dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
     let image = dir.join(format!("{name}.img"));
     build(printer, &args.how, &target, &image, Format::Raw)?;
     Ok((image, DiskFormat::Raw))
+}
+
+/// What an image was made from, or a manifest is pinned to, when its lock file lies beside it.
+fn distro_of(image: &Path) -> Option<DistroSpec> {
+    let lock = Lock::parse(&fs::read_to_string(lock_file::beside(image)?).ok()?).ok()?;
+    known_distros().into_iter().find(|distro| format!("{}-{}", distro.id, distro.release) == lock.distro)
+}
+
+/// Nothing in an image lets anybody in: the channel is a unit that systemd takes from the firmware, since version 256.
+fn can_be_asked(distro: &DistroSpec) -> anyhow::Result<()> {
+    let (name, version) = (&distro.name, distro.systemd_version);
+    if version >= UNITS_FROM_FIRMWARE {
+        return Ok(());
+    }
+    let what = format!(
+        "cannot look into a machine of {name}: its systemd {version} takes no units from the firmware, {UNITS_FROM_FIRMWARE} is the first"
+    );
+    let hint =
+        "`kldload build` makes the image; start it with your own hypervisor, and look at it with `kst` there";
+    Err(Hinted::new(what, hint).into())
 }
 
 /// The key that may log in, with the file it came from.

@@ -94,8 +94,9 @@ pub(crate) fn make_package(guest: &Guest) {
         .expect("made");
 }
 
-/// Steps that the journal of the newest apply has begun.
-const BEGUN: &str = "grep -hc '\"begun\"' $(ls -d /var/lib/kldload/applies/* 2>/dev/null | tail -1)/journal 2>/dev/null || true";
+/// The directory of the newest apply, and how many steps of it have begun: none as long as it is `$before`.
+const NEWEST: &str = "newest() { ls -d /var/lib/kldload/applies/* 2>/dev/null | tail -1; }
+     begun() { [ \"$(newest)\" = \"$before\" ] && echo 0 || grep -hc '\"begun\"' \"$(newest)/journal\" 2>/dev/null || true; }";
 
 /// Begins to apply, and lets it stand still when this many steps have begun; says how many those were, for short ones may pass
 /// meanwhile.
@@ -106,12 +107,15 @@ pub(crate) fn begin(guest: &Guest, steps: usize) -> usize {
 /// The same where it takes longer to get there.
 pub(crate) fn begin_within(guest: &Guest, steps: usize, limit: Duration) -> usize {
     let script = format!(
-        "systemd-run --quiet --unit=the-apply kldload apply --yes {RICH}/appliance.manifest
-         while systemctl is-active -q the-apply; do n=$({BEGUN}); [ \"${{n:-0}}\" -ge {steps} ] && break; done
-         systemctl freeze the-apply 2>/dev/null; {BEGUN}"
+        "{NEWEST}; before=$(newest)
+         systemd-run --quiet --unit=the-apply kldload apply --yes {RICH}/appliance.manifest
+         while systemctl is-active -q the-apply; do [ \"$(begun)\" -ge {steps} ] && break; done
+         systemctl freeze the-apply 2>/dev/null; begun"
     );
     let said = guest.run_for(&script, limit).expect("it answers").text();
-    said.trim().parse().unwrap_or_else(|error| panic!("{error}: {said:?}"))
+    let begun = said.trim().parse().unwrap_or_else(|error| panic!("{error}: {said:?}"));
+    assert!(begun >= steps, "the apply ended after {begun} steps, before the {steps} that were waited for");
+    begun
 }
 
 /// Runs kldload in the machine: its status, what it says on stdout and on stderr.

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod bare;
+mod bookworm;
 mod crashes;
 mod environments;
 mod hooks;

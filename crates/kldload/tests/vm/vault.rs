@@ -219,6 +219,11 @@ pub(crate) fn a_person_has_the_key(guest: &Guest) {
     assert!(named.is_ok(), "{}", named.text());
     let (_, said, _) = apply::kldload(guest, "key list");
     assert!(said.contains("passphrase, locked"), "{said}");
+    // Nobody is at the console: the question ends, and the start goes on without the dataset.
+    let ssh = "for n in $(seq 300); do systemctl is-active --quiet ssh && break; sleep 2; done; \
+               systemctl is-active ssh; systemctl show -P Result zfs-load-key@rpool-srv-vault.service";
+    let ssh = guest.run_for(ssh, BOOT).expect("it answers");
+    assert_eq!(ssh.text(), "active\ntimeout", "{}", ssh.error_text());
     let (status, said, error) = apply::kldload(guest, "plan /root/vault.manifest");
     assert!(
         status == 1 && error.contains("which is locked") && error.contains("`kldload key unlock"),

@@ -1,7 +1,8 @@
 //! `/etc/zfs/zfs-list.cache/POOL`, which belongs to two: the manifest's datasets must be mounted by the next start whatever
 //! happens to ZFS's event daemon until then, and the daemon keeps the lines of all others (zfs-mount-generator(8)).
 //!
-//! A line is a dataset's, named in its first column. Where the key of one is that has a passphrase, ZFS alone knows.
+//! A line is a dataset's, named in its first column. Where the key of one is that has a passphrase, ZFS alone knows. The daemon
+//! writes how a dataset is mounted, where it is: with `atime=off`, `relatime` is what the kernel makes of it.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +11,9 @@ use crate::host::{Entry, Node};
 use crate::wanted::WantedFile;
 
 const DIRECTORY: &str = "/etc/zfs/zfs-list.cache/";
+/// The columns of `atime` and `relatime`.
+const ATIME: usize = 3;
+const RELATIME: usize = 4;
 /// The column of `keylocation`.
 const KEY_LOCATION: usize = 11;
 /// What is there when a person has the key.
@@ -45,22 +49,27 @@ fn joined<'a>(lines: impl Iterator<Item = &'a str>) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
-fn key_location(line: &str) -> Option<&str> {
-    line.split('\t').nth(KEY_LOCATION)
+fn columns(line: &str) -> Vec<&str> {
+    line.split('\t').collect()
 }
 
-/// `text` with the places of keys that `now` has, where a person has the key or had it.
-fn with_keys(text: &str, now: &str) -> String {
-    let known: BTreeMap<&str, &str> =
-        now.lines().filter_map(|line| Some((dataset(line), key_location(line)?))).collect();
+/// `text` with what `now` says of the same dataset and is not the manifest's: where its key is, when a person has it or had it, and
+/// `relatime` where it means nothing.
+fn with_theirs(text: &str, now: &str) -> String {
+    let known: BTreeMap<&str, Vec<&str>> = now.lines().map(|line| (dataset(line), columns(line))).collect();
     let line = |line: &str| {
-        let mut columns: Vec<&str> = line.split('\t').collect();
-        if let (Some(place), Some(now)) = (columns.get_mut(KEY_LOCATION), known.get(dataset(line)))
-            && (*now == PROMPT || *place == PROMPT)
-        {
-            *place = now;
+        let mut ours = columns(line);
+        if let Some(theirs) = known.get(dataset(line)).filter(|theirs| theirs.len() == ours.len()) {
+            let is = |at: usize, value: &str| theirs.get(at) == Some(&value);
+            let ours_is = |ours: &[&str], at: usize, value: &str| ours.get(at) == Some(&value);
+            if is(KEY_LOCATION, PROMPT) || ours_is(&ours, KEY_LOCATION, PROMPT) {
+                ours[KEY_LOCATION] = theirs[KEY_LOCATION];
+            }
+            if is(ATIME, "off") && ours_is(&ours, ATIME, "off") && ours.len() > RELATIME {
+                ours[RELATIME] = theirs[RELATIME];
+            }
         }
-        columns.join("\t") + "\n"
+        ours.join("\t") + "\n"
     };
     text.lines().map(line).collect()
 }
@@ -68,7 +77,7 @@ fn with_keys(text: &str, now: &str) -> String {
 /// `there` itself where it says the same: the order is the daemon's.
 fn merge(ours: &str, there: &str) -> String {
     let own = datasets(ours);
-    let ours = with_keys(ours, there);
+    let ours = with_theirs(ours, there);
     let text = joined(ours.lines().chain(there.lines().filter(|line| !own.contains(dataset(line)))));
     if text == joined(there.lines()) { there.to_owned() } else { text }
 }
@@ -78,7 +87,7 @@ pub(super) fn back(before: &str, made: &str, now: &str) -> String {
     let (known, ours, still) = (datasets(before), datasets(made), datasets(now));
     let went = |name: &str| ours.contains(name) && !still.contains(name);
     let came = |name: &str| !ours.contains(name) && !known.contains(name);
-    let before = with_keys(before, now);
+    let before = with_theirs(before, now);
     let old = before.lines().filter(|line| !went(dataset(line)));
     joined(old.chain(now.lines().filter(|line| came(dataset(line)))))
 }
@@ -112,6 +121,14 @@ mod tests {
         assert_eq!(back(&before, &made, &line("/new", "prompt")), line("/v", "prompt"));
         let (before, made) = (line("/v", "prompt"), line("/new", "prompt"));
         assert_eq!(back(&before, &made, &line("/new", sealed)), line("/v", sealed));
+    }
+
+    #[test]
+    fn how_rarely_access_times_are_written_means_nothing_where_they_are_not() {
+        let line = |atime: &str, relatime: &str| format!("rpool/v\t/v\ton\t{atime}\t{relatime}\ton\ton\n");
+        assert_eq!(merge(&line("off", "off"), &line("off", "on")), line("off", "on"));
+        assert_eq!(merge(&line("on", "off"), &line("on", "on")), line("on", "off"));
+        assert_eq!(merge(&line("off", "off"), &line("on", "on")), line("off", "off"));
     }
 
     #[test]

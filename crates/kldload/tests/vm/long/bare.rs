@@ -15,14 +15,14 @@ use crate::turn::Turn;
 use super::crashes::{say_count, steps_of};
 
 /// What apt takes for eighty packages on an emulated machine with others beside it.
-const LONG: Duration = Duration::from_secs(3600);
+pub(super) const LONG: Duration = Duration::from_secs(3600);
 
-/// A disk with a tar on it: the program, and an archive of the packages that the recipe's image has.
-fn luggage() -> PathBuf {
+/// A disk with a tar on it: the program, and an archive of the packages that this image has.
+pub(super) fn luggage_of(image: &Path) -> PathBuf {
     let dir = fresh("luggage");
     let debs = dir.join("debs");
     fs::create_dir(&debs).expect("writable");
-    let lock = fs::read_to_string(format!("{}.lock", webapp_image().display())).expect("it has one");
+    let lock = fs::read_to_string(format!("{}.lock", image.display())).expect("it has one");
     let kept = Cache::default_root().join("packages");
     let mut index = String::new();
     for entry in fs::read_dir(&kept).expect("packages are kept") {
@@ -64,7 +64,7 @@ fn start(disk: &Path, luggage: &Path) -> Guest {
 }
 
 /// Stock Debian, with the program installed and an archive that apt knows.
-fn bare(disk: &Path, luggage: &Path) -> Guest {
+pub(super) fn bare(disk: &Path, luggage: &Path) -> Guest {
     let guest = start(disk, luggage);
     let script = "set -e; cd /root; tar -xf /dev/vdb; install -m 755 kldload /usr/bin/kldload; rm kldload; \
                   mkdir sources; mv /etc/apt/sources.list* sources/; \
@@ -74,10 +74,16 @@ fn bare(disk: &Path, luggage: &Path) -> Guest {
     guest
 }
 
+/// A state but for the dataset of the journal, which is the one thing that a failed apply leaves behind.
+pub(super) fn without_journal(state: &str) -> String {
+    let is_journal = |line: &&str| line.starts_with("rpool/var/lib/kldload\t");
+    state.lines().filter(|line| !is_journal(line)).collect::<Vec<_>>().join("\n")
+}
+
 #[test]
 fn stock_debian_becomes_the_recipe_and_itself_again() {
     let _turn = Turn::take();
-    let (disk, luggage) = (copy_of(core_image(), "bare.qcow2"), luggage());
+    let (disk, luggage) = (copy_of(core_image(), "bare.qcow2"), luggage_of(webapp_image()));
     let guest = bare(&disk, &luggage);
     give(&guest, "/root/webapp", &[]);
     let kldload = |words: &str| guest.run_for(&format!("kldload {words}"), LONG).expect("it answers");
@@ -106,11 +112,7 @@ fn stock_debian_becomes_the_recipe_and_itself_again() {
     assert!(failed.error_text().contains(&format!("`zfs destroy -r {aside}`")), "{}", failed.error_text());
     guest.run_ok(&format!("zfs destroy -r {aside}; sleep 5; zfs list -H -o name")).expect("removed");
     let after = guest.run_ok(STATE).expect("readable");
-    let others = |state: &str| {
-        let is_journal = |line: &&str| line.starts_with("rpool/var/lib/kldload\t");
-        state.lines().filter(|line| !is_journal(line)).collect::<Vec<_>>().join("\n")
-    };
-    assert_same(&others(&before), &others(&after));
+    assert_same(&without_journal(&before), &without_journal(&after));
     // It is mounted by the next start, as all others are.
     let cached =
         guest.run_ok(&format!("grep -v '^rpool/var/lib/kldload\t' {CACHE} | sort")).expect("readable");
@@ -126,7 +128,7 @@ fn stock_debian_becomes_the_recipe_and_itself_again() {
         let recovered = guest.run_for("kldload recover", LONG).expect("it answers");
         assert!(recovered.is_ok(), "{said}: {}{}", recovered.text(), recovered.error_text());
         guest.run_ok("sleep 5").expect("the mount cache follows");
-        assert_same(&others(&before), &others(&guest.run_ok(STATE).expect("readable")));
+        assert_same(&without_journal(&before), &without_journal(&guest.run_ok(STATE).expect("readable")));
     };
     for step in points {
         begin_within(&guest, step, LONG);

@@ -263,7 +263,7 @@ fn what_would_ruin_a_system_is_refused_or_left_after_one_start() {
     }
     // A pool without room takes no other system, and keeps the one that it has.
     guest
-        .run_ok("zfs create -o reservation=$(($(zfs get -Hpo value available rpool) - (4 << 20))) rpool/hog")
+        .run_ok("zfs create -o reservation=$(($(zfs get -Hpo value available rpool) - (256 << 10))) rpool/hog")
         .expect("made");
     let (status, text, error) = said(&guest, "kupgrade");
     let all = format!("{text}{error}").to_lowercase();
