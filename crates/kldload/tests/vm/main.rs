@@ -24,6 +24,7 @@ mod mesh;
 mod pools;
 mod procedures;
 mod readme;
+mod replaced;
 mod secrets;
 mod streams;
 mod tools;
