@@ -359,7 +359,7 @@ fn what_was_applied_is_taken_back_and_what_nobody_confirmed_goes_back_at_the_nex
     assert!(fake.machine().active.contains(CONFIRM_TIMER));
     assert_eq!(History::new(&fake).records().expect("readable")[1].state, State::Unconfirmed);
     // A start while it waits: the clock that would take it back is gone, so it goes back now.
-    fake.change(|machine| machine.active.retain(|unit| unit != CONFIRM_TIMER));
+    fake.change(|machine| machine.active.retain(|unit| ![CONFIRM_TIMER, "extra.service"].contains(&&**unit)));
     engine(&fake).while_starting().recover(&mut Silent).expect("it goes back");
     let stayed = |machine: &Machine| -> Machine {
         // Packages stay.
@@ -430,6 +430,32 @@ fn data_that_came_while_it_ran_is_never_destroyed() {
         machine.datasets.keys()
     );
     assert!(!machine.datasets.contains_key("rpool/srv/webapp-cache"));
+}
+
+/// Somebody has given it another place since, or a place where the manifest gives it none.
+#[test]
+fn data_is_looked_for_where_the_dataset_is_now() {
+    for (place, now) in
+        [("", "/data/cache"), ("mountpoint=none  ", "/data/cache"), ("mountpoint=none  ", "legacy")]
+    {
+        let (fake, ..) = applied();
+        let line = "  rpool/srv/webapp-cache:  recordsize=16k";
+        let new =
+            wanted(&changed().replace(line, &line.replace("recordsize", &format!("{place}recordsize"))));
+        assert!(matches!(apply(&fake, &plan_for(&fake, &new)), Outcome::Committed { number: 2 }));
+        for property in ["canmount=on", &format!("mountpoint={now}")] {
+            fake.run(&Cmd::new("zfs").args(["set", property, "rpool/srv/webapp-cache"]))
+                .expect("a person may");
+        }
+        fake.change(|machine| {
+            let entry = machine.files["/etc/passwd"].clone();
+            machine.files.insert(format!("{now}/of-a-person"), entry);
+        });
+        take_back(&fake);
+        let datasets = fake.machine().datasets;
+        let aside = datasets.keys().any(|name| name.starts_with("rpool/srv/webapp-cache.undone-"));
+        assert!(aside, "{place}{now}: {:?}", datasets.keys());
+    }
 }
 
 #[test]
@@ -740,11 +766,12 @@ fn a_plan_says_what_it_costs_and_how_exposed_services_become() {
     let package = plan.steps.iter().find(|step| step.kind == "package").expect("it installs git");
     assert_eq!(package.notes, ["downloads 24.4K, takes 100K"]);
     let exposures: Vec<_> = plan.exposures.iter().map(|e| (e.unit.as_str(), e.limit)).collect();
-    assert_eq!(exposures, [("webapp.service", Some(40))], "the other services' files stay");
-    let webapp = &plan.exposures[0];
+    let changed_ones = [("extra.service", None), ("webapp.service", Some(40))];
+    assert_eq!(exposures, changed_ones, "the other services' files stay");
+    let webapp = &plan.exposures[1];
     assert!(webapp.then.is_some() && webapp.then == webapp.now, "{webapp:?}");
     let tighter = changed().replace("PrivateTmp", "PrivateTmp  ProtectKernelLogs=no");
     let plan = plan_for(&fake, &wanted(&tighter));
-    assert_ne!(plan.exposures[0].then, plan.exposures[0].now, "{:?}", plan.exposures);
+    assert_ne!(plan.exposures[1].then, plan.exposures[1].now, "{:?}", plan.exposures);
     assert!(!fake.machine().files.keys().any(|path| path.starts_with("/run/kldload-plan")));
 }

@@ -56,13 +56,16 @@ fn a_plan_says_what_goes_back_and_what_starts_again() {
         .map(|step| format!("{:?} {} {}: {}", step.action, step.kind, step.name, step.summary))
         .collect();
     expect_test::expect![[r#"
+        Change service extra.service: stops
+        Change unit extra.service: no longer starts by itself
         Change file /etc/zfs/zfs-list.cache/rpool: +0 −3 lines
         Remove file /etc/systemd/system/zfs-load-key@rpool-srv-vault.service.d/50-kldload.conf: goes
         Change file /etc/systemd/system/webapp.service: +1 −1 lines
         Remove file /etc/systemd/system/kldload-key-srv-vault.service: goes
+        Remove file /etc/systemd/system/extra.service: goes
         Change file /etc/sanoid/sanoid.conf: +0 −9 lines
         Change file /etc/nftables.conf: +0 −2 lines
-        Change file /etc/kldload/node.json: +2 −75 lines
+        Change file /etc/kldload/node.json: +2 −79 lines
         Remove account helper: goes; its files stay
         Remove dataset rpool/srv/webapp-cache: goes, or is renamed when it holds anything
         Change dataset rpool/srv/webapp: recordsize 1M → 128K

@@ -97,12 +97,19 @@ impl Kind for Unit {
         change: &Change,
         memory: &Memory,
     ) -> Result<(), HostError> {
-        if change.state == "masked" && memory.state != "masked" {
+        let states = states(host, &[&change.unit])?;
+        let now = states.get(&change.unit).map_or("", String::as_str);
+        if now == "masked" && memory.state != "masked" {
             host.run(&Cmd::new("systemctl").args(["unmask", &change.unit]))?;
         }
         match memory.state.as_str() {
+            // Going back may be interrupted and done once more, or somebody has taken the unit away since: nothing can be switched on,
+            // and of what was there only links are left, which go before systemd says that it knows no such unit.
+            "enabled" if now.is_empty() => Ok(()),
             state @ ("enabled" | "masked") => set(host, &change.unit, state),
-            // A unit that was not there has left nothing to switch off but its links.
+            _ if change.state == "enabled" && now.is_empty() => {
+                host.run(&set_cmd(&change.unit, "disabled").accept(1)).map(drop)
+            }
             _ if change.state == "enabled" => set(host, &change.unit, "disabled"),
             _ => Ok(()),
         }
@@ -171,12 +178,16 @@ impl Kind for Unit {
 }
 
 fn set(host: &dyn Host, unit: &str, state: &str) -> Result<(), HostError> {
+    host.run(&set_cmd(unit, state)).map(drop)
+}
+
+fn set_cmd(unit: &str, state: &str) -> Cmd {
     let verb = match state {
         "enabled" => "enable",
         "masked" => "mask",
         _ => "disable",
     };
-    host.run(&Cmd::new("systemctl").args([verb, "--quiet", unit])).map(drop)
+    Cmd::new("systemctl").args([verb, "--quiet", unit])
 }
 
 /// Units that cannot be switched on, because nothing says what that would mean, are as good as switched on.

@@ -49,12 +49,13 @@ pub(crate) fn machine_for(all: &[&Wanted]) -> Fake {
             archive.entry(name).or_insert(deb);
         }
         let first = in_common.first().and_then(|name| archive.get_mut(name)).expect("all ask for one");
-        for unit in &wanted.system.units {
-            first.units.push(leak(unit.unit.to_string()));
-        }
-        for service in wanted.system.node.iter().flat_map(|node| &node.services) {
-            first.units.push(leak(service.unit.clone()));
-        }
+        // Those that the manifest does not write itself.
+        let units = wanted.system.units.iter().map(|unit| unit.unit.to_string());
+        let services = wanted.system.node.iter().flat_map(|node| &node.services);
+        let of_packages = units
+            .chain(services.map(|service| service.unit.clone()))
+            .filter(|unit| !wanted.files.contains_key(&format!("/etc/systemd/system/{unit}")));
+        first.units.extend(of_packages.map(leak));
         first.units.extend([
             "nftables.service",
             "kldload-identity.service",
@@ -181,6 +182,10 @@ pub(crate) fn changed() -> String {
             "  webapp:  system  home=/srv/webapp\n  helper:  system  home=/srv",
         )
         .replace("--workers 2", "--workers 1")
+        .replace(
+            "  - unit:         webapp.service\n",
+            "  - unit:         extra.service\n    command:      /usr/bin/true\n    user:         webapp\n  - unit:         webapp.service\n",
+        )
 }
 
 /// A machine that the recipe was applied to, and the plan to change it.

@@ -90,9 +90,21 @@ fn holds_anything(host: &dyn Host, dataset: &str, mountpoint: Option<&str>) -> R
     if host.text(&below)?.lines().count() > 1 {
         return Ok(true);
     }
-    let Some(path) = mountpoint else { return Ok(false) };
+    // Where it is now: somebody may have given it another place since, or mounted one that had none.
+    let found =
+        zfs::parse_get(&host.text(&zfs::get_cmd(dataset, &["canmount", "mounted", "mountpoint"], false))?)?;
+    let value = |name: &str| found.iter().find(|of| of.name == name).map_or("", |of| &*of.value);
+    let is_mounted = value("mounted") == "yes";
+    if mountpoint.is_none() && !is_mounted && value("canmount") == "off" {
+        return Ok(false);
+    }
+    // What cannot be looked into is kept.
+    let path = value("mountpoint");
+    if !path.starts_with('/') {
+        return Ok(true);
+    }
     // A directory that nothing is mounted on says nothing: an undo that was interrupted has unmounted it already.
-    if !is_mounted(host, dataset)? && host.run(&zfs::mount_cmd(dataset).accept(1))?.code != 0 {
+    if !is_mounted && host.run(&zfs::mount_cmd(dataset).accept(1))?.code != 0 {
         return Ok(true);
     }
     if !host.list(path)?.is_empty() {
