@@ -9,7 +9,7 @@ use kld_system::IDENTITY_UNIT;
 use serde::{Deserialize, Serialize};
 
 use crate::environment::{self, Environments};
-use crate::history::{History, Record, State, Store};
+use crate::history::{History, Record, State, Store, place_of};
 use crate::host::{Host, HostError};
 use crate::journal::Event;
 use crate::kinds::{self, WayBack};
@@ -244,7 +244,7 @@ impl<'a> Engine<'a> {
                 false => history.remember_last().map_err(ApplyError::Journal)?,
             }
             self.forget_environments();
-            self.forget_snapshots(number);
+            self.forget_snapshots(&history, number);
             return Ok(Outcome::Committed { number });
         };
         if confirm_within.is_some() {
@@ -283,9 +283,15 @@ impl<'a> Engine<'a> {
         let history = History::new(self.host);
         let records = history.records().map_err(ApplyError::Journal)?;
         let waiting = records.iter().find(|record| record.state == State::Unconfirmed);
-        let Some(&Record { number, .. }) = waiting else { return Err(ApplyError::NothingWaits) };
+        let Some(waiting) = waiting else { return Err(ApplyError::NothingWaits) };
+        let number = waiting.number;
         let plan = history.plan(number).map_err(ApplyError::Journal)?.ok_or(ApplyError::NothingWaits)?;
         let store = history.store(number);
+        if !self.is_here(waiting)? {
+            store.write(&Event::RolledBack).map_err(ApplyError::Journal)?;
+            history.remember_last().map_err(ApplyError::Journal)?;
+            return Ok(TakenBack { number, was_undo: !plan.undoes.is_empty(), steps: 0, left: Vec::new() });
+        }
         let left = left(&store, &plan).map_err(ApplyError::Journal)?;
         progress.back(why);
         let event = Event::TakenBack { at: self.host.now(), by: by.to_owned(), why: why.to_owned() };
@@ -327,10 +333,7 @@ impl<'a> Engine<'a> {
             self.claim();
         }
         let records = history.records().map_err(ApplyError::Journal)?;
-        if self.starting
-            && let Some(record) = records.iter().find(|record| record.state == State::Unconfirmed)
-        {
-            self.is_here(record)?;
+        if self.starting && records.iter().any(|record| record.state == State::Unconfirmed) {
             let TakenBack { number, was_undo, steps, .. } =
                 self.take_back("nobody has confirmed it", CLOCK, progress)?;
             return Ok(Some(Recovered { number, was_undo, steps }));
@@ -374,11 +377,16 @@ impl<'a> Engine<'a> {
     }
 
     /// Destroys the snapshots of applies that are long past, which would fill the pool one day, and those of packages, which
-    /// have come to stay. Those that are held or cloned stay, and a failure is none of the apply: the next one tries again.
-    fn forget_snapshots(&self, last: u32) {
+    /// have come to stay. Those that are held or cloned stay, and a failure is none of the apply: the next one tries again. A pool
+    /// may hold those of another machine, as a replica does, whose numbers say nothing here.
+    fn forget_snapshots(&self, history: &History<'_>, last: u32) {
+        let Ok(ours) = history.snapshots() else { return };
         let list = Cmd::new("zfs").args(["list", "-H", "-t", "snapshot", "-o", "name"]);
         for name in self.host.text(&list).unwrap_or_default().lines() {
             let Some((_, of)) = name.split_once("@kldload-apply-") else { continue };
+            if !place_of(name).is_some_and(|place| ours.contains(&place)) {
+                continue;
+            }
             let number = of.get(..6).and_then(|digits| digits.parse::<u32>().ok());
             if of.len() > 6 || number.is_some_and(|number| number + SNAPSHOTS_KEPT <= last) {
                 let _ = self.host.run(&Cmd::new("zfs").args(["destroy", name]));

@@ -9,7 +9,7 @@
 //!   procedures/000003/         one upgrade or recovery, see `procedure.rs`
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -149,6 +149,14 @@ pub(crate) fn own(node: Node, mode: u32) -> Entry {
     Entry { node, mode, uid: 0, gid: 0 }
 }
 
+/// Where a snapshot lies, and its own name: the dataset above that of the snapshot. A dataset that is put aside, or promoted, keeps
+/// its snapshots and that place under another name.
+pub(crate) fn place_of(name: &str) -> Option<(String, String)> {
+    let (dataset, of) = name.split_once('@')?;
+    let above = dataset.rsplit_once('/').map_or("", |(above, _)| above);
+    Some((above.to_owned(), of.to_owned()))
+}
+
 impl<'a> History<'a> {
     /// The history of a machine.
     pub fn new(host: &'a dyn Host) -> Self {
@@ -205,6 +213,28 @@ impl<'a> History<'a> {
             }
         }
         Ok(records)
+    }
+
+    /// The snapshots that applies of this machine have made, by their [`place_of`].
+    pub(crate) fn snapshots(&self) -> Result<BTreeSet<(String, String)>, HostError> {
+        let mut places = BTreeSet::new();
+        for number in self.numbers()? {
+            let store = self.store(number);
+            for event in store.journal()?.events {
+                match event {
+                    Event::Snapshot { names } => {
+                        places.extend(names.iter().filter_map(|name| place_of(name)))
+                    }
+                    Event::Started { root: Some(root), .. } => {
+                        let of_packages =
+                            ["-packages", "-undo"].map(|end| format!("{root}@{}{end}", store.snapshot()));
+                        places.extend(of_packages.iter().filter_map(|name| place_of(name)));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(places)
     }
 
     /// One apply; `None` when its journal never began.

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use kld_host::folder::{make_public_folders, names_in, present, sync_folder_of};
 use kld_host::{AtomicFile, Cmd, ExecError, Output, WriteError};
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::adopt::users::{self, User};
@@ -242,12 +243,18 @@ impl Host for RealHost {
                 make().map_err(fail("link", path))
             }
             Node::Directory => {
+                if fs::symlink_metadata(at).is_ok_and(|there| there.is_symlink()) {
+                    return Err(HostError::InTheWay { path: path.to_owned(), what: "a symbolic link" });
+                }
                 let make = || -> io::Result<()> {
                     if !at.is_dir() {
                         fs::create_dir(at)?;
                     }
-                    lchown(at, Some(entry.uid), Some(entry.gid))?;
-                    fs::set_permissions(at, fs::Permissions::from_mode(entry.mode))?;
+                    // By its handle: who may write above it may put a link in its place meanwhile.
+                    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    let folder = fs::File::from(rustix::fs::open(at, flags, Mode::empty())?);
+                    fchown(&folder, Some(entry.uid), Some(entry.gid))?;
+                    folder.set_permissions(fs::Permissions::from_mode(entry.mode))?;
                     sync_folder_of(at)
                 };
                 make().map_err(fail("make", path))

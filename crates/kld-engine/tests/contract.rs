@@ -37,6 +37,9 @@ fn keeps_files(host: &dyn Host, root: &str) {
 
     host.put(&at("a/link"), &entry(Node::Link("b/c".to_owned()), 0o777)).expect("writable");
     assert_eq!(get("a/link").map(|entry| entry.node), Some(Node::Link("b/c".to_owned())));
+    // Nobody's rights are changed through a link.
+    let through = host.put(&at("a/link"), &entry(Node::Directory, 0));
+    assert!(matches!(through, Err(HostError::InTheWay { .. })), "{through:?}");
     // A file in place of a link replaces the link, and not what it leads to.
     host.put(&at("a/link"), &file("three", 0o600)).expect("writable");
     assert_eq!(get("a/link"), Some(file("three", 0o600)));

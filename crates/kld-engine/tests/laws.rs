@@ -391,14 +391,26 @@ fn what_was_applied_is_taken_back_and_what_nobody_confirmed_goes_back_at_the_nex
 #[test]
 fn snapshots_of_applies_do_not_fill_the_pool() {
     let (fake, old, new) = applied();
+    fake.change(|machine| {
+        for dataset in ["rpool/backup", "rpool/backup/web"] {
+            machine.datasets.insert(dataset.to_owned(), Default::default());
+        }
+    });
+    // As replication brings them.
+    let of_another =
+        ["rpool/backup/web@kldload-apply-000001", "rpool/backup/web@kldload-apply-000002-packages"];
+    fake.run(&Cmd::new("zfs").arg("snapshot").args(of_another)).expect("made");
     for round in 0..12 {
         let plan = plan_for(&fake, if round % 2 == 0 { &new } else { &old });
         apply(&fake, &plan);
     }
     let of = |name: &str| fake.snapshots().iter().filter(|snapshot| snapshot.contains(name)).count();
-    assert_eq!(of("@kldload-apply-000003"), 0, "{:?}", fake.snapshots());
+    assert_eq!(of("rpool/srv/webapp@kldload-apply-000003"), 0, "{:?}", fake.snapshots());
+    for other in of_another {
+        assert_eq!(of(other), 1, "{:?}", fake.snapshots());
+    }
     assert!(of("@kldload-apply-000004") > 0 && of("@kldload-apply-000013") > 0, "{:?}", fake.snapshots());
-    assert_eq!(of("-packages"), 0, "{:?}", fake.snapshots());
+    assert_eq!(of("debian@kldload-apply-000002-packages"), 0, "{:?}", fake.snapshots());
 }
 
 #[test]
@@ -482,6 +494,22 @@ fn data_that_came_while_it_ran_survives_a_machine_that_dies_on_the_way_back() {
             return;
         }
     }
+}
+
+/// A dataset that came from a backup.
+#[test]
+fn what_was_received_is_received_again() {
+    let (fake, _, new) = applied();
+    fake.change(|machine| {
+        for (property, value) in [("recordsize", "262144"), ("atime", "on")] {
+            machine.receive("rpool/srv/webapp", property, value);
+        }
+    });
+    let before = fake.machine().datasets["rpool/srv/webapp"].clone();
+    apply(&fake, &plan_for(&fake, &new));
+    assert_eq!(fake.machine().datasets["rpool/srv/webapp"].get("atime").map(String::as_str), Some("off"));
+    take_back(&fake);
+    assert_eq!(fake.machine().datasets["rpool/srv/webapp"], before);
 }
 
 #[test]
@@ -742,6 +770,35 @@ fn what_was_interrupted_is_undone_where_it_was_begun() {
     assert!(engine(&fake).recover(&mut Silent).expect("here").is_some());
     fake.change(|machine| drop(machine.datasets.remove("rpool/ROOT/other")));
     assert_same(&fake.machine(), &before, 0);
+}
+
+#[test]
+fn what_nobody_confirmed_is_taken_back_where_it_was_begun() {
+    let (fake, _, new) = applied();
+    let plan = plan_for(&fake, &new);
+    let outcome = engine(&fake).apply(&plan, "tester", Some(60), &|| Ok(()), &mut Silent);
+    assert!(matches!(outcome, Ok(Outcome::Committed { number: 2 })), "{outcome:?}");
+    fake.change(|machine| drop(machine.datasets.insert("rpool/ROOT/other".to_owned(), Default::default())));
+    fake.root(Some("rpool/ROOT/other zfs"));
+    let waiting = fake.machine();
+    for error in [
+        engine(&fake).while_starting().recover(&mut Silent).expect_err("not here"),
+        engine(&fake).take_back("no", "tester", &mut Silent).expect_err("not here"),
+    ] {
+        assert!(matches!(error, ApplyError::Elsewhere { number: 2, .. }), "{error}");
+    }
+    assert_same(&fake.machine(), &waiting, 0);
+    // Somebody has given it up: nothing of it is in this environment.
+    fake.change(|machine| drop(machine.datasets.remove("rpool/ROOT/debian")));
+    let waiting = fake.machine();
+    let done = engine(&fake).while_starting().recover(&mut Silent).expect("nothing is left to do");
+    assert_eq!(done.map(|done| (done.number, done.steps)), Some((2, 0)));
+    let files = |machine: Machine| {
+        let own = |path: &String| !path.starts_with("/var/lib/kldload");
+        machine.files.into_iter().filter(|(path, _)| own(path)).collect::<Vec<_>>()
+    };
+    assert_eq!(files(fake.machine()), files(waiting));
+    assert_eq!(History::new(&fake).records().expect("readable")[1].state, State::Undone);
 }
 
 #[test]

@@ -69,6 +69,8 @@ pub(super) enum Memory {
     Missing(Vec<String>),
     /// The property had this value of its own.
     Local(String),
+    /// It had one that `zfs receive` has brought, which another of its own hides: `zfs inherit -S` shows it again.
+    Received,
     /// The property had none of its own.
     Inherited,
 }
@@ -190,6 +192,7 @@ impl Kind for Dataset {
         let found = zfs::parse_get(&text)?.into_iter().next();
         Ok(match found {
             Some(Property { value, source, .. }) if source == "local" => Memory::Local(value),
+            Some(Property { source, .. }) if source == "received" => Memory::Received,
             _ => Memory::Inherited,
         })
     }
@@ -233,6 +236,10 @@ impl Kind for Dataset {
                 Change::Set { dataset, property, .. } | Change::Inherit { dataset, property },
                 Memory::Local(value),
             ) => host.run(&zfs::set_cmd(dataset, &[(property, value)])).map(drop),
+            (
+                Change::Set { dataset, property, .. } | Change::Inherit { dataset, property },
+                Memory::Received,
+            ) => host.run(&Cmd::new("zfs").args(["inherit", "-S", property, dataset])).map(drop),
             (Change::Set { dataset, property, .. } | Change::Inherit { dataset, property }, _) => {
                 host.run(&clear_cmd(dataset, property)).map(drop)
             }
@@ -260,6 +267,7 @@ impl Kind for Dataset {
             (Change::Set { property, .. } | Change::Inherit { property, .. }, Memory::Local(value)) => {
                 shown(property, value)
             }
+            (_, Memory::Received) => "as it was received".to_owned(),
             _ => "as its parent, or the default".to_owned(),
         };
         Ok(WayBack::Goes(Action::Change, format!("{from} → {to}")))

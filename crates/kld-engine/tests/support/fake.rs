@@ -472,6 +472,10 @@ impl Host for Fake {
 
     fn put(&self, path: &str, entry: &Entry) -> Result<(), HostError> {
         let mut state = self.state();
+        let there = state.machine.files.get(path);
+        if entry.node == Node::Directory && there.is_some_and(|there| matches!(there.node, Node::Link(_))) {
+            return Err(HostError::InTheWay { path: path.to_owned(), what: "a symbolic link" });
+        }
         state.burn(path)?;
         state.put(path, entry.clone());
         Ok(())

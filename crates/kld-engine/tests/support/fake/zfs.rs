@@ -76,7 +76,8 @@ impl State {
             }
             "inherit" => {
                 self.burn(&args.join(" "))?;
-                self.machine.datasets.get_mut(&last).ok_or_else(|| absent(&last))?.remove(args[1]);
+                let name = args[args.len() - 2];
+                self.machine.datasets.get_mut(&last).ok_or_else(|| absent(&last))?.remove(name);
                 Ok(String::new())
             }
             "create" => {
@@ -301,6 +302,12 @@ impl State {
                 };
                 return (value, source);
             }
+            // What `zfs receive` has brought is beneath what is set, as in ZFS itself.
+            let received =
+                self.machine.datasets.get(at).and_then(|own| own.get(&format!("{name}{RECEIVED}")));
+            if let Some(value) = received.filter(|_| at == dataset) {
+                return (value.clone(), "received".to_owned());
+            }
             match at.rsplit_once('/') {
                 Some((parent, _)) if inherits => at = parent,
                 _ => break,
@@ -320,6 +327,18 @@ impl State {
             _ => "0",
         };
         (default.to_owned(), "default".to_owned())
+    }
+}
+
+/// How the name of a property ends whose value was received.
+const RECEIVED: &str = "$recvd";
+
+impl super::Machine {
+    /// The property has the value that `zfs receive` has brought.
+    pub(crate) fn receive(&mut self, dataset: &str, property: &str, value: &str) {
+        let own = self.datasets.get_mut(dataset).expect("it is there");
+        own.remove(property);
+        own.insert(format!("{property}{RECEIVED}"), value.to_owned());
     }
 }
 
