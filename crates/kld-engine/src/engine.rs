@@ -83,6 +83,12 @@ pub enum ApplyError {
         /// Its root.
         root: String,
     },
+    /// It cannot be confirmed before it has ended.
+    #[error("apply {number} has not ended")]
+    UnderWay {
+        /// The number of the apply.
+        number: u32,
+    },
     /// The last apply waits to be confirmed.
     #[error("apply {number} is not confirmed yet")]
     Waits {
@@ -110,6 +116,9 @@ impl ApplyError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Journal(source) => source.hint(),
+            Self::UnderWay { .. } => Some(
+                "say it once more when it has: the clock begins anew then; `kldload history` shows it, and `kldload recover` undoes one that was killed".to_owned(),
+            ),
             Self::Waits { .. } => Some("`kldload confirm` keeps it, `kldload undo` takes it back".to_owned()),
             Self::NothingWaits => Some("`kldload history` lists what was applied".to_owned()),
             Self::Elsewhere { root, .. } => {
@@ -311,6 +320,11 @@ impl<'a> Engine<'a> {
         let history = History::new(self.host);
         let records = history.records().map_err(ApplyError::Journal)?;
         let Some(record) = records.iter().find(|record| record.state == State::Unconfirmed) else {
+            for Record { number, .. } in records.iter().filter(|record| record.state == State::Interrupted) {
+                if history.store(*number).journal().map_err(ApplyError::Journal)?.waits() {
+                    return Err(ApplyError::UnderWay { number: *number });
+                }
+            }
             return Ok(false);
         };
         history.store(record.number).write(&Event::Confirmed).map_err(ApplyError::Journal)?;
@@ -321,6 +335,13 @@ impl<'a> Engine<'a> {
     /// Stops the clock of [`confirm_timer_cmd`]; one that does not run is no error.
     fn stop_confirm_timer(&self) -> Result<(), HostError> {
         self.host.run(&Cmd::new("systemctl").args(["stop", CONFIRM_TIMER]).accept(5)).map(drop)
+    }
+
+    /// Stops the clock, and what it has started: that waits for the lock that we have.
+    fn stop_clock(&self) -> Result<(), HostError> {
+        self.stop_confirm_timer()?;
+        let service = format!("{}.service", CONFIRM_TIMER.trim_end_matches(".timer"));
+        self.host.run(&Cmd::new("systemctl").args(["stop", &service]).accept(5)).map(drop)
     }
 
     /// Undoes what was interrupted: by a kill, a power cut, or an undo that failed. Nothing to do is the usual case.
@@ -472,9 +493,13 @@ impl<'a> Engine<'a> {
         }
         progress.proving();
         prove().map_err(|error| (None, "verify".to_owned(), error))?;
-        // Everything is on disk before the line that says so.
+        // Everything is on disk before the line that says so. Who must confirm it is told now, and has the whole time.
         let commit = || {
             self.sync()?;
+            if let Some(seconds) = confirm_within {
+                self.stop_clock()?;
+                self.host.run(&confirm_timer_cmd(seconds, store.number))?;
+            }
             store.write(&Event::Committed)
         };
         commit().map_err(|error| (None, "the commit".to_owned(), chain(&error)))

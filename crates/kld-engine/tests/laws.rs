@@ -336,6 +336,10 @@ fn a_proof_that_fails_undoes_everything_and_says_why() {
     let outcome = engine(&fake)
         .apply(&plan, "tester", None, &|| Err("the guest book does not answer".to_owned()), &mut Silent)
         .expect("it goes back");
+    // Files go back when nobody is at work on packages.
+    let log = fake.take_log();
+    let at = |part: &str| log.iter().rposition(|line| line.contains(part));
+    assert!(at(" check").is_some_and(|waited| Some(waited) < at("zfs diff")), "{log:#?}");
     let error = "the guest book does not answer".to_owned();
     assert_eq!(outcome, Outcome::RolledBack { number: 2, what: "verify".to_owned(), error: error.clone() });
     assert_same(&fake.machine(), &before, 0);
@@ -386,6 +390,29 @@ fn what_was_applied_is_taken_back_and_what_nobody_confirmed_goes_back_at_the_nex
     assert!(matches!(undo(&fake, None), Err(UndoError::Nothing)));
     let again = engine(&fake).take_back("not confirmed", "tester", &mut Silent);
     assert!(matches!(again, Err(ApplyError::NothingWaits)), "{again:?}");
+}
+
+/// The clock runs from before anything can cut off who must confirm, and once more from the end: an apply may take longer.
+#[test]
+fn who_must_confirm_has_the_whole_time() {
+    let (fake, _, new) = applied();
+    let plan = plan_for(&fake, &new);
+    let early = || match engine(&fake).confirm() {
+        Err(ApplyError::UnderWay { number: 2 }) => {
+            // The clock has run out, and waits for the lock.
+            fake.change(|machine| {
+                machine.active.remove(CONFIRM_TIMER);
+                machine.active.insert("kldload-unconfirmed.service".to_owned());
+            });
+            Ok(())
+        }
+        other => panic!("{other:?}"),
+    };
+    let outcome = engine(&fake).apply(&plan, "tester", Some(60), &early, &mut Silent);
+    assert!(matches!(outcome, Ok(Outcome::Committed { number: 2 })), "{outcome:?}");
+    let active = fake.machine().active;
+    assert!(active.contains(CONFIRM_TIMER) && !active.contains("kldload-unconfirmed.service"), "{active:?}");
+    assert!(engine(&fake).confirm().expect("written"));
 }
 
 #[test]

@@ -246,6 +246,8 @@ impl Kind for Package {
         change: &Change,
         memory: &Memory,
     ) -> Result<(), HostError> {
+        // Who has killed the apply may have left its apt-get at work.
+        host.run(&apt::wait().timeout(LIMIT))?;
         host.remove(POLICY)?;
         let (root, before) = match memory {
             Memory::Snapshot { root, before } => (root, before),

@@ -40,6 +40,8 @@ pub(super) fn apt() -> Cmd {
     Cmd::new("apt-get")
         .env("DEBIAN_FRONTEND", "noninteractive")
         .args(["-y", "-q", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0"])
+        // Somebody else may be at it: unattended-upgrades, or the apt-get of an apply that was killed. Seconds.
+        .args(["-o", "DPkg::Lock::Timeout=300"])
         // The files of the manifest win over those of packages.
         .args(["-o", "Dpkg::Options::=--force-confold"])
 }
@@ -51,6 +53,11 @@ pub(super) fn words(names: &[String], versions: &BTreeMap<String, String>) -> Ve
         names.iter().map(|name| versions.get(name).map_or(name.clone(), |version| word(name, version)));
     let along = versions.iter().filter(|(name, _)| !names.contains(name));
     asked.chain(along.map(|(name, version)| word(name, version))).collect()
+}
+
+/// Ends when nobody is at work on packages. That dpkg was interrupted is no matter here.
+pub(super) fn wait() -> Cmd {
+    apt().arg("check").accept(100)
 }
 
 /// Installs these. A locked version counts whether it is newer or older than what is there.

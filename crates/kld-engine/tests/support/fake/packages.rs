@@ -16,6 +16,9 @@ pub(crate) fn digest_of(name: &str, version: &str) -> String {
 
 impl State {
     pub(super) fn apt(&mut self, args: &[&str]) -> Result<String, HostError> {
+        if args.last() == Some(&"check") {
+            return Ok(String::new());
+        }
         if let Some(at) = args.iter().position(|word| *word == "purge") {
             return args[at + 1..].iter().try_for_each(|name| self.purge(name)).map(|()| String::new());
         }
