@@ -322,6 +322,39 @@ fn what_is_no_environment_of_ours_is_never_taken_along() {
 }
 
 #[test]
+fn what_lies_below_an_environment_is_never_destroyed_with_it() {
+    // One was renamed into its place and is older than the environment, one is a volume.
+    for (child, txg, is_volume) in [("rpool/ROOT/spare/var", 0, false), ("rpool/ROOT/spare/swap", 99, true)] {
+        let fake = three();
+        fake.change(|state| {
+            let below = support::Dataset { txg, is_volume, ..Default::default() };
+            state.disk.datasets.insert(child.to_owned(), below);
+        });
+        let error = destroy(&fake, "spare").expect_err("it is not one dataset");
+        assert_eq!(error.to_string(), format!("`spare` has datasets below it (`{child}`)"));
+        let chosen = choose(&Looked::at(&fake).expect("readable"), Keep::Newest(0));
+        assert!(chosen.iter().all(|of| of.name != "spare"), "{chosen:?}");
+        // Nor where it looks as though somebody had begun to make or destroy it.
+        for state_of in ["making", "leaving"] {
+            fake.change(|state| {
+                state.disk.fat.retain(|path, _| !path.ends_with("spare.conf"));
+                let own = &mut state.disk.datasets.get_mut("rpool/ROOT/spare").expect("it is there").own;
+                own.insert("org.kldload:kbe-state".to_owned(), state_of.to_owned());
+            });
+            clear(&fake);
+            assert!(fake.disk().datasets.contains_key(child), "{child} {state_of}");
+        }
+    }
+    let fake = three();
+    fake.change(|state| {
+        let volume = support::Dataset { is_volume: true, ..Default::default() };
+        state.disk.datasets.insert("rpool/ROOT/swap".to_owned(), volume);
+    });
+    let error = make(&fake, "swap", &Origin::Running).expect_err("its name is taken");
+    assert!(matches!(error, BootError::Exists { .. }), "{error:?}");
+}
+
+#[test]
 fn pruning_takes_the_oldest_and_leaves_what_must_stay() {
     let fake = Fake::new();
     for number in 0..6 {

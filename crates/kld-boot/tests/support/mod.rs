@@ -28,6 +28,7 @@ pub(crate) struct Dataset {
     pub(crate) origin: Option<String>,
     pub(crate) files: Files,
     pub(crate) txg: u64,
+    pub(crate) is_volume: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
