@@ -8,6 +8,7 @@ use kld_host::mounts::{self, Mount};
 
 use crate::loader;
 use crate::machine::{Machine, MachineError};
+use crate::name::is_passed_over;
 
 /// Where kernels lie that are named by their content.
 pub(crate) const KERNELS: &str = "/EFI/kldload";
@@ -128,7 +129,7 @@ impl Esp {
         esp.conf = machine.text(&esp.conf_path())?.unwrap_or_default();
         for file in machine.list(&format!("{mount}/{ENTRIES}"))? {
             // Names with a dot in front are being written.
-            if !file.ends_with(".conf") || file.starts_with('.') {
+            if !file.ends_with(".conf") || file.starts_with('.') || is_passed_over(&file) {
                 continue;
             }
             let text = machine.text(&esp.entry_path(&file))?.unwrap_or_default();

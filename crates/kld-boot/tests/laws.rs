@@ -355,6 +355,31 @@ fn what_lies_below_an_environment_is_never_destroyed_with_it() {
 }
 
 #[test]
+fn an_environment_that_the_loader_never_starts_is_not_activated() {
+    // Somebody has made one by hand, or an older kbe has.
+    let fake = three();
+    run(&fake, &plan_rename(&Looked::at(&fake).expect("readable"), "spare", &name("kept")).expect("possible"))
+        .expect("renamed");
+    fake.change(|state| {
+        let kept = state.disk.datasets.remove("rpool/ROOT/kept").expect("it is there");
+        state.disk.datasets.insert("rpool/ROOT/Auto-kept".to_owned(), kept);
+        for esp in ESPS {
+            let entry = state.disk.fat.remove(&format!("{esp}/loader/entries/kept.conf")).expect("it has one");
+            let entry = String::from_utf8_lossy(&entry).replace("ROOT/kept", "ROOT/Auto-kept");
+            state.disk.fat.insert(format!("{esp}/loader/entries/auto-kept.conf"), entry.into_bytes());
+        }
+    });
+    let refused = activate(&fake, "Auto-kept", Starts::Always, &mut |_| ()).expect_err("it would not start");
+    assert!(refused.to_string().contains("passes over"), "{refused}");
+    assert_eq!(starts(&fake), ["rpool/ROOT/debian".to_owned()].into());
+    // Under another name it does.
+    let rename = plan_rename(&Looked::at(&fake).expect("readable"), "Auto-kept", &name("kept"));
+    run(&fake, &rename.expect("possible")).expect("renamed");
+    activate(&fake, "kept", Starts::Always, &mut |_| ()).expect("activated");
+    assert_eq!(fake.start().as_deref(), Ok("rpool/ROOT/kept"));
+}
+
+#[test]
 fn pruning_takes_the_oldest_and_leaves_what_must_stay() {
     let fake = Fake::new();
     for number in 0..6 {

@@ -9,7 +9,11 @@ impl Disk {
     pub(crate) fn would_start(&self, esp: &str) -> Result<(String, String), String> {
         let folder = format!("{esp}/loader/entries/");
         let mut menu: Vec<(String, BootEntry)> = Vec::new();
-        for (path, bytes) in self.fat.iter().filter(|(path, _)| path.starts_with(&folder)) {
+        // Names that begin with `auto-` are those of what it finds itself.
+        let is_read = |path: &str| {
+            path.strip_prefix(&folder).is_some_and(|file| !file.to_ascii_lowercase().starts_with("auto-"))
+        };
+        for (path, bytes) in self.fat.iter().filter(|(path, _)| is_read(path)) {
             let text = String::from_utf8_lossy(bytes);
             let entry = BootEntry::parse(&text).map_err(|error| format!("{path}: {error}"))?;
             // The loader passes over an entry without a kernel, or whose kernel is not there.
