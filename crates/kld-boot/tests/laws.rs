@@ -12,6 +12,7 @@ use kld_boot::{
 };
 use support::{Cut, ESPS, Fake};
 
+type Begin = fn() -> Fake;
 type Act = fn(&Fake) -> Result<(), BootError>;
 
 fn name(text: &str) -> kld_boot::BootEnvironmentName {
@@ -59,7 +60,7 @@ fn starts(fake: &Fake) -> BTreeSet<String> {
 }
 
 /// Kills `act` after each of its changes, in each way a file can be cut off; after each start, clears, and acts again.
-fn dies_anywhere(what: &str, begin: fn() -> Fake, act: Act, is_refused_when_done: bool) {
+fn dies_anywhere(what: &str, begin: Begin, act: Act, is_refused_when_done: bool) {
     let fake = begin();
     let before = starts(&fake);
     act(&fake).unwrap_or_else(|error| panic!("{what}: {error:?}"));
@@ -113,6 +114,31 @@ fn dies_anywhere(what: &str, begin: fn() -> Fake, act: Act, is_refused_when_done
 fn a_machine_that_dies_while_one_is_made_starts_as_before() {
     dies_anywhere("create", Fake::new, |fake| make(fake, "new", &Origin::Running), true);
     dies_anywhere("create from", three, |fake| make(fake, "new", &Origin::parse("upgraded")), true);
+}
+
+#[test]
+fn without_a_default_the_one_that_runs_stays_the_one_that_starts() {
+    let acts: [(&str, Begin, Act); 3] = [
+        ("create", || Fake::new().without_default(), |fake| make(fake, "aaa", &Origin::Running)),
+        ("import", || Fake::new().without_default(), |fake| import(fake, &name("aaa"), "/x", &mut |_| ())),
+        (
+            "rename",
+            || {
+                let fake = Fake::new();
+                make(&fake, "spare", &Origin::Running).expect("made");
+                fake.without_default()
+            },
+            |fake| run(fake, &plan_rename(&Looked::before_change(fake)?, "spare", &name("aaa"))?),
+        ),
+    ];
+    for (what, begin, act) in acts {
+        dies_anywhere(what, begin, act, true);
+        let fake = begin();
+        act(&fake).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        assert_eq!(starts(&fake), ["rpool/ROOT/debian".to_owned()].into(), "{what}");
+        let conf = String::from_utf8_lossy(&fake.disk().fat["/efi2/loader/loader.conf"]).into_owned();
+        assert_eq!(conf, "timeout 3\neditor no\ndefault debian.conf\n", "{what}");
+    }
 }
 
 #[test]

@@ -143,6 +143,15 @@ impl Fake {
         self.0.lock().expect("no test panics while it holds the lock")
     }
 
+    /// Takes away the `default` of every `loader.conf`: the first of the menu starts.
+    pub(crate) fn without_default(self) -> Self {
+        for esp in ESPS {
+            let conf = b"timeout 3\neditor no\n".to_vec();
+            self.state().disk.fat.insert(format!("{esp}/loader/loader.conf"), conf);
+        }
+        self
+    }
+
     /// Puts a kernel into an environment, as its package manager does.
     pub(crate) fn install_kernel(&self, dataset: &str, version: &str) {
         let mut state = self.state();
