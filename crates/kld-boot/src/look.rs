@@ -6,6 +6,7 @@ use std::time::Duration;
 use kld_host::mounts;
 use kld_host::{Cmd, ParseError};
 
+use crate::action::Plan;
 use crate::error::{BootError, Protection};
 use crate::esp::{self, Entry, Esp};
 use crate::loader::{self, Loader};
@@ -219,7 +220,17 @@ impl Looked {
 
         let columns = COLUMNS.join(",");
         let list = Cmd::new("zfs")
-            .args(["list", "-Hp", "-r", "-t", "filesystem,volume,snapshot", "-s", "createtxg", "-o", &columns])
+            .args([
+                "list",
+                "-Hp",
+                "-r",
+                "-t",
+                "filesystem,volume,snapshot",
+                "-s",
+                "createtxg",
+                "-o",
+                &columns,
+            ])
             .arg(&root)
             .timeout(DEADLINE);
         let mut looked = read_list(&root, &machine.run(&list)?)?;
@@ -245,6 +256,15 @@ impl Looked {
     pub fn before_change(machine: &dyn Machine) -> Result<Self, BootError> {
         unmount_leftovers(machine)?;
         Self::at(machine)
+    }
+
+    /// What would be seen once a plan has given the boot partitions entries, and what they boot from.
+    pub(crate) fn after(&self, plan: &Plan) -> Self {
+        let mut looked = self.clone();
+        for esp in &mut looked.partitions {
+            plan.actions.iter().for_each(|action| esp.after(action));
+        }
+        looked
     }
 
     /// The environment that runs.

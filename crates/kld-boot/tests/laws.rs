@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use kld_boot::{
     BootError, Keep, Looked, Maker, Origin, Plan, Starts, activate, carry_out, choose, claim,
     common_snapshot, create, export, file_changes, import, leftovers, look_into, mark_good, outdated,
-    plan_destroy, plan_rename,
+    plan_activate, plan_destroy, plan_rename,
 };
 use support::{Cut, ESPS, Fake};
 
@@ -49,6 +49,26 @@ fn three() -> Fake {
     });
     fake.make_entry("rpool/ROOT/upgraded", "6.12.2");
     make(&fake, "spare", &Origin::Running).expect("made");
+    fake
+}
+
+/// One boot partition was replaced by an empty one.
+fn replaced() -> Fake {
+    let fake = three();
+    fake.change(|state| {
+        let keep = |path: &str| {
+            path.contains("systemd") || path.contains("debian.conf") || path.ends_with("loader.conf")
+        };
+        let needed: Vec<String> =
+            state.disk.fat.keys().filter(|path| path.starts_with("/efi2/EFI/kldload")).cloned().collect();
+        let of_debian = [b"kernel 6.12.1".to_vec(), "initrd 6.12.1".repeat(9).into_bytes()];
+        for path in needed {
+            if !of_debian.contains(&state.disk.fat[&path]) {
+                state.disk.fat.remove(&path);
+            }
+        }
+        state.disk.fat.retain(|path, _| !path.starts_with("/efi2/loader") || keep(path));
+    });
     fake
 }
 
@@ -149,25 +169,6 @@ fn a_machine_that_dies_while_one_is_activated_starts_the_old_or_the_new() {
         |fake| activate(fake, "upgraded", Starts::Always, &mut |_| ()).map(drop),
         false,
     );
-    // One boot partition was replaced by an empty one.
-    let replaced = || {
-        let fake = three();
-        fake.change(|state| {
-            let keep = |path: &str| {
-                path.contains("systemd") || path.contains("debian.conf") || path.ends_with("loader.conf")
-            };
-            let needed: Vec<String> =
-                state.disk.fat.keys().filter(|path| path.starts_with("/efi2/EFI/kldload")).cloned().collect();
-            let of_debian = [b"kernel 6.12.1".to_vec(), "initrd 6.12.1".repeat(9).into_bytes()];
-            for path in needed {
-                if !of_debian.contains(&state.disk.fat[&path]) {
-                    state.disk.fat.remove(&path);
-                }
-            }
-            state.disk.fat.retain(|path, _| !path.starts_with("/efi2/loader") || keep(path));
-        });
-        fake
-    };
     dies_anywhere(
         "activate with a partition that lacks it",
         replaced,
@@ -205,6 +206,31 @@ fn once_is_once() {
     assert_eq!(fake.start().as_deref(), Ok("rpool/ROOT/spare"));
     assert_eq!(fake.disk().bootfs, "rpool/ROOT/spare");
     assert!(activate(&fake, "spare", Starts::Always, &mut |_| ()).expect("activated").actions.is_empty());
+}
+
+#[test]
+fn what_an_activation_would_do_is_what_it_does() {
+    let begin: [Begin; 3] = [three, replaced, || replaced().without_default()];
+    for begin in begin {
+        for (what, start) in [
+            ("upgraded", Starts::Always),
+            ("upgraded", Starts::Once),
+            ("debian", Starts::Always),
+            ("spare", Starts::Always),
+        ] {
+            let fake = begin();
+            let before = fake.disk();
+            let planned = plan_activate(&fake, what, start).expect("possible");
+            assert_eq!(fake.disk(), before, "{what} {start:?}: nothing is changed");
+            let done = activate(&fake, what, start, &mut |_| ()).expect("activated");
+            assert_eq!(planned.actions, done.actions, "{what} {start:?}");
+        }
+    }
+    // It starts next already, and not from every boot partition.
+    let fake = three();
+    fake.change(|state| state.disk.fat.retain(|path, _| path != "/efi2/loader/entries/debian.conf"));
+    let planned = plan_activate(&fake, "debian", Starts::Always).expect("possible");
+    assert_eq!(planned.to_string(), "  write /efi2/loader/entries/debian.conf\n");
 }
 
 #[test]
@@ -384,13 +410,17 @@ fn what_lies_below_an_environment_is_never_destroyed_with_it() {
 fn an_environment_that_the_loader_never_starts_is_not_activated() {
     // Somebody has made one by hand, or an older kbe has.
     let fake = three();
-    run(&fake, &plan_rename(&Looked::at(&fake).expect("readable"), "spare", &name("kept")).expect("possible"))
-        .expect("renamed");
+    run(
+        &fake,
+        &plan_rename(&Looked::at(&fake).expect("readable"), "spare", &name("kept")).expect("possible"),
+    )
+    .expect("renamed");
     fake.change(|state| {
         let kept = state.disk.datasets.remove("rpool/ROOT/kept").expect("it is there");
         state.disk.datasets.insert("rpool/ROOT/Auto-kept".to_owned(), kept);
         for esp in ESPS {
-            let entry = state.disk.fat.remove(&format!("{esp}/loader/entries/kept.conf")).expect("it has one");
+            let entry =
+                state.disk.fat.remove(&format!("{esp}/loader/entries/kept.conf")).expect("it has one");
             let entry = String::from_utf8_lossy(&entry).replace("ROOT/kept", "ROOT/Auto-kept");
             state.disk.fat.insert(format!("{esp}/loader/entries/auto-kept.conf"), entry.into_bytes());
         }
