@@ -49,7 +49,7 @@ fn tell(looked: &Looked, name: &str, starts: Starts) -> Result<Plan, BootError> 
         if !looked.loader.one_shot {
             return Err(BootError::NoOneShot { reason: "it is too old" });
         }
-        let told = if entry.tries_left().is_some() { loader::pattern_of(&id) } else { id };
+        let told = if entry.tries_left().is_some() { looked.meant_alone(&id) } else { id };
         if !looked.loader.once.as_ref().is_some_and(|once| once.eq_ignore_ascii_case(&told)) {
             plan.actions.push(Action::Once { entry: Some(told) });
         }

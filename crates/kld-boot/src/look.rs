@@ -321,6 +321,18 @@ impl Looked {
         self.environments.iter().find(|environment| entry.dataset() == Some(&environment.dataset))
     }
 
+    /// What means an entry that counts tries, and no other.
+    pub(crate) fn meant_alone(&self, id: &str) -> String {
+        let pattern = loader::pattern_of(id);
+        let mut entries = self.partitions.iter().flat_map(|esp| &esp.entries);
+        match entries.any(|entry| entry.id != id && entry.is_meant_by(&pattern)) {
+            false => pattern,
+            // Nothing that the loader can read means `x.conf` and `x+1.conf` and not `x.y.conf`.
+            true if self.loader.knows_names_without_counts() => id.to_owned(),
+            true => loader::counted_pattern_of(id),
+        }
+    }
+
     /// The environment that starts unless the loader is told otherwise for once.
     pub fn default_environment(&self) -> Option<&Environment> {
         self.environment_of(&self.default_id()?)

@@ -80,13 +80,16 @@ fn count(file: &str) -> Option<(String, u32, u32)> {
     Some((name.to_owned(), left.parse().ok()?, done.parse().ok()?))
 }
 
-/// A name, or a pattern of the one form that is in use here: `name[+.]*conf`.
+/// A name, or a pattern of the forms that are in use here: `name[+.]*conf` and `name+*.conf`.
 fn is_meant(told: &str, file: &str) -> bool {
-    match told.split_once("[+.]*") {
+    let pattern = told.split_once("[+.]*").map(|(before, after)| (before, after, &['+', '.'][..]));
+    let pattern =
+        pattern.or_else(|| told.split_once("+*").map(|(before, after)| (before, after, &['+'][..])));
+    match pattern {
         None => told == file,
-        Some((before, after)) => {
+        Some((before, after, first)) => {
             let rest = file.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
-            rest.is_some_and(|rest| rest.starts_with(['+', '.']))
+            rest.is_some_and(|rest| rest.starts_with(first))
         }
     }
 }
