@@ -21,11 +21,19 @@ pub enum Starts {
     Once,
 }
 
-/// What tells the loader. Every boot partition must have the environment's entry and kernel already: see [`activate`].
+/// What [`activate`] would do.
 ///
 /// # Errors
-/// When there is no such environment, it has no entry, or the loader cannot do it.
-pub fn plan_activate(looked: &Looked, name: &str, starts: Starts) -> Result<Plan, BootError> {
+/// As [`activate`], but for what is only seen when it is done.
+pub fn plan_activate(machine: &dyn Machine, name: &str, starts: Starts) -> Result<Plan, BootError> {
+    let looked = Looked::before_change(machine)?;
+    let mut plan = make_complete(machine, &looked, name, |_| Ok(()))?;
+    plan.actions.extend(tell(&looked.after(&plan), name, starts)?.actions);
+    Ok(plan)
+}
+
+/// What tells the loader. Every boot partition must have the environment's entry and kernel already: see [`make_complete`].
+fn tell(looked: &Looked, name: &str, starts: Starts) -> Result<Plan, BootError> {
     let environment = looked.environment(name)?;
     if environment.unfinished == Some(Unfinished::Leaving) {
         return Err(BootError::HalfMade { name: name.to_owned() });
@@ -41,7 +49,7 @@ pub fn plan_activate(looked: &Looked, name: &str, starts: Starts) -> Result<Plan
         if !looked.loader.one_shot {
             return Err(BootError::NoOneShot { reason: "it is too old" });
         }
-        let told = if entry.tries_left().is_some() { loader::pattern_of(&id) } else { id };
+        let told = if entry.tries_left().is_some() { looked.meant_alone(&id) } else { id };
         if !looked.loader.once.as_ref().is_some_and(|once| once.eq_ignore_ascii_case(&told)) {
             plan.actions.push(Action::Once { entry: Some(told) });
         }
@@ -94,6 +102,27 @@ fn plan_complete(machine: &dyn Machine, looked: &Looked, name: &str, at: &str) -
     Ok(Plan { actions, ..Plan::default() })
 }
 
+/// Plans what every boot partition lacks of an environment, and has it done while the environment is mounted.
+fn make_complete(
+    machine: &dyn Machine,
+    looked: &Looked,
+    name: &str,
+    act: impl FnOnce(&Plan) -> Result<(), BootError>,
+) -> Result<Plan, BootError> {
+    let environment = looked.environment(name)?;
+    if environment.unfinished.is_some() && looked.entry(&environment.dataset).is_none() {
+        return Err(BootError::HalfMade { name: name.to_owned() });
+    }
+    if is_complete(looked, &environment.dataset) {
+        return Ok(Plan::default());
+    }
+    while_mounted(machine, &environment.dataset, SOURCE, |at| {
+        let plan = plan_complete(machine, looked, name, at)?;
+        act(&plan)?;
+        Ok(plan)
+    })
+}
+
 /// Whether every boot partition can start an environment.
 fn is_complete(looked: &Looked, dataset: &str) -> bool {
     let has = |esp: &crate::esp::Esp| esp.entries_of(dataset).any(|entry| esp.is_complete(entry));
@@ -104,8 +133,8 @@ fn is_complete(looked: &Looked, dataset: &str) -> bool {
 /// and looks whether that is what it will do. Returns what was done; nothing when it was so already.
 ///
 /// # Errors
-/// As [`plan_activate`], [`BootError::NotTaken`] when the loader will start something else all the same, and what the
-/// machine refuses.
+/// When there is no such environment, it has no kernel or no entry can be made for it, the loader cannot do it,
+/// [`BootError::NotTaken`] when it will start something else all the same, and what the machine refuses.
 pub fn activate(
     machine: &dyn Machine,
     name: &str,
@@ -113,20 +142,12 @@ pub fn activate(
     progress: &mut dyn FnMut(&Action),
 ) -> Result<Plan, BootError> {
     let mut looked = Looked::before_change(machine)?;
-    let environment = looked.environment(name)?;
-    let mut done = Plan::default();
-    if environment.unfinished.is_some() && looked.entry(&environment.dataset).is_none() {
-        return Err(BootError::HalfMade { name: name.to_owned() });
-    }
-    if !is_complete(&looked, &environment.dataset) {
-        done = while_mounted(machine, &environment.dataset, SOURCE, |at| -> Result<Plan, BootError> {
-            let plan = plan_complete(machine, &looked, name, at)?;
-            carry_out(machine, &plan, progress)?;
-            Ok(plan)
-        })?;
+    let mut done =
+        make_complete(machine, &looked, name, |plan| Ok(carry_out(machine, plan, &mut *progress)?))?;
+    if !done.actions.is_empty() {
         looked = Looked::at(machine)?;
     }
-    let plan = plan_activate(&looked, name, starts)?;
+    let plan = tell(&looked, name, starts)?;
     carry_out(machine, &plan, progress)?;
     done.actions.extend(plan.actions);
 

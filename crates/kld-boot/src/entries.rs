@@ -9,6 +9,7 @@ use crate::action::Action;
 use crate::error::BootError;
 use crate::esp::{Entry, Esp, dataset_of};
 use crate::kernel::Kernel;
+use crate::loader;
 use crate::look::Looked;
 use crate::trial;
 
@@ -52,8 +53,23 @@ pub(crate) fn entry_after(model: &BootEntry, model_name: &str, dataset: &str, ke
     trial::without_options(&entry)
 }
 
-/// What it takes until every boot partition has the entry of a dataset and what it boots from. `given_up` are bytes that come free on
-/// each partition before.
+/// Without a default the loader takes the first of its menu, which an entry with another name may become. What says that
+/// it is the one that runs, on the boot partitions that say nothing.
+pub(crate) fn keep_default(looked: &Looked) -> Vec<Action> {
+    let running = looked.running().and_then(|running| looked.entry(&running.dataset));
+    // What is on trial is never the default.
+    let Some(running) = running.filter(|entry| entry.tries_left().is_none()) else { return Vec::new() };
+    let silent = looked.partitions.iter().filter(|esp| loader::default_of(&esp.conf).is_none());
+    silent
+        .map(|esp| Action::Write {
+            path: esp.conf_path(),
+            text: loader::with_default(&esp.conf, &running.id),
+        })
+        .collect()
+}
+
+/// What it takes until every boot partition has the entry of a dataset and what it boots from, and until the loader does not
+/// start it for that. `given_up` are bytes that come free on each partition before.
 pub(crate) fn complete(
     looked: &Looked,
     file: &str,
@@ -87,6 +103,9 @@ pub(crate) fn complete(
             size: source.size,
         }));
         actions.push(Action::Write { path: esp.entry_path(file), text: entry.to_string() });
+    }
+    if !actions.is_empty() {
+        actions.splice(..0, keep_default(looked));
     }
     Ok(actions)
 }

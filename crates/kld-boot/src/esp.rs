@@ -6,8 +6,10 @@ use kld_disk::BootEntry;
 use kld_disk::boot_entry::{ENTRIES, FALLBACK_LOADER, LOADER_CONF, SYSTEMD_LOADER};
 use kld_host::mounts::{self, Mount};
 
+use crate::action::Action;
 use crate::loader;
 use crate::machine::{Machine, MachineError};
+use crate::name::is_passed_over;
 
 /// Where kernels lie that are named by their content.
 pub(crate) const KERNELS: &str = "/EFI/kldload";
@@ -26,6 +28,15 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// What the loader reads in a file.
+    fn read(file: String, text: &str) -> Self {
+        // It passes over a key without a value, and takes the rest.
+        let has_value = |line: &&str| line.trim().contains([' ', '\t']) || line.trim_start().starts_with('#');
+        let text: Vec<&str> = text.lines().filter(has_value).collect();
+        let entry = BootEntry::parse(&text.join("\n")).unwrap_or_default();
+        Self { id: loader::id_of(&file), file, entry }
+    }
+
     /// The dataset that it starts.
     pub fn dataset(&self) -> Option<&str> {
         dataset_of(&self.entry)
@@ -113,6 +124,26 @@ impl Esp {
             .collect()
     }
 
+    /// What would be read after an action that gives it something.
+    pub(crate) fn after(&mut self, action: &Action) {
+        match action {
+            Action::Write { path, text } if *path == self.conf_path() => text.clone_into(&mut self.conf),
+            Action::Write { path, text } => {
+                let Some(file) = path.strip_prefix(&self.entry_path("")) else { return };
+                self.entries.retain(|of| of.file != file);
+                self.entries.push(Entry::read(file.to_owned(), text));
+                self.entries.sort_by(|a, b| a.file.cmp(&b.file));
+            }
+            Action::Copy { to, size, .. } => {
+                let Some(file) = to.strip_prefix(&self.mount).filter(|rest| rest.starts_with('/')) else {
+                    return;
+                };
+                self.files.insert(file.to_owned(), *size);
+            }
+            _ => {}
+        }
+    }
+
     fn read(machine: &dyn Machine, mount: &str) -> Result<Self, MachineError> {
         let mut esp = Self {
             mount: mount.to_owned(),
@@ -128,17 +159,11 @@ impl Esp {
         esp.conf = machine.text(&esp.conf_path())?.unwrap_or_default();
         for file in machine.list(&format!("{mount}/{ENTRIES}"))? {
             // Names with a dot in front are being written.
-            if !file.ends_with(".conf") || file.starts_with('.') {
+            if !file.ends_with(".conf") || file.starts_with('.') || is_passed_over(&file) {
                 continue;
             }
             let text = machine.text(&esp.entry_path(&file))?.unwrap_or_default();
-            // The loader passes over a key without a value, and takes the rest.
-            let has_value =
-                |line: &&str| line.trim().contains([' ', '\t']) || line.trim_start().starts_with('#');
-            let text: Vec<&str> = text.lines().filter(has_value).collect();
-            let entry = BootEntry::parse(&text.join("\n")).unwrap_or_default();
-            let id = loader::id_of(&file);
-            esp.entries.push(Entry { file, id, entry });
+            esp.entries.push(Entry::read(file, &text));
         }
         let mut wanted: BTreeSet<String> =
             esp.entries.iter().flat_map(Entry::boot_files).map(str::to_owned).collect();

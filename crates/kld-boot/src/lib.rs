@@ -1,7 +1,7 @@
 //! Boot environments: systems side by side in one pool, each a dataset with its own kernel and boot entry.
 //!
 //! * [`Looked`] is all that decides: datasets, snapshots, entries, boot partitions, what the loader was told.
-//! * [`plan_destroy`], [`plan_rename`], [`plan_activate`] and [`choose`] are pure: from what was looked at to a [`Plan`],
+//! * [`plan_destroy`], [`plan_rename`] and [`choose`] are pure: from what was looked at to a [`Plan`],
 //!   or a refusal that names the thing. A plan is data; [`carry_out`] does it.
 //! * [`create`], [`activate`] and [`mount()`] look, plan and do, because what they plan depends on what they have just done:
 //!   the kernel is read from the snapshot that was just taken, and whether the loader will obey is seen afterwards.

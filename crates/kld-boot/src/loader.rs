@@ -57,6 +57,13 @@ impl Loader {
         })
     }
 
+    /// Whether the count of tries is no part of an entry's name for it.
+    pub(crate) fn knows_names_without_counts(&self) -> bool {
+        let version = self.name.as_deref().and_then(|name| name.strip_prefix("systemd-boot "));
+        let major = version.and_then(|version| version.split(|of: char| !of.is_ascii_digit()).next());
+        major.and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major >= 258)
+    }
+
     /// Whether the loader's variables are there to be written.
     pub fn has_variables(&self) -> bool {
         self.name.is_some()
@@ -146,6 +153,12 @@ pub(crate) fn pattern_of(id: &str) -> String {
     format!("{}[+.]*conf", id.strip_suffix(".conf").unwrap_or(id))
 }
 
+/// What means an entry for a loader that takes the count for a part of its name, while it counts. No environment has a `+`
+/// in its name.
+pub(crate) fn counted_pattern_of(id: &str) -> String {
+    format!("{}+*.conf", id.strip_suffix(".conf").unwrap_or(id))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,6 +202,17 @@ mod tests {
             assert!(!matches(&pattern_of("a.conf"), file), "{file}");
         }
         assert!(matches(&pattern_of("a.conf"), &file_on_trial("a.conf")));
+        assert!(matches(&counted_pattern_of("a.conf"), "a+0-1.conf"));
+        assert!(!matches(&counted_pattern_of("a.conf"), "a.b.conf"));
+        for (name, want) in [
+            ("systemd-boot 257.13-1~deb13u1", false),
+            ("systemd-boot 258~rc1", true),
+            ("systemd-boot 260.1", true),
+            ("another", false),
+        ] {
+            let loader = Loader { name: Some(name.to_owned()), ..Loader::default() };
+            assert_eq!(loader.knows_names_without_counts(), want, "{name}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use kld_host::mounts;
 use kld_host::{Cmd, ParseError};
 
+use crate::action::Plan;
 use crate::error::{BootError, Protection};
 use crate::esp::{self, Entry, Esp};
 use crate::loader::{self, Loader};
@@ -219,7 +220,17 @@ impl Looked {
 
         let columns = COLUMNS.join(",");
         let list = Cmd::new("zfs")
-            .args(["list", "-Hp", "-r", "-t", "filesystem,snapshot", "-s", "createtxg", "-o", &columns])
+            .args([
+                "list",
+                "-Hp",
+                "-r",
+                "-t",
+                "filesystem,volume,snapshot",
+                "-s",
+                "createtxg",
+                "-o",
+                &columns,
+            ])
             .arg(&root)
             .timeout(DEADLINE);
         let mut looked = read_list(&root, &machine.run(&list)?)?;
@@ -245,6 +256,15 @@ impl Looked {
     pub fn before_change(machine: &dyn Machine) -> Result<Self, BootError> {
         unmount_leftovers(machine)?;
         Self::at(machine)
+    }
+
+    /// What would be seen once a plan has given the boot partitions entries, and what they boot from.
+    pub(crate) fn after(&self, plan: &Plan) -> Self {
+        let mut looked = self.clone();
+        for esp in &mut looked.partitions {
+            plan.actions.iter().for_each(|action| esp.after(action));
+        }
+        looked
     }
 
     /// The environment that runs.
@@ -299,6 +319,18 @@ impl Looked {
         let entries = || self.partitions.iter().flat_map(|esp| &esp.entries);
         let entry = entries().find(|entry| entry.is_meant_by(told))?;
         self.environments.iter().find(|environment| entry.dataset() == Some(&environment.dataset))
+    }
+
+    /// What means an entry that counts tries, and no other.
+    pub(crate) fn meant_alone(&self, id: &str) -> String {
+        let pattern = loader::pattern_of(id);
+        let mut entries = self.partitions.iter().flat_map(|esp| &esp.entries);
+        match entries.any(|entry| entry.id != id && entry.is_meant_by(&pattern)) {
+            false => pattern,
+            // Nothing that the loader can read means `x.conf` and `x+1.conf` and not `x.y.conf`.
+            true if self.loader.knows_names_without_counts() => id.to_owned(),
+            true => loader::counted_pattern_of(id),
+        }
     }
 
     /// The environment that starts unless the loader is told otherwise for once.
@@ -367,7 +399,7 @@ fn read_list(root: &str, text: &str) -> Result<Looked, MachineError> {
         tool: "zfs list",
         reason: format!("{} columns with numbers expected in `{line}`", COLUMNS.len()),
     };
-    let mut snapshots = Vec::new();
+    let (mut snapshots, mut children) = (Vec::new(), Vec::new());
     for line in text.lines() {
         let columns: Vec<&str> = line.split('\t').collect();
         if columns.len() != COLUMNS.len() {
@@ -392,13 +424,10 @@ fn read_list(root: &str, text: &str) -> Result<Looked, MachineError> {
             continue;
         };
         if let Some((owner, _)) = below.split_once('/') {
-            let owner = format!("{root}/{owner}");
-            if let Some(owner) = looked.environments.iter_mut().find(|of| of.dataset == owner) {
-                owner.children.push(name.to_owned());
-            }
+            children.push((format!("{root}/{owner}"), name.to_owned()));
             continue;
         }
-        // What is never mounted at `/` is no system.
+        // What is never mounted at `/` is no system; volumes are not mounted at all.
         if !["/", "legacy", "none"].contains(&columns[9]) {
             looked.others.push(name.to_owned());
             continue;
@@ -427,6 +456,12 @@ fn read_list(root: &str, text: &str) -> Result<Looked, MachineError> {
         let dataset = snapshot.name.split('@').next().unwrap_or_default();
         if let Some(owner) = looked.environments.iter_mut().find(|of| of.dataset == dataset) {
             owner.snapshots.push(snapshot);
+        }
+    }
+    // One that was renamed into its place may be older than what it lies below.
+    for (owner, child) in children {
+        if let Some(owner) = looked.environments.iter_mut().find(|of| of.dataset == owner) {
+            owner.children.push(child);
         }
     }
     Ok(looked)
@@ -461,10 +496,13 @@ mod tests {
     #[test]
     fn a_list_is_read() {
         let text = "rpool/ROOT\tfilesystem\t-\t1\t1\t900\t96\t96\t5000\tnone\t-\t-\t-\t-\t-\t-\t-\n\
+                    rpool/ROOT/new/old\tfilesystem\t-\t9\t1\t8\t8\t600\t5000\t/old\t-\t-\t-\t-\t-\t-\t-\n\
                     rpool/ROOT/debian\tfilesystem\t-\t10\t2\t700\t400\t600\t5000\t/\t-\t-\t-\t-\t99 3 id\t-\t-\n\
                     rpool/ROOT/debian@a\tsnapshot\t-\t11\t5\t7\t-\t600\t-\t-\trpool/ROOT/new,rpool/x\t1\tnew\t-\t99 3 id\t-\t-\n\
                     rpool/ROOT/new\tfilesystem\trpool/ROOT/debian@a\t12\t6\t8\t8\t600\t5000\t/\t-\t-\t-\tmaking\t-\tapply\twaiting\n\
                     rpool/ROOT/new/var\tfilesystem\t-\t13\t7\t8\t8\t600\t5000\t/var\t-\t-\t-\tmaking\t-\t-\t-\n\
+                    rpool/ROOT/new/swap\tvolume\t-\t13\t7\t8\t8\t600\t5000\t-\t-\t-\t-\tmaking\t-\t-\t-\n\
+                    rpool/ROOT/swap\tvolume\t-\t13\t7\t8\t8\t600\t5000\t-\t-\t-\t-\t-\t-\t-\t-\n\
                     rpool/ROOT/data\tfilesystem\t-\t14\t8\t8\t8\t600\t5000\t/data\t-\t-\t-\t-\t-\t-\t-\n";
         let looked = read_list("rpool/ROOT", text).expect("readable");
         let names: Vec<&str> = looked.environments.iter().map(Environment::name).collect();
@@ -479,7 +517,8 @@ mod tests {
         assert_eq!(snapshot.made_for.as_deref(), Some("new"));
         assert_eq!(new.unfinished, Some(Unfinished::Making));
         assert_eq!((debian.maker, new.maker), (Maker::Person, Maker::Apply));
-        assert_eq!(new.children, ["rpool/ROOT/new/var"]);
+        assert_eq!(new.children, ["rpool/ROOT/new/old", "rpool/ROOT/new/var", "rpool/ROOT/new/swap"]);
+        assert_eq!(looked.others, ["rpool/ROOT/swap", "rpool/ROOT/data"]);
         assert_eq!((&new.trial, &debian.trial), (&Some(Trial::Waiting), &None));
         assert!(read_list("rpool/ROOT", "cannot open 'rpool'").is_err());
     }

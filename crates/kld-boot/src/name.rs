@@ -8,6 +8,15 @@ const LONGEST: usize = 64;
 /// What a stand-in's file name ends with: an entry of this name would be taken for one (`kld-node`, identity/entries.rs).
 const STAND_IN: &str = ".stand-in";
 
+/// Files whose name begins so are none of its entries for systemd-boot, which calls what it finds itself so: an environment of
+/// this name would never start.
+const AUTO: &str = "auto-";
+
+/// Whether systemd-boot passes over this name, of an environment or of an entry's file.
+pub(crate) fn is_passed_over(name: &str) -> bool {
+    name.get(..AUTO.len()).is_some_and(|first| first.eq_ignore_ascii_case(AUTO))
+}
+
 /// A name that can be a dataset, a file on FAT, a word on the kernel's command line and an argument of every tool at once.
 ///
 /// ```
@@ -64,6 +73,8 @@ impl FromStr for BootEnvironmentName {
             error("it begins with another character")
         } else if name.ends_with('.') || name.to_ascii_lowercase().ends_with(STAND_IN) {
             error("its boot entry would have a name that means something else")
+        } else if is_passed_over(name) {
+            error("systemd-boot passes over boot entries that begin with `auto-`")
         } else {
             Ok(Self(name.to_owned()))
         }
@@ -83,7 +94,7 @@ mod tests {
 
     #[test]
     fn what_some_tool_would_take_for_something_else_is_no_name() {
-        for good in ["debian", "6.12.57", "before-upgrade", "A_b", &"x".repeat(64)] {
+        for good in ["debian", "6.12.57", "before-upgrade", "A_b", "auto", "automatic-1", &"x".repeat(64)] {
             assert!(good.parse::<BootEnvironmentName>().is_ok(), "{good}");
         }
         let long = "x".repeat(65);
@@ -100,6 +111,8 @@ mod tests {
             "a.",
             "x.stand-in",
             "X.Stand-In",
+            "auto-upgrade",
+            "Auto-Upgrade",
             &long,
         ] {
             assert!(bad.parse::<BootEnvironmentName>().is_err(), "{bad}");

@@ -2,7 +2,7 @@
 //! its name.
 
 use crate::action::{Action, Plan};
-use crate::entries::set_dataset;
+use crate::entries::{keep_default, set_dataset};
 use crate::error::BootError;
 use crate::look::{Looked, Maker};
 use crate::name::BootEnvironmentName;
@@ -54,6 +54,7 @@ pub fn plan_rename(looked: &Looked, name: &str, new: &BootEnvironmentName) -> Re
     let dataset = environment.dataset.clone();
     let claim = (environment.maker == Maker::Apply).then(|| Action::Claim { dataset: dataset.clone() });
     let rename = Action::Rename { from: dataset, to };
-    let actions = claim.into_iter().chain(writes).chain([rename]).chain(removes).collect();
+    let first = claim.into_iter().chain(keep_default(looked));
+    let actions = first.chain(writes).chain([rename]).chain(removes).collect();
     Ok(Plan { actions, ..Plan::default() })
 }

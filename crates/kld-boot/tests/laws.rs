@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use kld_boot::{
     BootError, Keep, Looked, Maker, Origin, Plan, Starts, activate, carry_out, choose, claim,
     common_snapshot, create, export, file_changes, import, leftovers, look_into, mark_good, outdated,
-    plan_destroy, plan_rename,
+    plan_activate, plan_destroy, plan_rename,
 };
 use support::{Cut, ESPS, Fake};
 
+type Begin = fn() -> Fake;
 type Act = fn(&Fake) -> Result<(), BootError>;
 
 fn name(text: &str) -> kld_boot::BootEnvironmentName {
@@ -51,6 +52,26 @@ fn three() -> Fake {
     fake
 }
 
+/// One boot partition was replaced by an empty one.
+fn replaced() -> Fake {
+    let fake = three();
+    fake.change(|state| {
+        let keep = |path: &str| {
+            path.contains("systemd") || path.contains("debian.conf") || path.ends_with("loader.conf")
+        };
+        let needed: Vec<String> =
+            state.disk.fat.keys().filter(|path| path.starts_with("/efi2/EFI/kldload")).cloned().collect();
+        let of_debian = [b"kernel 6.12.1".to_vec(), "initrd 6.12.1".repeat(9).into_bytes()];
+        for path in needed {
+            if !of_debian.contains(&state.disk.fat[&path]) {
+                state.disk.fat.remove(&path);
+            }
+        }
+        state.disk.fat.retain(|path, _| !path.starts_with("/efi2/loader") || keep(path));
+    });
+    fake
+}
+
 /// What each boot partition starts.
 fn starts(fake: &Fake) -> BTreeSet<String> {
     let disk = fake.disk();
@@ -59,7 +80,7 @@ fn starts(fake: &Fake) -> BTreeSet<String> {
 }
 
 /// Kills `act` after each of its changes, in each way a file can be cut off; after each start, clears, and acts again.
-fn dies_anywhere(what: &str, begin: fn() -> Fake, act: Act, is_refused_when_done: bool) {
+fn dies_anywhere(what: &str, begin: Begin, act: Act, is_refused_when_done: bool) {
     let fake = begin();
     let before = starts(&fake);
     act(&fake).unwrap_or_else(|error| panic!("{what}: {error:?}"));
@@ -116,6 +137,31 @@ fn a_machine_that_dies_while_one_is_made_starts_as_before() {
 }
 
 #[test]
+fn without_a_default_the_one_that_runs_stays_the_one_that_starts() {
+    let acts: [(&str, Begin, Act); 3] = [
+        ("create", || Fake::new().without_default(), |fake| make(fake, "aaa", &Origin::Running)),
+        ("import", || Fake::new().without_default(), |fake| import(fake, &name("aaa"), "/x", &mut |_| ())),
+        (
+            "rename",
+            || {
+                let fake = Fake::new();
+                make(&fake, "spare", &Origin::Running).expect("made");
+                fake.without_default()
+            },
+            |fake| run(fake, &plan_rename(&Looked::before_change(fake)?, "spare", &name("aaa"))?),
+        ),
+    ];
+    for (what, begin, act) in acts {
+        dies_anywhere(what, begin, act, true);
+        let fake = begin();
+        act(&fake).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        assert_eq!(starts(&fake), ["rpool/ROOT/debian".to_owned()].into(), "{what}");
+        let conf = String::from_utf8_lossy(&fake.disk().fat["/efi2/loader/loader.conf"]).into_owned();
+        assert_eq!(conf, "timeout 3\neditor no\ndefault debian.conf\n", "{what}");
+    }
+}
+
+#[test]
 fn a_machine_that_dies_while_one_is_activated_starts_the_old_or_the_new() {
     dies_anywhere(
         "activate",
@@ -123,25 +169,6 @@ fn a_machine_that_dies_while_one_is_activated_starts_the_old_or_the_new() {
         |fake| activate(fake, "upgraded", Starts::Always, &mut |_| ()).map(drop),
         false,
     );
-    // One boot partition was replaced by an empty one.
-    let replaced = || {
-        let fake = three();
-        fake.change(|state| {
-            let keep = |path: &str| {
-                path.contains("systemd") || path.contains("debian.conf") || path.ends_with("loader.conf")
-            };
-            let needed: Vec<String> =
-                state.disk.fat.keys().filter(|path| path.starts_with("/efi2/EFI/kldload")).cloned().collect();
-            let of_debian = [b"kernel 6.12.1".to_vec(), "initrd 6.12.1".repeat(9).into_bytes()];
-            for path in needed {
-                if !of_debian.contains(&state.disk.fat[&path]) {
-                    state.disk.fat.remove(&path);
-                }
-            }
-            state.disk.fat.retain(|path, _| !path.starts_with("/efi2/loader") || keep(path));
-        });
-        fake
-    };
     dies_anywhere(
         "activate with a partition that lacks it",
         replaced,
@@ -179,6 +206,31 @@ fn once_is_once() {
     assert_eq!(fake.start().as_deref(), Ok("rpool/ROOT/spare"));
     assert_eq!(fake.disk().bootfs, "rpool/ROOT/spare");
     assert!(activate(&fake, "spare", Starts::Always, &mut |_| ()).expect("activated").actions.is_empty());
+}
+
+#[test]
+fn what_an_activation_would_do_is_what_it_does() {
+    let begin: [Begin; 3] = [three, replaced, || replaced().without_default()];
+    for begin in begin {
+        for (what, start) in [
+            ("upgraded", Starts::Always),
+            ("upgraded", Starts::Once),
+            ("debian", Starts::Always),
+            ("spare", Starts::Always),
+        ] {
+            let fake = begin();
+            let before = fake.disk();
+            let planned = plan_activate(&fake, what, start).expect("possible");
+            assert_eq!(fake.disk(), before, "{what} {start:?}: nothing is changed");
+            let done = activate(&fake, what, start, &mut |_| ()).expect("activated");
+            assert_eq!(planned.actions, done.actions, "{what} {start:?}");
+        }
+    }
+    // It starts next already, and not from every boot partition.
+    let fake = three();
+    fake.change(|state| state.disk.fat.retain(|path, _| path != "/efi2/loader/entries/debian.conf"));
+    let planned = plan_activate(&fake, "debian", Starts::Always).expect("possible");
+    assert_eq!(planned.to_string(), "  write /efi2/loader/entries/debian.conf\n");
 }
 
 #[test]
@@ -319,6 +371,68 @@ fn what_is_no_environment_of_ours_is_never_taken_along() {
     let owner = held.made_for.clone().expect("made for one");
     let plan = plan_destroy(&looked, if owner == "spare" { "spare" } else { "debian" }).expect("possible");
     assert!(!plan.to_string().contains(&format!("destroy {}", held.name)), "{plan}");
+}
+
+#[test]
+fn what_lies_below_an_environment_is_never_destroyed_with_it() {
+    // One was renamed into its place and is older than the environment, one is a volume.
+    for (child, txg, is_volume) in [("rpool/ROOT/spare/var", 0, false), ("rpool/ROOT/spare/swap", 99, true)] {
+        let fake = three();
+        fake.change(|state| {
+            let below = support::Dataset { txg, is_volume, ..Default::default() };
+            state.disk.datasets.insert(child.to_owned(), below);
+        });
+        let error = destroy(&fake, "spare").expect_err("it is not one dataset");
+        assert_eq!(error.to_string(), format!("`spare` has datasets below it (`{child}`)"));
+        let chosen = choose(&Looked::at(&fake).expect("readable"), Keep::Newest(0));
+        assert!(chosen.iter().all(|of| of.name != "spare"), "{chosen:?}");
+        // Nor where it looks as though somebody had begun to make or destroy it.
+        for state_of in ["making", "leaving"] {
+            fake.change(|state| {
+                state.disk.fat.retain(|path, _| !path.ends_with("spare.conf"));
+                let own = &mut state.disk.datasets.get_mut("rpool/ROOT/spare").expect("it is there").own;
+                own.insert("org.kldload:kbe-state".to_owned(), state_of.to_owned());
+            });
+            clear(&fake);
+            assert!(fake.disk().datasets.contains_key(child), "{child} {state_of}");
+        }
+    }
+    let fake = three();
+    fake.change(|state| {
+        let volume = support::Dataset { is_volume: true, ..Default::default() };
+        state.disk.datasets.insert("rpool/ROOT/swap".to_owned(), volume);
+    });
+    let error = make(&fake, "swap", &Origin::Running).expect_err("its name is taken");
+    assert!(matches!(error, BootError::Exists { .. }), "{error:?}");
+}
+
+#[test]
+fn an_environment_that_the_loader_never_starts_is_not_activated() {
+    // Somebody has made one by hand, or an older kbe has.
+    let fake = three();
+    run(
+        &fake,
+        &plan_rename(&Looked::at(&fake).expect("readable"), "spare", &name("kept")).expect("possible"),
+    )
+    .expect("renamed");
+    fake.change(|state| {
+        let kept = state.disk.datasets.remove("rpool/ROOT/kept").expect("it is there");
+        state.disk.datasets.insert("rpool/ROOT/Auto-kept".to_owned(), kept);
+        for esp in ESPS {
+            let entry =
+                state.disk.fat.remove(&format!("{esp}/loader/entries/kept.conf")).expect("it has one");
+            let entry = String::from_utf8_lossy(&entry).replace("ROOT/kept", "ROOT/Auto-kept");
+            state.disk.fat.insert(format!("{esp}/loader/entries/auto-kept.conf"), entry.into_bytes());
+        }
+    });
+    let refused = activate(&fake, "Auto-kept", Starts::Always, &mut |_| ()).expect_err("it would not start");
+    assert!(refused.to_string().contains("passes over"), "{refused}");
+    assert_eq!(starts(&fake), ["rpool/ROOT/debian".to_owned()].into());
+    // Under another name it does.
+    let rename = plan_rename(&Looked::at(&fake).expect("readable"), "Auto-kept", &name("kept"));
+    run(&fake, &rename.expect("possible")).expect("renamed");
+    activate(&fake, "kept", Starts::Always, &mut |_| ()).expect("activated");
+    assert_eq!(fake.start().as_deref(), Ok("rpool/ROOT/kept"));
 }
 
 #[test]

@@ -140,6 +140,16 @@ fn when_it_is_not_well_the_reason_is_kept() {
 }
 
 #[test]
+fn another_try_of_one_that_failed_starts_no_other_of_a_longer_name() {
+    let fake = on_trial();
+    assert_eq!(fake.start().as_deref(), Ok(OLD));
+    create(&fake, &name("new.er"), &Origin::Running, Maker::Person, &mut |_| ()).expect("made");
+    activate(&fake, "new", Starts::Once, &mut |_| ()).expect("activated");
+    assert_eq!(fake.start().as_deref(), Ok(NEW));
+    assert_eq!(fake.start().as_deref(), Ok(OLD));
+}
+
+#[test]
 fn a_change_that_changes_nothing_or_fails_leaves_nothing() {
     for result in [Ok(None), Err(BootError::NotMounted { name: "x".to_owned() })] {
         let fake = Fake::new();

@@ -2,11 +2,15 @@
 
 use crate::database::PackageChange;
 use crate::manager::{PackageManager, Preview, PreviewCommands};
+use crate::path_filters::PathFilters;
 use crate::request::Change;
 
 /// apt-get and dpkg.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Apt;
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Apt {
+    /// What this system's dpkg leaves out of packages.
+    pub(crate) filters: PathFilters,
+}
 
 /// Configuration that a person has changed stays; what is fetched goes; one sync at the end stands for one after each file,
 /// since nothing starts a clone that is not finished.
@@ -68,8 +72,12 @@ impl PackageManager for Apt {
     fn verified(&self, output: &str) -> Vec<String> {
         // `??5??????   /usr/bin/x`, `missing     /usr/bin/x`; with a ` c ` between, it is configuration.
         let files = output.lines().filter_map(|line| line.split_once(" /"));
-        let changed = files.filter(|(state, _)| !state.trim_end().ends_with(" c"));
-        changed.map(|(_, path)| format!("/{path}")).filter(|path| path.starts_with("/usr/")).collect()
+        let files = files.map(|(state, path)| (state.trim_end(), format!("/{path}")));
+        let changed = files.filter(|(state, path)| {
+            let is_left_out = *state == "missing" && self.filters.leave_out(path);
+            !state.ends_with(" c") && path.starts_with("/usr/") && !is_left_out
+        });
+        changed.map(|(_, path)| path).collect()
     }
 
     fn list_initramfs(&self, path: &str) -> Vec<String> {
@@ -130,13 +138,13 @@ mod tests {
     #[test]
     fn no_name_is_taken_for_an_option() {
         let install = Change::Install(vec!["bash".parse().expect("a name")]);
-        let command = Apt.change(&install);
+        let command = Apt::default().change(&install);
         assert_eq!(command[command.len() - 3..], ["install", "--", "bash"]);
         assert_eq!(
-            Apt.change(&Change::Upgrade { full: false }).last().map(String::as_str),
+            Apt::default().change(&Change::Upgrade { full: false }).last().map(String::as_str),
             Some("--with-new-pkgs")
         );
-        let preview = Apt.preview(&install, "/c");
+        let preview = Apt::default().preview(&install, "/c");
         for command in [&preview.refresh, &preview.simulate, &preview.fetch] {
             assert!(command.contains(&"Dir::State::Lists=/c/lists".to_owned()), "{command:?}");
         }
@@ -148,15 +156,23 @@ mod tests {
                          Inst new (1:1.0 localhost [all]) []\nRemv old [0.9]\nConf bash (5.3 Debian:13/stable [amd64])\n";
         let fetched = "Reading package lists...\n'file:/x/bash.deb' bash_5.3_amd64.deb 1000 SHA256:00\n\
                        'file:/x/new.deb' new_1_all.deb 24 \n";
-        let preview = Apt.previewed(simulated, fetched);
+        let preview = Apt::default().previewed(simulated, fetched);
         let changes: Vec<String> = preview.changes.iter().map(ToString::to_string).collect();
         assert_eq!(changes, ["  bash 5.2 -> 5.3", "+ new 1:1.0", "- old 0.9"]);
         assert_eq!(preview.download, 1024);
         let verified = "??5?????? c /etc/bash.bashrc\n??5??????   /usr/bin/bash\nmissing     /usr/lib/x y\n\
                         ??5?????? c /usr/share/conf\n??5??????   /boot/vmlinuz\n";
-        assert_eq!(Apt.verified(verified), ["/usr/bin/bash", "/usr/lib/x y"]);
+        assert_eq!(Apt::default().verified(verified), ["/usr/bin/bash", "/usr/lib/x y"]);
+        let root = tempfile::tempdir().expect("writable");
+        std::fs::create_dir_all(root.path().join("etc/dpkg")).expect("writable");
+        std::fs::write(root.path().join("etc/dpkg/dpkg.cfg"), "path-exclude=/usr/share/doc/*\n")
+            .expect("writable");
+        let apt = Apt { filters: PathFilters::of(root.path()).expect("readable") };
+        let verified =
+            "missing     /usr/share/doc/x/README\nmissing     /usr/lib/x\n??5??????   /usr/share/doc/x/y\n";
+        assert_eq!(apt.verified(verified), ["/usr/lib/x", "/usr/share/doc/x/y"]);
         let audit = "The following packages are only half configured, probably due to problems\nconfiguring them:\n bad                  A package\n";
-        assert_eq!(Apt.audited(audit), ["bad"]);
-        assert_eq!(Apt.audited(""), [""; 0]);
+        assert_eq!(Apt::default().audited(audit), ["bad"]);
+        assert_eq!(Apt::default().audited(""), [""; 0]);
     }
 }

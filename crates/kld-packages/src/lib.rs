@@ -13,6 +13,7 @@ mod error;
 mod inside;
 mod manager;
 mod name;
+mod path_filters;
 mod programs;
 mod request;
 mod room;

@@ -8,6 +8,7 @@ use kld_host::Cmd;
 
 use crate::apt::Apt;
 use crate::error::PackageError;
+use crate::path_filters::PathFilters;
 use crate::request::Change;
 
 /// Reading the lists of every archive on a slow line.
@@ -33,7 +34,8 @@ pub trait PackageManager: fmt::Debug {
     /// Compares the files of these packages with what the database says of them.
     fn verify(&self, packages: &[&str]) -> Vec<String>;
 
-    /// Names the files that [`Self::verify`] found changed and that nobody may change.
+    /// Names the files that [`Self::verify`] found changed and that nobody may change; what this system leaves out of packages
+    /// is none of them.
     fn verified(&self, output: &str) -> Vec<String>;
 
     /// Lists what an initial RAM file system holds, one path in a line.
@@ -72,10 +74,11 @@ pub struct Preview {
 /// The package manager of the system below `root`.
 ///
 /// # Errors
-/// When it is none that is known.
+/// When it is none that is known, or its configuration cannot be read.
 pub fn manager_of(root: &Path) -> Result<Box<dyn PackageManager>, PackageError> {
     if root.join("usr/bin/apt-get").exists() && root.join("var/lib/dpkg/status").exists() {
-        return Ok(Box::new(Apt));
+        let filters = PathFilters::of(root).map_err(PackageError::file("read", root.join("etc/dpkg")))?;
+        return Ok(Box::new(Apt { filters }));
     }
     Err(PackageError::NoManager)
 }

@@ -9,7 +9,11 @@ impl Disk {
     pub(crate) fn would_start(&self, esp: &str) -> Result<(String, String), String> {
         let folder = format!("{esp}/loader/entries/");
         let mut menu: Vec<(String, BootEntry)> = Vec::new();
-        for (path, bytes) in self.fat.iter().filter(|(path, _)| path.starts_with(&folder)) {
+        // Names that begin with `auto-` are those of what it finds itself.
+        let is_read = |path: &str| {
+            path.strip_prefix(&folder).is_some_and(|file| !file.to_ascii_lowercase().starts_with("auto-"))
+        };
+        for (path, bytes) in self.fat.iter().filter(|(path, _)| is_read(path)) {
             let text = String::from_utf8_lossy(bytes);
             let entry = BootEntry::parse(&text).map_err(|error| format!("{path}: {error}"))?;
             // The loader passes over an entry without a kernel, or whose kernel is not there.
@@ -76,13 +80,16 @@ fn count(file: &str) -> Option<(String, u32, u32)> {
     Some((name.to_owned(), left.parse().ok()?, done.parse().ok()?))
 }
 
-/// A name, or a pattern of the one form that is in use here: `name[+.]*conf`.
+/// A name, or a pattern of the forms that are in use here: `name[+.]*conf` and `name+*.conf`.
 fn is_meant(told: &str, file: &str) -> bool {
-    match told.split_once("[+.]*") {
+    let pattern = told.split_once("[+.]*").map(|(before, after)| (before, after, &['+', '.'][..]));
+    let pattern =
+        pattern.or_else(|| told.split_once("+*").map(|(before, after)| (before, after, &['+'][..])));
+    match pattern {
         None => told == file,
-        Some((before, after)) => {
+        Some((before, after, first)) => {
             let rest = file.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
-            rest.is_some_and(|rest| rest.starts_with(['+', '.']))
+            rest.is_some_and(|rest| rest.starts_with(first))
         }
     }
 }

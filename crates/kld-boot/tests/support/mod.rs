@@ -28,6 +28,7 @@ pub(crate) struct Dataset {
     pub(crate) origin: Option<String>,
     pub(crate) files: Files,
     pub(crate) txg: u64,
+    pub(crate) is_volume: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -140,6 +141,15 @@ impl Fake {
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().expect("no test panics while it holds the lock")
+    }
+
+    /// Takes away the `default` of every `loader.conf`: the first of the menu starts.
+    pub(crate) fn without_default(self) -> Self {
+        for esp in ESPS {
+            let conf = b"timeout 3\neditor no\n".to_vec();
+            self.state().disk.fat.insert(format!("{esp}/loader/loader.conf"), conf);
+        }
+        self
     }
 
     /// Puts a kernel into an environment, as its package manager does.

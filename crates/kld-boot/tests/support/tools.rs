@@ -8,7 +8,11 @@ impl State {
     pub(super) fn run(&mut self, program: &str, args: &[&str]) -> Result<String, MachineError> {
         let last = args.last().copied().unwrap_or_default();
         match (program, args[0]) {
-            ("zfs", "list") => Ok(self.list(args[args.len() - 2], last)),
+            ("zfs", "list") => {
+                let kinds = args.iter().position(|arg| *arg == "-t").map(|at| args[at + 1]);
+                let kinds: Vec<&str> = kinds.ok_or_else(|| error("no types"))?.split(',').collect();
+                Ok(self.list(&kinds, args[args.len() - 2], last))
+            }
             ("zfs", "get") => {
                 let own = &self.disk.datasets.get(last).ok_or_else(|| error("does not exist"))?.own;
                 let line = |(name, value): (&String, &String)| format!("{last}\t{name}\t{value}\tlocal\n");
@@ -98,7 +102,8 @@ impl State {
                 let origin = args[args.len() - 2].to_owned();
                 let files =
                     self.disk.snapshots.get(&origin).ok_or_else(|| error("does not exist"))?.files.clone();
-                let clone = Dataset { own: pairs(), origin: Some(origin), files, txg: self.next_txg() };
+                let txg = self.next_txg();
+                let clone = Dataset { own: pairs(), origin: Some(origin), files, txg, is_volume: false };
                 match self.disk.datasets.insert(last.to_owned(), clone) {
                     None => Ok(()),
                     Some(_) => Err(error("dataset already exists")),
@@ -114,7 +119,7 @@ impl State {
                 let txg = self.next_txg();
                 let sent = Snapshot { files: files.clone(), txg, ..Snapshot::default() };
                 self.disk.snapshots.insert(format!("{last}@export-1"), sent);
-                let received = Dataset { own, origin: None, files, txg };
+                let received = Dataset { own, files, txg, ..Dataset::default() };
                 match self.disk.datasets.insert(last.to_owned(), received) {
                     None => Ok(()),
                     Some(_) => Err(error("dataset already exists")),
@@ -164,7 +169,14 @@ impl State {
                     return Err(error("filesystem has dependent clones or is busy"));
                 }
                 self.disk.snapshots.retain(|name, _| !snapshots.contains(name));
-                self.disk.datasets.remove(last).map(drop).ok_or_else(|| error("does not exist"))
+                self.disk.datasets.remove(last).ok_or_else(|| error("does not exist"))?;
+                let below = format!("{last}/");
+                if args.contains(&"-r") {
+                    self.disk.datasets.retain(|name, _| !name.starts_with(&below));
+                } else if self.disk.datasets.keys().any(|name| name.starts_with(&below)) {
+                    return Err(error("filesystem has children"));
+                }
+                Ok(())
             }
             "rename" => {
                 let from = args[args.len() - 2];
@@ -198,7 +210,7 @@ impl State {
         }
     }
 
-    fn list(&self, columns: &str, root: &str) -> String {
+    fn list(&self, kinds: &[&str], columns: &str, root: &str) -> String {
         let mut rows: Vec<(u64, String)> = Vec::new();
         let value = |own: &super::Properties, fixed: &[(&str, String)], column: &str| -> String {
             let fixed = fixed.iter().find(|(name, _)| *name == column).map(|(_, value)| value.clone());
@@ -210,9 +222,13 @@ impl State {
         let below = format!("{root}/");
         let is_below = |name: &String| name == root || name.starts_with(&below);
         for (name, dataset) in self.disk.datasets.iter().filter(|(name, _)| is_below(name)) {
+            let kind = if dataset.is_volume { "volume" } else { "filesystem" };
+            if !kinds.contains(&kind) {
+                continue;
+            }
             let fixed = [
                 ("name", name.clone()),
-                ("type", "filesystem".to_owned()),
+                ("type", kind.to_owned()),
                 ("origin", dataset.origin.clone().unwrap_or_else(|| "-".to_owned())),
                 ("creation", (1_795_752_780 + dataset.txg).to_string()),
                 ("createtxg", dataset.txg.to_string()),

@@ -1,6 +1,6 @@
 //! `kbe activate`.
 
-use kld_boot::{Looked, RealMachine, Starts, activate, plan_activate};
+use kld_boot::{RealMachine, Starts, activate, plan_activate};
 use kld_ui::{ExitStatus, Printer};
 
 use super::change::Shown;
@@ -28,7 +28,7 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     let starts = if args.once { Starts::Once } else { Starts::Always };
     let _lock = lock("kbe activate")?;
     if args.shown.dry_run {
-        let plan = plan_activate(&Looked::before_change(&RealMachine)?, &args.name, starts)?;
+        let plan = plan_activate(&RealMachine, &args.name, starts)?;
         return args.shown.plan(printer, &args.name, &plan);
     }
     let done = args
