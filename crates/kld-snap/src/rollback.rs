@@ -1,5 +1,6 @@
 //! What going back to a snapshot takes away, and what stands in its way.
 
+use kld_host::mounts::Mount;
 use serde::Serialize;
 
 use crate::snapshot::Snapshot;
@@ -42,6 +43,38 @@ impl std::fmt::Display for Blocker {
     }
 }
 
+/// A system does not go back in its place: nothing may change under the one that runs, and the kernels of the others lie
+/// beside them, where no snapshot brings them back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot go back to `{snapshot}`: `{dataset}` is a system")]
+pub struct IsSystem {
+    dataset: String,
+    snapshot: String,
+}
+
+impl IsSystem {
+    /// What the person can do.
+    pub fn hint(&self) -> Option<String> {
+        let Self { snapshot, .. } = self;
+        Some(format!(
+            "`kbe create NAME --from {snapshot}` makes one as it was, `kbe activate NAME` starts it"
+        ))
+    }
+}
+
+/// That the dataset of this snapshot is no system: neither is it to be mounted on `/`, nor is it.
+///
+/// # Errors
+/// When it is one.
+pub fn is_no_system(to: &Snapshot, mountpoint: &str, mounts: &[Mount]) -> Result<(), IsSystem> {
+    let runs =
+        mounts.iter().any(|mount| mount.point == "/" && mount.kind == "zfs" && mount.source == to.dataset);
+    if runs || mountpoint == "/" {
+        return Err(IsSystem { dataset: to.dataset.clone(), snapshot: to.full() });
+    }
+    Ok(())
+}
+
 /// Plans it. `snapshots` are all of the dataset's.
 pub fn rollback(snapshots: &[Snapshot], to: &Snapshot) -> Rollback {
     let is_newer = |snapshot: &&Snapshot| snapshot.dataset == to.dataset && snapshot.txg > to.txg;
@@ -73,5 +106,21 @@ mod tests {
             ["`t/x` is a clone of `t/a@three`", "`t/y` is a clone of `t/a@three`", "`t/a@three` is held"]
         );
         assert!(rollback(&all, &all[2]).newer.is_empty());
+    }
+
+    #[test]
+    fn systems_do_not_go_back_in_their_place() {
+        let mounts =
+            kld_host::mounts::parse("22 1 0:23 / / rw - zfs t/old rw\n40 22 0:40 / /srv rw - zfs t/a rw\n");
+        let at = |dataset: &str| Snapshot {
+            dataset: dataset.to_owned(),
+            ..parse_list("t/a@one\t1\t10\t0\t0\t0\t0\t\n").expect("good").remove(0)
+        };
+        assert_eq!(is_no_system(&at("t/a"), "/srv", &mounts), Ok(()));
+        // One that does not run, and one that `mount` has mounted.
+        let error = is_no_system(&at("t/a"), "/", &mounts).expect_err("a system");
+        assert_eq!(error.to_string(), "cannot go back to `t/a@one`: `t/a` is a system");
+        assert!(error.hint().is_some_and(|hint| hint.contains("`kbe create NAME --from t/a@one`")));
+        assert!(is_no_system(&at("t/old"), "legacy", &mounts).is_err());
     }
 }

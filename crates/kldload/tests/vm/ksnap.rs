@@ -137,6 +137,10 @@ fn what_would_do_harm_is_refused(guest: &Guest) {
     guest.run_ok("zfs destroy rpool/srv/copy; ksnap hold rpool/srv/webapp-db two").expect("held");
     refused("rollback -r --yes --stop-services rpool/srv/webapp-db one", "is held");
     guest.run_ok("ksnap release rpool/srv/webapp-db two").expect("released");
+    guest.run_ok("zfs snapshot $(findmnt -no SOURCE /)@now").expect("made");
+    refused("rollback --yes / now", "is a system");
+    refused("rollback --yes --swap / now", "is a system");
+    guest.run_ok("zfs destroy $(findmnt -no SOURCE /)@now").expect("it can go");
     let (status, _, error) = ksnap(guest, "rpool/nothing x");
     assert!(status == 1 && error.contains("dataset does not exist"), "{error}");
     let (status, _, _) = ksnap(guest, "rpool/srv/webapp");

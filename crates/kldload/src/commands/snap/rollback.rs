@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::fs;
 use std::time::Duration;
 
 use kld_engine::{User, users_on};
-use kld_host::Cmd;
 use kld_host::zfs::{Change, parse_diff};
-use kld_snap::{Rollback, Snapshot, Swap, find, rollback, rollback_cmd};
+use kld_host::{Cmd, mounts};
+use kld_snap::{Rollback, Snapshot, Swap, find, is_no_system, rollback, rollback_cmd};
 use kld_system::NodeConfig;
 use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
 use serde::Serialize;
@@ -88,6 +89,8 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     }
     let all = snapshots(std::slice::from_ref(&dataset), false)?;
     let plan = rollback(&all, find(&dataset, &all, &args.name)?);
+    let mounts = mounts::parse(&fs::read_to_string("/proc/self/mountinfo")?);
+    is_no_system(&plan.to, &property(&dataset, "mountpoint")?, &mounts)?;
     let node = status::read_config()?;
     let loss = look(plan, &dataset, &all)?;
     let kept = args.swap.then(|| swap::plan(&dataset, &loss.plan.to.full())).transpose()?;
