@@ -57,6 +57,9 @@ pub struct Swap {
     pub inherits: bool,
     /// Whether it is mounted by itself: `on`, `noauto`, `off`.
     pub canmount: String,
+    /// Whether it was mounted when this began; `None` in marks of before this was written down.
+    #[serde(default)]
+    pub mounted: Option<bool>,
     /// Space that is kept for it, by property.
     pub reserved: Vec<(String, String)>,
 }
@@ -169,6 +172,7 @@ impl Swap {
             mountpoint: value("mountpoint").filter(|value| *value != "-").map(str::to_owned),
             inherits: of("mountpoint").is_some_and(|property| !property.is_set()),
             canmount: value("canmount").filter(|value| *value != "-").unwrap_or("on").to_owned(),
+            mounted: Some(value("mounted") == Some("yes")),
             reserved: reserved.collect(),
         })
     }
@@ -183,6 +187,12 @@ impl Swap {
 
     fn mark(&self) -> String {
         format!("{MARK}={}", serde_json::to_string(self).unwrap_or_default())
+    }
+
+    /// Whether ZFS is to mount the dataset in the end: as it was, whether or not a start mounts it.
+    pub fn mounts(&self) -> bool {
+        self.mountpoint.as_deref().is_some_and(|at| at.starts_with('/'))
+            && self.mounted.unwrap_or(self.canmount == "on")
     }
 
     /// Makes the clone, with what was set on the dataset. Nothing that anybody uses is touched.
