@@ -3,6 +3,7 @@
 //! Everything here is pure: commands are made and their output is read, and whoever runs them decides. A short name stands
 //! for all snapshots `NAME-YYYYmmdd-HHMMSS` (UTC); the newest is meant.
 
+mod bookmark;
 mod find;
 mod freed;
 mod name;
@@ -13,6 +14,7 @@ mod snapshot;
 mod swap;
 mod words;
 
+pub use bookmark::{Bookmark, bookmarks_cmd, parse_bookmarks};
 pub use find::{Unclear, choose, find};
 pub use freed::reclaim_cmds;
 pub use name::{NameError, ShortName, stamp};

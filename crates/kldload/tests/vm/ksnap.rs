@@ -125,6 +125,11 @@ fn what_would_do_harm_is_refused(guest: &Guest) {
         "rollback --yes rpool/srv/webapp-db two",
         "`postgresql@17-main.service` runs on `rpool/srv/webapp-db`",
     );
+    guest
+        .run_ok("zfs snapshot rpool/srv/webapp-db@x; zfs bookmark rpool/srv/webapp-db@x rpool/srv/webapp-db#x; zfs destroy rpool/srv/webapp-db@x")
+        .expect("marked");
+    refused("rollback --yes --stop-services rpool/srv/webapp-db two", "destroys 1 newer bookmark");
+    guest.run_ok("zfs destroy rpool/srv/webapp-db#x").expect("gone");
     refused("rollback --stop-services rpool/srv/webapp-db two", "nothing was changed: not confirmed");
     refused("rollback --yes rpool/srv/webapp-db three", "`rpool/srv/webapp-db` has no snapshot `three`");
     refused("rpool/srv/webapp größe", "`größe` cannot be the name of a snapshot");

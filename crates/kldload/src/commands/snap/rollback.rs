@@ -8,7 +8,9 @@ use std::time::Duration;
 use kld_engine::{User, users_on};
 use kld_host::zfs::{Change, parse_diff};
 use kld_host::{Cmd, mounts};
-use kld_snap::{Rollback, Snapshot, Swap, find, is_no_system, rollback, rollback_cmd};
+use kld_snap::{
+    Rollback, Snapshot, Swap, bookmarks_cmd, find, is_no_system, parse_bookmarks, rollback, rollback_cmd,
+};
 use kld_system::NodeConfig;
 use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
 use serde::Serialize;
@@ -23,7 +25,7 @@ use crate::commands::{apply, status};
 
 /// Bring a dataset back to a snapshot: everything written since is lost
 ///
-/// Shows what would be lost (bytes, files, newer snapshots) and asks. Newer snapshots go only with -r. With --swap nothing
+/// Shows what would be lost (bytes, files, newer snapshots and bookmarks) and asks. Newer ones go only with -r. With --swap nothing
 /// is lost: a clone of the snapshot takes the dataset's place, and the dataset is kept under another name. While a service
 /// uses the dataset it refuses, unless --stop-services stops it before, and starts and proves it after.
 #[derive(Debug, clap::Args)]
@@ -36,7 +38,7 @@ pub(crate) struct Args {
     dataset: String,
     /// The snapshot: its short name means the newest of that name
     name: String,
-    /// Newer snapshots are destroyed
+    /// Newer snapshots and bookmarks are destroyed
     #[arg(long, short = 'r')]
     destroy_newer: bool,
     /// Keep everything: a clone takes its place, and it is kept as NAME.before-YYYYmmdd-HHMMSS
@@ -88,7 +90,8 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         swap::recover_in(printer, &[pool.to_owned()])?;
     }
     let all = snapshots(std::slice::from_ref(&dataset), false)?;
-    let plan = rollback(&all, find(&dataset, &all, &args.name)?);
+    let bookmarks = parse_bookmarks(&bookmarks_cmd(&dataset).stdout_string()?)?;
+    let plan = rollback(&all, &bookmarks, find(&dataset, &all, &args.name)?);
     let mounts = mounts::parse(&fs::read_to_string("/proc/self/mountinfo")?);
     is_no_system(&plan.to, &property(&dataset, "mountpoint")?, &mounts)?;
     let node = status::read_config()?;
@@ -158,14 +161,21 @@ fn refuse_loss(args: &Args, dataset: &str, loss: &Loss, full: &str) -> anyhow::R
         let hint = format!("`--swap` keeps all of them; a copy: `zfs clone {full} {dataset}-back`");
         return Err(Hinted::new(format!("cannot go back to `{full}`: {blocker}"), hint).into());
     }
-    if !loss.plan.newer.is_empty() && !args.destroy_newer {
-        let newer = counted(loss.plan.newer.len(), "newer snapshot");
+    if let Some(newer) = newer(&loss.plan).filter(|_| !args.destroy_newer) {
         let hint = format!(
             "`--swap` keeps them, `-r` destroys them; a copy: `zfs clone {full} {dataset}-back`; for single files: `ksnap show FILE`"
         );
         return Err(Hinted::new(format!("going back to `{full}` destroys {newer}"), hint).into());
     }
     Ok(())
+}
+
+/// What goes besides what was written: `2 newer snapshots and 1 newer bookmark`.
+fn newer(plan: &Rollback) -> Option<String> {
+    let kinds = [(plan.newer.len(), "newer snapshot"), (plan.newer_bookmarks.len(), "newer bookmark")];
+    let kinds: Vec<String> =
+        kinds.into_iter().filter(|(count, _)| *count > 0).map(|(count, one)| counted(count, one)).collect();
+    (!kinds.is_empty()).then(|| kinds.join(" and "))
 }
 
 fn look(plan: Rollback, dataset: &str, all: &[Snapshot]) -> anyhow::Result<Loss> {
@@ -230,6 +240,13 @@ fn page(dataset: &str, loss: &Loss, kept: Option<&Swap>) -> String {
             let _ = writeln!(text, "  - @{} of {}", snapshot.name, utc(snapshot.created));
         }
     }
+    if !plan.newer_bookmarks.is_empty() {
+        let newer = counted(plan.newer_bookmarks.len(), "newer bookmark");
+        let _ = writeln!(text, "{lost}: {newer}, from which replication could go on");
+        for bookmark in &plan.newer_bookmarks {
+            let _ = writeln!(text, "  - #{} of {}", bookmark.name, utc(bookmark.created));
+        }
+    }
     if let Some(Swap { aside, .. }) = kept {
         let _ = writeln!(text, "kept: all of it, as {aside}");
     }
@@ -252,6 +269,27 @@ fn systemctl(verb: &str, units: &[&str]) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bookmarks_are_lost_as_snapshots_are() {
+        let all = kld_snap::parse_list("t/a@one\t1\t10\t0\t0\t0\t0\t\n").expect("good");
+        let bookmarks = parse_bookmarks("t/a#sent\t86400\t30\n").expect("good");
+        let plan = rollback(&all, &bookmarks, &all[0]);
+        let (written, in_newer, running, in_use) = (0, 0, Vec::new(), Vec::new());
+        let loss = Loss { plan, written, in_newer, files: None, running, in_use };
+        assert!(page("t/a", &loss, None).contains("\n  - #sent of 1970-01-02 00:00 UTC\n"));
+        let args = |words: &[&str]| {
+            use clap::{Args as _, FromArgMatches as _};
+            let command = Args::augment_args(clap::Command::new("rollback").no_binary_name(true));
+            let matches = command.get_matches_from([words, &["t/a", "one"]].concat());
+            Args::from_arg_matches(&matches).expect("good")
+        };
+        let error = refuse(&args(&[]), "t/a", &loss).expect_err("it is lost");
+        assert_eq!(error.to_string(), "going back to `t/a@one` destroys 1 newer bookmark");
+        assert!(
+            refuse(&args(&["-r"]), "t/a", &loss).is_ok() && refuse(&args(&["--swap"]), "t/a", &loss).is_ok()
+        );
+    }
 
     #[test]
     fn services_are_told_from_people() {
