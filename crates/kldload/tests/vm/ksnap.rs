@@ -95,7 +95,8 @@ fn whoever_uses_it_is_stopped_and_runs_again(guest: &Guest) {
     let script = "set -e; cd /run/systemd/system
         printf '[Service]\nExecStart=/bin/sh -c \"exec sleep inf > /srv/many/log\"\n' > holder.service
         printf '[Unit]\nRequiresMountsFor=/srv/many\n[Service]\nExecStart=sleep inf\n' > idle.service
-        systemctl daemon-reload; ksnap rpool/srv/many free; systemctl start holder.service
+        printf '[Unit]\nBindsTo=holder.service\nAfter=holder.service\n[Service]\nExecStart=sleep inf\n' > bound.service
+        systemctl daemon-reload; ksnap rpool/srv/many free; systemctl start holder.service bound.service
         until test -e /srv/many/log; do sleep 0.1; done";
     guest.run_for(script, BOOT).expect("it answers").is_ok().then_some(()).expect("it runs");
     let (status, said, error) = ksnap(guest, "rollback --yes rpool/srv/many free");
@@ -104,9 +105,10 @@ fn whoever_uses_it_is_stopped_and_runs_again(guest: &Guest) {
     // What was written a moment ago counts.
     assert!(!said.contains("lost: 0B"), "{said}");
     let (status, said, error) = ksnap(guest, "rollback --yes --stop-services rpool/srv/many free");
-    assert!(status == 0 && error.contains("start holder.service"), "{said}{error}");
-    let states = guest.run("systemctl is-active holder.service idle.service").expect("it answers").text();
-    assert_eq!(states, "active\ninactive");
+    assert!(status == 0 && error.contains("start bound.service, holder.service"), "{said}{error}");
+    let states = "systemctl is-active bound.service holder.service idle.service";
+    let states = guest.run(states).expect("it answers").text();
+    assert_eq!(states, "active\nactive\ninactive");
     // A person who works in it is named, and keeps nobody from it.
     guest.run_ok("systemctl stop holder.service").expect("stopped");
     let (status, said, error) = ksnap(guest, "rollback --dry-run rpool/srv/many free");

@@ -7,6 +7,7 @@ mod hooks;
 mod list;
 mod prune;
 mod rollback;
+mod services;
 mod show;
 pub(super) mod swap;
 

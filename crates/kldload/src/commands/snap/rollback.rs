@@ -16,7 +16,7 @@ use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
 use serde::Serialize;
 
 use super::diff::{diff_cmd, line};
-use super::{counted, dataset, reclaimed, snapshots, swap};
+use super::{counted, dataset, reclaimed, services, snapshots, swap};
 use crate::commands::asked::asked;
 use crate::commands::history::utc;
 use crate::commands::proof::Proof;
@@ -107,22 +107,15 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         return Ok(ExitStatus::Pending);
     }
     asked(printer, "go back?", args.yes)?;
-    let units: Vec<&str> = loss.running.iter().map(String::as_str).collect();
     let back = || match &kept {
         Some(kept) => swap::swap(printer, kept),
         None => Ok(rollback_cmd(&loss.plan.to.full(), args.destroy_newer).run()?),
     };
-    if units.is_empty() {
+    if loss.running.is_empty() {
         back()?;
     } else {
         let proof = Proof::before();
-        printer.note(&format!("stop {}", units.join(", ")));
-        systemctl("stop", &units)?;
-        let done = back();
-        // Also when it failed: what was stopped runs again.
-        printer.note(&format!("start {}", units.join(", ")));
-        systemctl("start", &units)?;
-        done?;
+        let units = services::without(printer, &loss.running, back)?;
         well(&proof, node.as_ref(), &units, Duration::from_secs(args.within)).map_err(|wrong| {
             let hint = "the dataset went back; `kst` shows more";
             Hinted::new(format!("not well within {} seconds: {wrong}", args.within), hint)
@@ -202,7 +195,7 @@ fn apart(users: Vec<User>) -> (Vec<String>, Vec<String>) {
 }
 
 /// That what was started again runs, and that the manifest's proofs hold.
-fn well(proof: &Proof, node: Option<&NodeConfig>, units: &[&str], limit: Duration) -> Result<(), String> {
+fn well(proof: &Proof, node: Option<&NodeConfig>, units: &[String], limit: Duration) -> Result<(), String> {
     proof.holds(node, limit)?;
     // `systemctl start` returns when most services have only been begun.
     let show = Cmd::new("systemctl").args(["is-active", "--"]).args(units).accept(3);
@@ -260,10 +253,6 @@ fn page(dataset: &str, loss: &Loss, kept: Option<&Swap>) -> String {
         let _ = writeln!(text, "in use: {user}");
     }
     text
-}
-
-fn systemctl(verb: &str, units: &[&str]) -> anyhow::Result<()> {
-    Ok(Cmd::new("systemctl").args([verb, "--"]).args(units).timeout(Duration::from_secs(300)).run()?)
 }
 
 #[cfg(test)]
