@@ -72,6 +72,31 @@ fn snapshots_are_made_found_and_gone_back_to() {
     many_are_one(&guest);
     what_is_pruned_is_freed(&guest);
     whoever_uses_it_is_stopped_and_runs_again(&guest);
+    what_is_in_use_elsewhere_is_seen(&guest);
+}
+
+/// By `mount`, and a volume: by the kernel, and by a process.
+fn what_is_in_use_elsewhere_is_seen(guest: &Guest) {
+    let script = "set -e; zfs create -o mountpoint=legacy rpool/srv/old; mkdir /run/old; mount -t zfs rpool/srv/old /run/old
+        zfs create -V 16M 'rpool/srv/a volume'; udevadm settle; mkswap -q '/dev/zvol/rpool/srv/a+volume'
+        ksnap rpool/srv/old 'rpool/srv/a volume' one
+        systemd-run --unit=elsewhere -p WorkingDirectory=/run/old sleep inf; swapon '/dev/zvol/rpool/srv/a+volume'";
+    guest.run_ok(script).expect("made");
+    let refused = |dataset: &str, part: &str| {
+        let (status, said, error) = ksnap(guest, &format!("rollback --yes '{dataset}' one"));
+        assert!(status == 1 && error.contains(part) && error.contains("hint:"), "{said}{error}");
+    };
+    refused("rpool/srv/old", "`elsewhere.service` runs on `rpool/srv/old`");
+    refused("rpool/srv/a volume", "is in use: the kernel uses /dev/zd");
+    guest
+        .run_ok("set -e; swapoff -a; systemctl stop elsewhere; umount /run/old; systemd-run --unit=elsewhere -p StandardInput=file:/dev/zvol/rpool/srv/a+volume sleep inf")
+        .expect("changed");
+    refused("rpool/srv/a volume", "is in use: sleep (process ");
+    guest.run_ok("systemctl stop elsewhere").expect("stopped");
+    for dataset in ["rpool/srv/old", "rpool/srv/a volume"] {
+        let (status, said, error) = ksnap(guest, &format!("rollback --yes '{dataset}' one"));
+        assert_eq!(status, 0, "{said}{error}");
+    }
 }
 
 /// Of several datasets, and of all below one, in one transaction group.

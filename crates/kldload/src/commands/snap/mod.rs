@@ -10,6 +10,7 @@ mod rollback;
 mod services;
 mod show;
 pub(super) mod swap;
+mod users;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

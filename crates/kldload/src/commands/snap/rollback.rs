@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::time::Duration;
 
-use kld_engine::{User, users_on};
+use kld_engine::User;
+use kld_host::mounts::Mount;
 use kld_host::zfs::{Change, parse_diff};
 use kld_host::{Cmd, mounts};
 use kld_snap::{
@@ -16,6 +17,7 @@ use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
 use serde::Serialize;
 
 use super::diff::{diff_cmd, line};
+use super::users::{places, unused_volume, users_at};
 use super::{counted, dataset, reclaimed, services, snapshots, swap};
 use crate::commands::asked::asked;
 use crate::commands::history::utc;
@@ -95,7 +97,7 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     let mounts = mounts::parse(&fs::read_to_string("/proc/self/mountinfo")?);
     is_no_system(&plan.to, &property(&dataset, "mountpoint")?, &mounts)?;
     let node = status::read_config()?;
-    let loss = look(plan, &dataset, &all)?;
+    let loss = look(plan, &dataset, &all, &mounts)?;
     let kept = args.swap.then(|| swap::plan(&dataset, &loss.plan.to.full())).transpose()?;
     if args.json {
         printer.envelope("rollback", std::slice::from_ref(&loss))?;
@@ -103,6 +105,9 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         printer.data(&page(&dataset, &loss, kept.as_ref()))?;
     }
     refuse(args, &dataset, &loss)?;
+    if property(&dataset, "type")? == "volume" {
+        unused_volume(&dataset)?;
+    }
     if args.dry_run {
         return Ok(ExitStatus::Pending);
     }
@@ -171,7 +176,7 @@ fn newer(plan: &Rollback) -> Option<String> {
     (!kinds.is_empty()).then(|| kinds.join(" and "))
 }
 
-fn look(plan: Rollback, dataset: &str, all: &[Snapshot]) -> anyhow::Result<Loss> {
+fn look(plan: Rollback, dataset: &str, all: &[Snapshot], mounts: &[Mount]) -> anyhow::Result<Loss> {
     let full = plan.to.full();
     let written = property(dataset, &format!("written@{}", plan.to.name))?.parse().unwrap_or(0);
     let mut in_newer = 0;
@@ -179,12 +184,11 @@ fn look(plan: Rollback, dataset: &str, all: &[Snapshot]) -> anyhow::Result<Loss>
         let newer: Vec<&Snapshot> = plan.newer.iter().collect();
         in_newer = reclaimed(dataset, all, &newer)?;
     }
-    let is_mounted = property(dataset, "mounted")? == "yes";
-    let files =
-        is_mounted.then(|| Ok::<_, anyhow::Error>(parse_diff(&diff_cmd(&full, dataset).stdout_string()?)?));
-    let users = if is_mounted { users_on(&property(dataset, "mountpoint")?)? } else { Vec::new() };
-    let (running, in_use) = apart(users);
-    Ok(Loss { plan, written, in_newer, files: files.transpose()?, running, in_use })
+    let places = places(mounts, dataset);
+    let diff = || Ok::<_, anyhow::Error>(parse_diff(&diff_cmd(&full, dataset).stdout_string()?)?);
+    let files = (!places.is_empty()).then(diff).transpose()?;
+    let (running, in_use) = apart(users_at(&places)?);
+    Ok(Loss { plan, written, in_newer, files, running, in_use })
 }
 
 /// Services, which can be stopped and started again, and who else there is.
