@@ -22,5 +22,5 @@ pub use pace::Pace;
 pub use prune::{Keep, KeepError, Pruned, Spared, prune, spared};
 pub use rollback::{Blocker, IsSystem, Rollback, is_no_system, rollback};
 pub use snapshot::{Snapshot, destroy_cmd, list_cmd, parse_list, parse_reclaim, rollback_cmd, snapshot_cmd};
-pub use swap::{Seen, Swap, SwapError, marks_cmd, parse_marks, properties_cmd};
+pub use swap::{Seen, Swap, SwapError, grants_cmd, has_grants, marks_cmd, parse_marks, properties_cmd};
 pub use words::{WordsError, split_words};

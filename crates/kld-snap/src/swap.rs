@@ -103,6 +103,20 @@ pub fn properties_cmd(dataset: &str) -> Cmd {
     zfs::get_cmd(dataset, &["all"], false).timeout(DEADLINE)
 }
 
+/// Who may do what with the dataset, for [`has_grants`].
+pub fn grants_cmd(dataset: &str) -> Cmd {
+    Cmd::new("zfs").args(["allow", dataset]).timeout(DEADLINE)
+}
+
+/// Whether the output of [`grants_cmd`] has something that was granted on the dataset itself, and not on one above it. It stays
+/// with what is put aside.
+pub fn has_grants(text: &str, dataset: &str) -> bool {
+    text.lines().any(|line| {
+        let of = line.strip_prefix("---- Permissions on ").map(|rest| rest.trim_end_matches('-').trim_end());
+        of == Some(dataset)
+    })
+}
+
 /// Every mark in these pools.
 pub fn marks_cmd(pools: &[String]) -> Cmd {
     let columns = ["get", "-H", "-r", "-s", "local", "-t", "filesystem,volume", "-o", "value", MARK];

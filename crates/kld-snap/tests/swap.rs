@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kld_host::Cmd;
 use kld_host::zfs::parse_get;
-use kld_snap::{Seen, Swap, parse_marks};
+use kld_snap::{Seen, Swap, has_grants, parse_marks};
 
 /// A dataset of the fake pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -223,6 +223,19 @@ fn what_was_mounted_is_mounted_whoever_had_done_it() {
     assert_eq!(at("noauto", "no"), (false, false));
     assert_eq!(mounts("mountpoint\tlegacy\tlocal\ncanmount\ton\tdefault\nmounted\tno\t-\n"), (false, false));
     assert_eq!(mounts("volsize\t8192\tlocal\n"), (false, false));
+}
+
+#[test]
+fn what_was_granted_on_the_dataset_itself_is_known() {
+    let text = "---- Permissions on t/srv/a b ----------------------------------------\n\
+                Local+Descendent permissions:\n\tuser backup send,snapshot\n\
+                ---- Permissions on t ------------------------------------------------\n\
+                Local permissions:\n\tgroup staff mount\n";
+    assert!(has_grants(text, DATASET) && has_grants(text, "t"));
+    assert!(!has_grants(text, "t/srv") && !has_grants(text, "t/srv/a") && !has_grants("", DATASET));
+    // ZFS draws no line behind a long name.
+    let long = "a".repeat(90);
+    assert!(has_grants(&format!("---- Permissions on {long} \n"), &long));
 }
 
 #[test]

@@ -10,7 +10,8 @@ use kld_host::mounts::Mount;
 use kld_host::zfs::{Change, parse_diff};
 use kld_host::{Cmd, mounts};
 use kld_snap::{
-    Rollback, Snapshot, Swap, bookmarks_cmd, find, is_no_system, parse_bookmarks, rollback, rollback_cmd,
+    Rollback, Snapshot, Swap, bookmarks_cmd, find, grants_cmd, has_grants, is_no_system, parse_bookmarks,
+    rollback, rollback_cmd,
 };
 use kld_system::NodeConfig;
 use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
@@ -103,6 +104,13 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         printer.envelope("rollback", std::slice::from_ref(&loss))?;
     } else {
         printer.data(&page(&dataset, &loss, kept.as_ref()))?;
+    }
+    if let Some(Swap { aside, .. }) = &kept
+        && has_grants(&grants_cmd(&dataset).stdout_string()?, &dataset)
+    {
+        printer.warning(&format!(
+            "what `zfs allow` has granted on `{dataset}` stays with `{aside}`: grant it anew"
+        ));
     }
     refuse(args, &dataset, &loss)?;
     if property(&dataset, "type")? == "volume" {
