@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io;
 use std::time::Instant;
 
 use kld_snap::{Keep, Pace, Pruned, Snapshot, destroy_cmd, parse_reclaim, prune};
@@ -69,10 +70,8 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         let destroy = gone.iter().map(|snapshot| snapshot.name.clone()).collect();
         rows.push(Row { dataset: dataset.to_owned(), destroy, frees });
     }
-    if !args.json {
-        printer.data(&page(&pruned, &rows))?;
-    }
     let go = !rows.is_empty() && !args.dry_run;
+    show(printer, args.json, go && !args.yes, &page(&pruned, &rows))?;
     if go {
         if !printer.confirm("destroy them?", args.yes) {
             return Err(Hinted::new("nothing was destroyed: not confirmed", "`--yes` does not ask").into());
@@ -89,6 +88,18 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         printer.envelope("prune", &rows)?;
     }
     Ok(if go || rows.is_empty() { ExitStatus::Done } else { ExitStatus::Pending })
+}
+
+/// Who is asked sees it in any case; with `--json`, what is done is said once.
+fn show(printer: &Printer, json: bool, asks: bool, page: &str) -> io::Result<()> {
+    match (json, asks) {
+        (false, _) => printer.data(page),
+        (true, true) => {
+            printer.note(page.trim_end());
+            Ok(())
+        }
+        (true, false) => Ok(()),
+    }
 }
 
 /// Destroys them, and puts down what that has freed.
@@ -135,4 +146,23 @@ fn page(pruned: &Pruned, rows: &[Row]) -> String {
     let gone = counted(pruned.gone.len(), "snapshot");
     let _ = writeln!(text, "{gone} to destroy ({}), {} kept", ByteSize(frees), pruned.kept.len());
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_asked_about_what_was_not_shown() {
+        let said = |json, asks| {
+            let (printer, said) = Printer::captured();
+            show(&printer, json, asks, "two go\n").expect("captured");
+            (said.stdout(), said.stderr())
+        };
+        let (none, page) = (String::new(), "two go\n".to_owned());
+        assert_eq!(said(false, true), (page.clone(), none.clone()));
+        // Standard output is for the machine.
+        assert_eq!(said(true, true), (none.clone(), page));
+        assert_eq!(said(true, false), (none.clone(), none));
+    }
 }
