@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use std::io;
 use std::time::Instant;
 
-use kld_snap::{Keep, Pace, Pruned, Snapshot, destroy_cmd, parse_reclaim, prune};
+use kld_snap::{Keep, KeepError, Pace, Pruned, Snapshot, destroy_cmd, parse_reclaim, prune};
 use kld_ui::{ByteSize, ExitStatus, Hinted, Phases, Printer};
 use serde::Serialize;
 
-use super::{Chosen, counted, reclaimed, snapshots, why};
+use super::{Chosen, counted, reclaimed, snapshots, why, word};
 
 /// Destroy snapshots that ksnap has made, but for those that a policy keeps
 ///
@@ -24,8 +24,8 @@ pub(crate) struct Args {
     #[arg(required = true, value_name = "DATASET|PATH")]
     datasets: Vec<String>,
     /// What stays: a number, or `last=5,hourly=24,daily=7,weekly=4,monthly=12,yearly=2`
-    #[arg(long, value_name = "POLICY")]
-    keep: String,
+    #[arg(long, value_name = "POLICY", value_parser = word::<Keep>(KeepError::hint))]
+    keep: Keep,
     /// Only those of this short name
     #[arg(long)]
     name: Option<String>,
@@ -54,12 +54,11 @@ struct Row {
 
 /// Shows, asks, destroys.
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
-    let keep: Keep = args.keep.parse()?;
     let datasets = Chosen::of(&args.datasets)?.datasets;
     let all = snapshots(&datasets, args.recursive)?;
     let asked_for = |snapshot: &&Snapshot| args.name.is_none() || snapshot.short() == args.name.as_deref();
     let asked_for: Vec<Snapshot> = all.iter().filter(asked_for).cloned().collect();
-    let pruned = prune(&asked_for, keep);
+    let pruned = prune(&asked_for, args.keep);
     let mut by_dataset: BTreeMap<&str, Vec<&Snapshot>> = BTreeMap::new();
     for snapshot in &pruned.gone {
         by_dataset.entry(&snapshot.dataset).or_default().push(snapshot);
