@@ -3,6 +3,7 @@
 //! Everything here is pure: commands are made and their output is read, and whoever runs them decides. A short name stands
 //! for all snapshots `NAME-YYYYmmdd-HHMMSS` (UTC); the newest is meant.
 
+mod bookmark;
 mod find;
 mod freed;
 mod name;
@@ -13,12 +14,13 @@ mod snapshot;
 mod swap;
 mod words;
 
+pub use bookmark::{Bookmark, bookmarks_cmd, parse_bookmarks};
 pub use find::{Unclear, choose, find};
 pub use freed::reclaim_cmds;
 pub use name::{NameError, ShortName, stamp};
 pub use pace::Pace;
 pub use prune::{Keep, KeepError, Pruned, Spared, prune, spared};
-pub use rollback::{Blocker, Rollback, rollback};
+pub use rollback::{Blocker, IsSystem, Rollback, is_no_system, rollback};
 pub use snapshot::{Snapshot, destroy_cmd, list_cmd, parse_list, parse_reclaim, rollback_cmd, snapshot_cmd};
-pub use swap::{Seen, Swap, SwapError, marks_cmd, parse_marks, properties_cmd};
+pub use swap::{Seen, Swap, SwapError, grants_cmd, has_grants, marks_cmd, parse_marks, properties_cmd};
 pub use words::{WordsError, split_words};

@@ -57,6 +57,9 @@ pub struct Swap {
     pub inherits: bool,
     /// Whether it is mounted by itself: `on`, `noauto`, `off`.
     pub canmount: String,
+    /// Whether it was mounted when this began; `None` in marks of before this was written down.
+    #[serde(default)]
+    pub mounted: Option<bool>,
     /// Space that is kept for it, by property.
     pub reserved: Vec<(String, String)>,
 }
@@ -98,6 +101,20 @@ impl SwapError {
 /// All properties of the dataset, for [`zfs::parse_get`].
 pub fn properties_cmd(dataset: &str) -> Cmd {
     zfs::get_cmd(dataset, &["all"], false).timeout(DEADLINE)
+}
+
+/// Who may do what with the dataset, for [`has_grants`].
+pub fn grants_cmd(dataset: &str) -> Cmd {
+    Cmd::new("zfs").args(["allow", dataset]).timeout(DEADLINE)
+}
+
+/// Whether the output of [`grants_cmd`] has something that was granted on the dataset itself, and not on one above it. It stays
+/// with what is put aside.
+pub fn has_grants(text: &str, dataset: &str) -> bool {
+    text.lines().any(|line| {
+        let of = line.strip_prefix("---- Permissions on ").map(|rest| rest.trim_end_matches('-').trim_end());
+        of == Some(dataset)
+    })
 }
 
 /// Every mark in these pools.
@@ -169,6 +186,7 @@ impl Swap {
             mountpoint: value("mountpoint").filter(|value| *value != "-").map(str::to_owned),
             inherits: of("mountpoint").is_some_and(|property| !property.is_set()),
             canmount: value("canmount").filter(|value| *value != "-").unwrap_or("on").to_owned(),
+            mounted: Some(value("mounted") == Some("yes")),
             reserved: reserved.collect(),
         })
     }
@@ -183,6 +201,12 @@ impl Swap {
 
     fn mark(&self) -> String {
         format!("{MARK}={}", serde_json::to_string(self).unwrap_or_default())
+    }
+
+    /// Whether ZFS is to mount the dataset in the end: as it was, whether or not a start mounts it.
+    pub fn mounts(&self) -> bool {
+        self.mountpoint.as_deref().is_some_and(|at| at.starts_with('/'))
+            && self.mounted.unwrap_or(self.canmount == "on")
     }
 
     /// Makes the clone, with what was set on the dataset. Nothing that anybody uses is touched.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kld_host::Cmd;
 use kld_host::zfs::parse_get;
-use kld_snap::{Seen, Swap, parse_marks};
+use kld_snap::{Seen, Swap, has_grants, parse_marks};
 
 /// A dataset of the fake pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -199,6 +199,43 @@ fn it_is_one_or_the_other_wherever_it_is_killed() {
         "/var/lib/db",
     );
     law(&[("mountpoint", "/var/lib/db"), ("reservation", "4096"), ("refreservation", "1024")], "/var/lib/db");
+}
+
+#[test]
+fn what_was_mounted_is_mounted_whoever_had_done_it() {
+    let mounts = |properties: &str| {
+        let text: String = properties.lines().map(|line| format!("t/a\t{line}\n")).collect();
+        let properties = parse_get(&text).expect("readable");
+        let swap = Swap::new("t/a", "t/a@x", &properties, false, "20261127-120000").expect("it can be");
+        // Also after a start, of which only the mark knows.
+        let mark = serde_json::to_string(&swap).expect("written");
+        assert_eq!(parse_marks(&mark), std::slice::from_ref(&swap));
+        let old = mark.replace(r#""mounted":true,"#, "").replace(r#""mounted":false,"#, "");
+        assert_ne!(old, mark);
+        (swap.mounts(), parse_marks(&old)[0].mounts())
+    };
+    let at = |canmount: &str, mounted: &str| {
+        mounts(&format!("mountpoint\t/x\tlocal\ncanmount\t{canmount}\tlocal\nmounted\t{mounted}\t-\n"))
+    };
+    assert_eq!(at("on", "yes"), (true, true));
+    assert_eq!(at("noauto", "yes"), (true, false));
+    assert_eq!(at("on", "no"), (false, true));
+    assert_eq!(at("noauto", "no"), (false, false));
+    assert_eq!(mounts("mountpoint\tlegacy\tlocal\ncanmount\ton\tdefault\nmounted\tno\t-\n"), (false, false));
+    assert_eq!(mounts("volsize\t8192\tlocal\n"), (false, false));
+}
+
+#[test]
+fn what_was_granted_on_the_dataset_itself_is_known() {
+    let text = "---- Permissions on t/srv/a b ----------------------------------------\n\
+                Local+Descendent permissions:\n\tuser backup send,snapshot\n\
+                ---- Permissions on t ------------------------------------------------\n\
+                Local permissions:\n\tgroup staff mount\n";
+    assert!(has_grants(text, DATASET) && has_grants(text, "t"));
+    assert!(!has_grants(text, "t/srv") && !has_grants(text, "t/srv/a") && !has_grants("", DATASET));
+    // ZFS draws no line behind a long name.
+    let long = "a".repeat(90);
+    assert!(has_grants(&format!("---- Permissions on {long} \n"), &long));
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub(crate) fn all() -> Hints {
         .on(kld_pool::extract::ExtractError::hint)
         .on(|error: &kld_pool::PropertyError| Some(error.hint().to_owned()))
         .on(|error: &kld_pool::tree::TarError| error.hint().map(str::to_owned))
-        .on(kld_snap::KeepError::hint)
+        .on(kld_snap::IsSystem::hint)
         .on(kld_snap::NameError::hint)
         .on(kld_snap::SwapError::hint)
         .on(kld_snap::Unclear::hint)

@@ -158,6 +158,7 @@ fn what_kdf_kdir_and_ksnap_cannot_do_is_said() {
         (&["dir"], "required"),
         (&["df", "--what-if", "destroy"], "required"),
         (&["snap", "rollback", "-r", "--swap", "t/a", "x"], "cannot be used with"),
+        (&["df", "--what-if", "destroy", "t/a"], "`t/a` is no snapshot"),
     ] {
         let (status, _, error) = kldload(words, "");
         assert!(status == 2 && error.contains(part), "{words:?}: {error}");
@@ -521,16 +522,22 @@ fn snapshots_are_not_made_of_what_makes_no_sense() {
     }
     let (status, _, _) = kldload(&["snap", "tank"], "");
     assert_eq!(status, 2, "a name is wanted");
-    for (args, part) in [
+    for (status, args, part) in [
         (
+            2,
             &["snap", "tank", "größe"][..],
             "`größe` cannot be the name of a snapshot: `ö` is not possible in it",
         ),
-        (&["snap", "tank@x", "name"], "`tank@x` is a snapshot, and a dataset is wanted"),
-        (&["snap", "prune", "--keep", "fortnightly=1", "tank"], "`fortnightly` is not one of last, hourly"),
+        (
+            2,
+            &["snap", "prune", "--keep", "fortnightly=1", "tank"],
+            "`fortnightly` is not one of last, hourly",
+        ),
+        (2, &["snap", "prune", "--keep", "0", "tank"], "`0` is not what can be kept: it keeps nothing"),
+        (1, &["snap", "tank@x", "name"], "`tank@x` is a snapshot, and a dataset is wanted"),
     ] {
-        let (status, _, stderr) = kldload(args, "");
-        assert!(status == 1 && stderr.contains(part) && stderr.contains("hint:"), "{part}: {stderr}");
+        let (ended, _, stderr) = kldload(args, "");
+        assert!(ended == status && stderr.contains(part) && stderr.contains("hint:"), "{part}: {stderr}");
     }
     let long = "x".repeat(255);
     let (status, _, stderr) = kldload(&["snap", "--dry-run", "tank", &long], "");

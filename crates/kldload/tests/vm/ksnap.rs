@@ -72,6 +72,35 @@ fn snapshots_are_made_found_and_gone_back_to() {
     many_are_one(&guest);
     what_is_pruned_is_freed(&guest);
     whoever_uses_it_is_stopped_and_runs_again(&guest);
+    what_is_in_use_elsewhere_is_seen(&guest);
+}
+
+/// By `mount`, and a volume: by the kernel, and by a process.
+fn what_is_in_use_elsewhere_is_seen(guest: &Guest) {
+    let script = "set -e; zfs create -o mountpoint=legacy rpool/srv/old; mkdir /run/old; mount -t zfs rpool/srv/old /run/old
+        zfs create -V 16M 'rpool/srv/a volume'; udevadm settle; mkswap -q '/dev/zvol/rpool/srv/a+volume'
+        ksnap rpool/srv/old 'rpool/srv/a volume' one
+        systemd-run --unit=elsewhere -p WorkingDirectory=/run/old sleep inf; swapon '/dev/zvol/rpool/srv/a+volume'";
+    guest.run_ok(script).expect("made");
+    let refused = |dataset: &str, part: &str| {
+        let (status, said, error) = ksnap(guest, &format!("rollback --yes '{dataset}' one"));
+        assert!(status == 1 && error.contains(part) && error.contains("hint:"), "{said}{error}");
+    };
+    refused("rpool/srv/old", "`elsewhere.service` runs on `rpool/srv/old`");
+    refused("rpool/srv/a volume", "is in use: the kernel uses /dev/zd");
+    guest
+        .run_ok("set -e; swapoff -a; systemctl stop elsewhere; umount /run/old; systemd-run --unit=elsewhere -p StandardInput=file:/dev/zvol/rpool/srv/a+volume sleep inf")
+        .expect("changed");
+    refused("rpool/srv/a volume", "is in use: sleep (process ");
+    guest.run_ok("systemctl stop elsewhere").expect("stopped");
+    guest.run_ok("zfs allow -u nobody send rpool/srv/old").expect("granted");
+    let (status, _, error) = ksnap(guest, "rollback --swap --dry-run rpool/srv/old one");
+    let part = "what `zfs allow` has granted on `rpool/srv/old` stays with `rpool/srv/old.before-";
+    assert!(status == 3 && error.contains(part), "{error}");
+    for dataset in ["rpool/srv/old", "rpool/srv/a volume"] {
+        let (status, said, error) = ksnap(guest, &format!("rollback --yes '{dataset}' one"));
+        assert_eq!(status, 0, "{said}{error}");
+    }
 }
 
 /// Of several datasets, and of all below one, in one transaction group.
@@ -95,7 +124,8 @@ fn whoever_uses_it_is_stopped_and_runs_again(guest: &Guest) {
     let script = "set -e; cd /run/systemd/system
         printf '[Service]\nExecStart=/bin/sh -c \"exec sleep inf > /srv/many/log\"\n' > holder.service
         printf '[Unit]\nRequiresMountsFor=/srv/many\n[Service]\nExecStart=sleep inf\n' > idle.service
-        systemctl daemon-reload; ksnap rpool/srv/many free; systemctl start holder.service
+        printf '[Unit]\nBindsTo=holder.service\nAfter=holder.service\n[Service]\nExecStart=sleep inf\n' > bound.service
+        systemctl daemon-reload; ksnap rpool/srv/many free; systemctl start holder.service bound.service
         until test -e /srv/many/log; do sleep 0.1; done";
     guest.run_for(script, BOOT).expect("it answers").is_ok().then_some(()).expect("it runs");
     let (status, said, error) = ksnap(guest, "rollback --yes rpool/srv/many free");
@@ -104,9 +134,10 @@ fn whoever_uses_it_is_stopped_and_runs_again(guest: &Guest) {
     // What was written a moment ago counts.
     assert!(!said.contains("lost: 0B"), "{said}");
     let (status, said, error) = ksnap(guest, "rollback --yes --stop-services rpool/srv/many free");
-    assert!(status == 0 && error.contains("start holder.service"), "{said}{error}");
-    let states = guest.run("systemctl is-active holder.service idle.service").expect("it answers").text();
-    assert_eq!(states, "active\ninactive");
+    assert!(status == 0 && error.contains("start bound.service, holder.service"), "{said}{error}");
+    let states = "systemctl is-active bound.service holder.service idle.service";
+    let states = guest.run(states).expect("it answers").text();
+    assert_eq!(states, "active\nactive\ninactive");
     // A person who works in it is named, and keeps nobody from it.
     guest.run_ok("systemctl stop holder.service").expect("stopped");
     let (status, said, error) = ksnap(guest, "rollback --dry-run rpool/srv/many free");
@@ -125,9 +156,15 @@ fn what_would_do_harm_is_refused(guest: &Guest) {
         "rollback --yes rpool/srv/webapp-db two",
         "`postgresql@17-main.service` runs on `rpool/srv/webapp-db`",
     );
+    guest
+        .run_ok("zfs snapshot rpool/srv/webapp-db@x; zfs bookmark rpool/srv/webapp-db@x rpool/srv/webapp-db#x; zfs destroy rpool/srv/webapp-db@x")
+        .expect("marked");
+    refused("rollback --yes --stop-services rpool/srv/webapp-db two", "destroys 1 newer bookmark");
+    guest.run_ok("zfs destroy rpool/srv/webapp-db#x").expect("gone");
     refused("rollback --stop-services rpool/srv/webapp-db two", "nothing was changed: not confirmed");
     refused("rollback --yes rpool/srv/webapp-db three", "`rpool/srv/webapp-db` has no snapshot `three`");
-    refused("rpool/srv/webapp größe", "`größe` cannot be the name of a snapshot");
+    let (status, _, error) = ksnap(guest, "rpool/srv/webapp größe");
+    assert!(status == 2 && error.contains("`größe` cannot be the name of a snapshot"), "{error}");
     refused("/proc x", "`/proc` does not lie on ZFS");
     refused(&format!("rpool/srv/webapp {}", "x".repeat(240)), "is too long");
     guest
@@ -137,6 +174,10 @@ fn what_would_do_harm_is_refused(guest: &Guest) {
     guest.run_ok("zfs destroy rpool/srv/copy; ksnap hold rpool/srv/webapp-db two").expect("held");
     refused("rollback -r --yes --stop-services rpool/srv/webapp-db one", "is held");
     guest.run_ok("ksnap release rpool/srv/webapp-db two").expect("released");
+    guest.run_ok("zfs snapshot $(findmnt -no SOURCE /)@now").expect("made");
+    refused("rollback --yes / now", "is a system");
+    refused("rollback --yes --swap / now", "is a system");
+    guest.run_ok("zfs destroy $(findmnt -no SOURCE /)@now").expect("it can go");
     let (status, _, error) = ksnap(guest, "rpool/nothing x");
     assert!(status == 1 && error.contains("dataset does not exist"), "{error}");
     let (status, _, _) = ksnap(guest, "rpool/srv/webapp");

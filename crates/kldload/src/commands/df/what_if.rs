@@ -1,7 +1,7 @@
 //! `kdf --what-if destroy`.
 
 use kld_snap::{Snapshot, choose, spared};
-use kld_ui::{ByteSize, ExitStatus, Hinted, Printer, Table};
+use kld_ui::{ByteSize, ExitStatus, Hinted, Hints, Printer, Table};
 use serde::Serialize;
 
 use crate::commands::place::dataset;
@@ -23,7 +23,8 @@ pub(super) fn destroy(printer: &Printer, words: &[String], json: bool) -> anyhow
     for word in words {
         let Some((of, specification)) = word.rsplit_once('@') else {
             let hint = format!("`ksnap list {word}` lists its snapshots: `{word}@NAME`");
-            return Err(Hinted::new(format!("`{word}` is no snapshot"), hint).into());
+            printer.error(&Hinted::new(format!("`{word}` is no snapshot"), hint), &Hints::new());
+            return Ok(ExitStatus::Usage);
         };
         let of = dataset(of)?;
         let place = match wanted.iter().position(|(known, _, _)| *known == of) {

@@ -1,10 +1,11 @@
 //! `ksnap DATASET… NAME`.
 
-use kld_snap::{ShortName, snapshot_cmd, stamp};
+use anyhow::Context as _;
+use kld_snap::{NameError, ShortName, snapshot_cmd, stamp};
 use kld_ui::{ExitStatus, Printer};
 
 use super::hooks::Hooks;
-use super::{dataset, now};
+use super::{dataset, now, word};
 
 /// What is snapshotted, and under which name.
 #[derive(Debug, clap::Args)]
@@ -14,8 +15,8 @@ pub(crate) struct Args {
     #[arg(required = true, value_name = "DATASET|PATH")]
     datasets: Vec<String>,
     /// The short name; the time is put behind it
-    #[arg(required = true)]
-    name: Option<String>,
+    #[arg(required = true, value_parser = word::<ShortName>(NameError::hint))]
+    name: Option<ShortName>,
     /// All datasets below, too
     #[arg(long, short)]
     recursive: bool,
@@ -31,7 +32,7 @@ pub(crate) struct Args {
 
 /// Makes them, all or none.
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
-    let name: ShortName = args.name.as_deref().unwrap_or_default().parse()?;
+    let name = args.name.as_ref().context("a name is required")?;
     let stamp = stamp(now());
     let (mut datasets, mut names) = (Vec::new(), Vec::new());
     for word in &args.datasets {

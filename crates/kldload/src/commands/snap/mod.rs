@@ -7,9 +7,13 @@ mod hooks;
 mod list;
 mod prune;
 mod rollback;
+mod services;
 mod show;
 pub(super) mod swap;
+mod users;
 
+use std::fmt::Display;
+use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kld_snap::{Snapshot, Spared, list_cmd, parse_list, parse_reclaim, reclaim_cmds};
@@ -82,6 +86,18 @@ pub(super) fn why(snapshot: &Snapshot, spared: Spared) -> String {
     match spared {
         Spared::Held => "is held".to_owned(),
         Spared::Cloned => format!("has the clone {}", snapshot.clones.join(", ")),
+    }
+}
+
+/// Reads a word of the command line. What is wrong with it ends with a hint, too.
+fn word<T: FromStr<Err: Display>>(
+    hint: fn(&T::Err) -> Option<String>,
+) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| {
+        text.parse().map_err(|error| match hint(&error) {
+            Some(hint) => format!("{error}\n\nhint: {hint}"),
+            None => error.to_string(),
+        })
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io;
 use std::time::Instant;
 
-use kld_snap::{Keep, Pace, Pruned, Snapshot, destroy_cmd, parse_reclaim, prune};
+use kld_snap::{Keep, KeepError, Pace, Pruned, Snapshot, destroy_cmd, parse_reclaim, prune};
 use kld_ui::{ByteSize, ExitStatus, Hinted, Phases, Printer};
 use serde::Serialize;
 
-use super::{Chosen, counted, reclaimed, snapshots, why};
+use super::{Chosen, counted, reclaimed, snapshots, why, word};
 
 /// Destroy snapshots that ksnap has made, but for those that a policy keeps
 ///
@@ -23,8 +24,8 @@ pub(crate) struct Args {
     #[arg(required = true, value_name = "DATASET|PATH")]
     datasets: Vec<String>,
     /// What stays: a number, or `last=5,hourly=24,daily=7,weekly=4,monthly=12,yearly=2`
-    #[arg(long, value_name = "POLICY")]
-    keep: String,
+    #[arg(long, value_name = "POLICY", value_parser = word::<Keep>(KeepError::hint))]
+    keep: Keep,
     /// Only those of this short name
     #[arg(long)]
     name: Option<String>,
@@ -53,12 +54,11 @@ struct Row {
 
 /// Shows, asks, destroys.
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
-    let keep: Keep = args.keep.parse()?;
     let datasets = Chosen::of(&args.datasets)?.datasets;
     let all = snapshots(&datasets, args.recursive)?;
     let asked_for = |snapshot: &&Snapshot| args.name.is_none() || snapshot.short() == args.name.as_deref();
     let asked_for: Vec<Snapshot> = all.iter().filter(asked_for).cloned().collect();
-    let pruned = prune(&asked_for, keep);
+    let pruned = prune(&asked_for, args.keep);
     let mut by_dataset: BTreeMap<&str, Vec<&Snapshot>> = BTreeMap::new();
     for snapshot in &pruned.gone {
         by_dataset.entry(&snapshot.dataset).or_default().push(snapshot);
@@ -69,10 +69,8 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         let destroy = gone.iter().map(|snapshot| snapshot.name.clone()).collect();
         rows.push(Row { dataset: dataset.to_owned(), destroy, frees });
     }
-    if !args.json {
-        printer.data(&page(&pruned, &rows))?;
-    }
     let go = !rows.is_empty() && !args.dry_run;
+    show(printer, args.json, go && !args.yes, &page(&pruned, &rows))?;
     if go {
         if !printer.confirm("destroy them?", args.yes) {
             return Err(Hinted::new("nothing was destroyed: not confirmed", "`--yes` does not ask").into());
@@ -89,6 +87,18 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         printer.envelope("prune", &rows)?;
     }
     Ok(if go || rows.is_empty() { ExitStatus::Done } else { ExitStatus::Pending })
+}
+
+/// Who is asked sees it in any case; with `--json`, what is done is said once.
+fn show(printer: &Printer, json: bool, asks: bool, page: &str) -> io::Result<()> {
+    match (json, asks) {
+        (false, _) => printer.data(page),
+        (true, true) => {
+            printer.note(page.trim_end());
+            Ok(())
+        }
+        (true, false) => Ok(()),
+    }
 }
 
 /// Destroys them, and puts down what that has freed.
@@ -135,4 +145,23 @@ fn page(pruned: &Pruned, rows: &[Row]) -> String {
     let gone = counted(pruned.gone.len(), "snapshot");
     let _ = writeln!(text, "{gone} to destroy ({}), {} kept", ByteSize(frees), pruned.kept.len());
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_asked_about_what_was_not_shown() {
+        let said = |json, asks| {
+            let (printer, said) = Printer::captured();
+            show(&printer, json, asks, "two go\n").expect("captured");
+            (said.stdout(), said.stderr())
+        };
+        let (none, page) = (String::new(), "two go\n".to_owned());
+        assert_eq!(said(false, true), (page.clone(), none.clone()));
+        // Standard output is for the machine.
+        assert_eq!(said(true, true), (none.clone(), page));
+        assert_eq!(said(true, false), (none.clone(), none));
+    }
 }

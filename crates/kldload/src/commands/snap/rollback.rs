@@ -2,18 +2,24 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::fs;
 use std::time::Duration;
 
-use kld_engine::{User, users_on};
-use kld_host::Cmd;
+use kld_engine::User;
+use kld_host::mounts::Mount;
 use kld_host::zfs::{Change, parse_diff};
-use kld_snap::{Rollback, Snapshot, Swap, find, rollback, rollback_cmd};
+use kld_host::{Cmd, mounts};
+use kld_snap::{
+    Rollback, Snapshot, Swap, bookmarks_cmd, find, grants_cmd, has_grants, is_no_system, parse_bookmarks,
+    rollback, rollback_cmd,
+};
 use kld_system::NodeConfig;
 use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
 use serde::Serialize;
 
 use super::diff::{diff_cmd, line};
-use super::{counted, dataset, reclaimed, snapshots, swap};
+use super::users::{places, unused_volume, users_at};
+use super::{counted, dataset, reclaimed, services, snapshots, swap};
 use crate::commands::asked::asked;
 use crate::commands::history::utc;
 use crate::commands::proof::Proof;
@@ -22,7 +28,7 @@ use crate::commands::{apply, status};
 
 /// Bring a dataset back to a snapshot: everything written since is lost
 ///
-/// Shows what would be lost (bytes, files, newer snapshots) and asks. Newer snapshots go only with -r. With --swap nothing
+/// Shows what would be lost (bytes, files, newer snapshots and bookmarks) and asks. Newer ones go only with -r. With --swap nothing
 /// is lost: a clone of the snapshot takes the dataset's place, and the dataset is kept under another name. While a service
 /// uses the dataset it refuses, unless --stop-services stops it before, and starts and proves it after.
 #[derive(Debug, clap::Args)]
@@ -35,7 +41,7 @@ pub(crate) struct Args {
     dataset: String,
     /// The snapshot: its short name means the newest of that name
     name: String,
-    /// Newer snapshots are destroyed
+    /// Newer snapshots and bookmarks are destroyed
     #[arg(long, short = 'r')]
     destroy_newer: bool,
     /// Keep everything: a clone takes its place, and it is kept as NAME.before-YYYYmmdd-HHMMSS
@@ -87,36 +93,42 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         swap::recover_in(printer, &[pool.to_owned()])?;
     }
     let all = snapshots(std::slice::from_ref(&dataset), false)?;
-    let plan = rollback(&all, find(&dataset, &all, &args.name)?);
+    let bookmarks = parse_bookmarks(&bookmarks_cmd(&dataset).stdout_string()?)?;
+    let plan = rollback(&all, &bookmarks, find(&dataset, &all, &args.name)?);
+    let mounts = mounts::parse(&fs::read_to_string("/proc/self/mountinfo")?);
+    is_no_system(&plan.to, &property(&dataset, "mountpoint")?, &mounts)?;
     let node = status::read_config()?;
-    let loss = look(plan, &dataset, &all)?;
+    let loss = look(plan, &dataset, &all, &mounts)?;
     let kept = args.swap.then(|| swap::plan(&dataset, &loss.plan.to.full())).transpose()?;
     if args.json {
         printer.envelope("rollback", std::slice::from_ref(&loss))?;
     } else {
         printer.data(&page(&dataset, &loss, kept.as_ref()))?;
     }
+    if let Some(Swap { aside, .. }) = &kept
+        && has_grants(&grants_cmd(&dataset).stdout_string()?, &dataset)
+    {
+        printer.warning(&format!(
+            "what `zfs allow` has granted on `{dataset}` stays with `{aside}`: grant it anew"
+        ));
+    }
     refuse(args, &dataset, &loss)?;
+    if property(&dataset, "type")? == "volume" {
+        unused_volume(&dataset)?;
+    }
     if args.dry_run {
         return Ok(ExitStatus::Pending);
     }
     asked(printer, "go back?", args.yes)?;
-    let units: Vec<&str> = loss.running.iter().map(String::as_str).collect();
     let back = || match &kept {
         Some(kept) => swap::swap(printer, kept),
         None => Ok(rollback_cmd(&loss.plan.to.full(), args.destroy_newer).run()?),
     };
-    if units.is_empty() {
+    if loss.running.is_empty() {
         back()?;
     } else {
         let proof = Proof::before();
-        printer.note(&format!("stop {}", units.join(", ")));
-        systemctl("stop", &units)?;
-        let done = back();
-        // Also when it failed: what was stopped runs again.
-        printer.note(&format!("start {}", units.join(", ")));
-        systemctl("start", &units)?;
-        done?;
+        let units = services::without(printer, &loss.running, back)?;
         well(&proof, node.as_ref(), &units, Duration::from_secs(args.within)).map_err(|wrong| {
             let hint = "the dataset went back; `kst` shows more";
             Hinted::new(format!("not well within {} seconds: {wrong}", args.within), hint)
@@ -155,8 +167,7 @@ fn refuse_loss(args: &Args, dataset: &str, loss: &Loss, full: &str) -> anyhow::R
         let hint = format!("`--swap` keeps all of them; a copy: `zfs clone {full} {dataset}-back`");
         return Err(Hinted::new(format!("cannot go back to `{full}`: {blocker}"), hint).into());
     }
-    if !loss.plan.newer.is_empty() && !args.destroy_newer {
-        let newer = counted(loss.plan.newer.len(), "newer snapshot");
+    if let Some(newer) = newer(&loss.plan).filter(|_| !args.destroy_newer) {
         let hint = format!(
             "`--swap` keeps them, `-r` destroys them; a copy: `zfs clone {full} {dataset}-back`; for single files: `ksnap show FILE`"
         );
@@ -165,7 +176,15 @@ fn refuse_loss(args: &Args, dataset: &str, loss: &Loss, full: &str) -> anyhow::R
     Ok(())
 }
 
-fn look(plan: Rollback, dataset: &str, all: &[Snapshot]) -> anyhow::Result<Loss> {
+/// What goes besides what was written: `2 newer snapshots and 1 newer bookmark`.
+fn newer(plan: &Rollback) -> Option<String> {
+    let kinds = [(plan.newer.len(), "newer snapshot"), (plan.newer_bookmarks.len(), "newer bookmark")];
+    let kinds: Vec<String> =
+        kinds.into_iter().filter(|(count, _)| *count > 0).map(|(count, one)| counted(count, one)).collect();
+    (!kinds.is_empty()).then(|| kinds.join(" and "))
+}
+
+fn look(plan: Rollback, dataset: &str, all: &[Snapshot], mounts: &[Mount]) -> anyhow::Result<Loss> {
     let full = plan.to.full();
     let written = property(dataset, &format!("written@{}", plan.to.name))?.parse().unwrap_or(0);
     let mut in_newer = 0;
@@ -173,12 +192,11 @@ fn look(plan: Rollback, dataset: &str, all: &[Snapshot]) -> anyhow::Result<Loss>
         let newer: Vec<&Snapshot> = plan.newer.iter().collect();
         in_newer = reclaimed(dataset, all, &newer)?;
     }
-    let is_mounted = property(dataset, "mounted")? == "yes";
-    let files =
-        is_mounted.then(|| Ok::<_, anyhow::Error>(parse_diff(&diff_cmd(&full, dataset).stdout_string()?)?));
-    let users = if is_mounted { users_on(&property(dataset, "mountpoint")?)? } else { Vec::new() };
-    let (running, in_use) = apart(users);
-    Ok(Loss { plan, written, in_newer, files: files.transpose()?, running, in_use })
+    let places = places(mounts, dataset);
+    let diff = || Ok::<_, anyhow::Error>(parse_diff(&diff_cmd(&full, dataset).stdout_string()?)?);
+    let files = (!places.is_empty()).then(diff).transpose()?;
+    let (running, in_use) = apart(users_at(&places)?);
+    Ok(Loss { plan, written, in_newer, files, running, in_use })
 }
 
 /// Services, which can be stopped and started again, and who else there is.
@@ -189,7 +207,7 @@ fn apart(users: Vec<User>) -> (Vec<String>, Vec<String>) {
 }
 
 /// That what was started again runs, and that the manifest's proofs hold.
-fn well(proof: &Proof, node: Option<&NodeConfig>, units: &[&str], limit: Duration) -> Result<(), String> {
+fn well(proof: &Proof, node: Option<&NodeConfig>, units: &[String], limit: Duration) -> Result<(), String> {
     proof.holds(node, limit)?;
     // `systemctl start` returns when most services have only been begun.
     let show = Cmd::new("systemctl").args(["is-active", "--"]).args(units).accept(3);
@@ -227,6 +245,13 @@ fn page(dataset: &str, loss: &Loss, kept: Option<&Swap>) -> String {
             let _ = writeln!(text, "  - @{} of {}", snapshot.name, utc(snapshot.created));
         }
     }
+    if !plan.newer_bookmarks.is_empty() {
+        let newer = counted(plan.newer_bookmarks.len(), "newer bookmark");
+        let _ = writeln!(text, "{lost}: {newer}, from which replication could go on");
+        for bookmark in &plan.newer_bookmarks {
+            let _ = writeln!(text, "  - #{} of {}", bookmark.name, utc(bookmark.created));
+        }
+    }
     if let Some(Swap { aside, .. }) = kept {
         let _ = writeln!(text, "kept: all of it, as {aside}");
     }
@@ -242,13 +267,30 @@ fn page(dataset: &str, loss: &Loss, kept: Option<&Swap>) -> String {
     text
 }
 
-fn systemctl(verb: &str, units: &[&str]) -> anyhow::Result<()> {
-    Ok(Cmd::new("systemctl").args([verb, "--"]).args(units).timeout(Duration::from_secs(300)).run()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bookmarks_are_lost_as_snapshots_are() {
+        let all = kld_snap::parse_list("t/a@one\t1\t10\t0\t0\t0\t0\t\n").expect("good");
+        let bookmarks = parse_bookmarks("t/a#sent\t86400\t30\n").expect("good");
+        let plan = rollback(&all, &bookmarks, &all[0]);
+        let (written, in_newer, running, in_use) = (0, 0, Vec::new(), Vec::new());
+        let loss = Loss { plan, written, in_newer, files: None, running, in_use };
+        assert!(page("t/a", &loss, None).contains("\n  - #sent of 1970-01-02 00:00 UTC\n"));
+        let args = |words: &[&str]| {
+            use clap::{Args as _, FromArgMatches as _};
+            let command = Args::augment_args(clap::Command::new("rollback").no_binary_name(true));
+            let matches = command.get_matches_from([words, &["t/a", "one"]].concat());
+            Args::from_arg_matches(&matches).expect("good")
+        };
+        let error = refuse(&args(&[]), "t/a", &loss).expect_err("it is lost");
+        assert_eq!(error.to_string(), "going back to `t/a@one` destroys 1 newer bookmark");
+        assert!(
+            refuse(&args(&["-r"]), "t/a", &loss).is_ok() && refuse(&args(&["--swap"]), "t/a", &loss).is_ok()
+        );
+    }
 
     #[test]
     fn services_are_told_from_people() {

@@ -115,8 +115,7 @@ fn end(printer: &Printer, swap: &Swap) -> anyhow::Result<()> {
 
 /// Setting a mount point mounts where ZFS thinks so; what is to be mounted is, after this.
 fn mount(swap: &Swap) -> anyhow::Result<()> {
-    let is_ours = swap.mountpoint.as_deref().is_some_and(|at| at.starts_with('/')) && swap.canmount == "on";
-    if is_ours && !is_mounted(&swap.dataset)? {
+    if swap.mounts() && !is_mounted(&swap.dataset)? {
         Cmd::new("zfs").args(["mount", &swap.dataset]).timeout(DEADLINE).run()?;
     }
     Ok(())

@@ -174,6 +174,13 @@ fn a_killed_swap_is_one_or_the_other(guest: &Guest) {
         }
     }
     assert!(back + on == 3 && on > 0, "{back} {on}");
+    // What no start mounts, and somebody had mounted, is there afterwards.
+    ok(
+        guest,
+        "set -e; zfs set canmount=noauto rpool/srv/sw; ksnap rollback --swap --yes /srv/sw one; grep -q then /srv/sw/file
+         test \"$(zfs get -Ho value canmount rpool/srv/sw)\" = noauto
+         zfs destroy -r $(zfs list -Ho name -r rpool/srv | grep 'sw.before-')",
+    );
     ok(guest, "zfs create rpool/srv/sw/below");
     refused(guest, "ksnap rollback --swap --yes /srv/sw one", "the datasets below it would go aside");
     refused(guest, "ksnap rollback --swap --yes / x", "has no snapshot `x`");
