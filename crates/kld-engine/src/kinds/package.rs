@@ -71,9 +71,8 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 const POLICY_TEXT: &str =
     "#!/bin/sh\n# kldload starts services when their configuration is there.\nexit 101\n";
 
-/// Where packages put files; what else changes on the root dataset is not theirs.
-const TERRITORY: [&str; 9] =
-    ["/usr", "/etc", "/boot", "/opt", "/var/lib", "/var/cache", "/var/spool", "/bin", "/lib"];
+/// Where packages put files; what else changes on the root dataset is not theirs. `/var/spool` is people's: mail and crontabs.
+const TERRITORY: [&str; 8] = ["/usr", "/etc", "/boot", "/opt", "/var/lib", "/var/cache", "/bin", "/lib"];
 /// Files of others within it, which change by themselves.
 const FOREIGN: [&str; 4] = ["/var/lib/systemd", "/var/lib/kldload", "/var/lib/private", "/etc/resolv.conf"];
 

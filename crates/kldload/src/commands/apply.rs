@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use kld_engine::{
-    Adopter, Engine, History, Outcome, Plan, Progress, RealHost, Step, put_aside, waits_for_reboot,
+    Adopter, ApplyError, Engine, History, Outcome, Plan, Progress, RealHost, State, Step, put_aside,
+    waits_for_reboot,
 };
 use kld_host::{Lock, LockError};
 use kld_ui::{ExitStatus, Hinted, Printer};
@@ -150,6 +151,17 @@ pub(crate) fn engine() -> Engine<'static> {
 
 /// The machine's lock, now or never.
 pub(crate) fn lock(purpose: &str) -> anyhow::Result<Lock> {
+    let lock = take_lock(purpose)?;
+    // Before anybody is asked anything: the clock that takes it back waits for the lock, and with it whoever is cut off.
+    let records = History::new(&RealHost).records().context("cannot read what was applied before")?;
+    match records.iter().find(|record| record.state == State::Unconfirmed) {
+        Some(record) => Err(ApplyError::Waits { number: record.number }.into()),
+        None => Ok(lock),
+    }
+}
+
+/// The same where an apply waits to be confirmed, for who ends that.
+pub(crate) fn take_lock(purpose: &str) -> anyhow::Result<Lock> {
     if !rustix::process::geteuid().is_root() {
         return Err(Hinted::new("only root changes a machine", format!("`sudo {purpose} …`")).into());
     }

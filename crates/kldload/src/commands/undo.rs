@@ -56,10 +56,10 @@ pub(crate) struct Args {
 
 /// Shows, asks, takes back.
 pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
-    let _lock = if args.unconfirmed {
+    let lock = if args.unconfirmed {
         Lock::acquire(Path::new(apply::LOCK), "kldload undo")?
     } else {
-        apply::lock("kldload undo")?
+        apply::take_lock("kldload undo")?
     };
     if !args.dry_run {
         apply::recover(printer, apply::engine(), Adopter::new(&RealHost))?;
@@ -76,7 +76,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         if args.number.is_some_and(|number| number != waiting.number) {
             return Err(ApplyError::Waits { number: waiting.number }.into());
         }
-        return end_waiting(printer, args, waiting);
+        return end_waiting(printer, args, waiting, lock);
     }
     let plan = kld_engine::undo(&RealHost, args.number)?;
     show(printer, args, &plan)?;
@@ -105,7 +105,7 @@ fn by_hand(plan: &Plan) -> impl Iterator<Item = &str> {
 }
 
 /// What waits to be confirmed goes back now, and not when its time is over.
-fn end_waiting(printer: &Printer, args: &Args, waiting: &Record) -> anyhow::Result<ExitStatus> {
+fn end_waiting(printer: &Printer, args: &Args, waiting: &Record, lock: Lock) -> anyhow::Result<ExitStatus> {
     if waiting.undoes.is_empty() {
         show(printer, args, &kld_engine::undo(&RealHost, Some(waiting.number))?)?;
     } else {
@@ -115,8 +115,16 @@ fn end_waiting(printer: &Printer, args: &Args, waiting: &Record) -> anyhow::Resu
     if args.dry_run {
         return Ok(ExitStatus::Pending);
     }
+    // The clock does not wait for an answer, which whoever is cut off cannot give.
+    drop(lock);
     asked(printer, "take it back?", args.yes)?;
-    take_back(printer, "not confirmed", &apply::who())?;
+    let _lock = Lock::acquire(Path::new(apply::LOCK), "kldload undo")?;
+    let now = History::new(&RealHost).records()?;
+    if now.iter().any(|record| record.number == waiting.number && record.state == State::Unconfirmed) {
+        take_back(printer, "not confirmed", &apply::who())?;
+    } else {
+        printer.note(&format!("{} waits no more: `kldload history` says what became of it", waiting.name()));
+    }
     Ok(ExitStatus::Done)
 }
 
