@@ -160,7 +160,7 @@ pub(crate) fn lock(purpose: &str) -> anyhow::Result<Lock> {
     }
 }
 
-/// The same where an apply waits to be confirmed, for who ends that.
+/// The same also while an apply waits to be confirmed: for who ends that, and for who looks, or starts another system.
 pub(crate) fn take_lock(purpose: &str) -> anyhow::Result<Lock> {
     if !rustix::process::geteuid().is_root() {
         return Err(Hinted::new("only root changes a machine", format!("`sudo {purpose} …`")).into());

@@ -59,7 +59,7 @@ enum Verb {
     ///
     /// Asks for it twice; where there is no terminal, it is one line on standard input. It has 8 to 512 bytes. This machine keeps
     /// nothing of it, and its own sealed key is removed: from the next start on, the dataset is locked until somebody answers the
-    /// question at the console, for which the start waits up to four and a half minutes, or says `kldload key unlock` later. The
+    /// question at the console, for which the start waits up to a minute and a half, or says `kldload key unlock` later. The
     /// dataset stays mounted. Who forgets the passphrase has lost the data.
     ///
     /// This is `zfs change-key`, with the same limits as `kldload key rotate`, which also makes it a key of the machine again.

@@ -118,7 +118,8 @@ fn end_waiting(printer: &Printer, args: &Args, waiting: &Record, lock: Lock) -> 
     // The clock does not wait for an answer, which whoever is cut off cannot give.
     drop(lock);
     asked(printer, "take it back?", args.yes)?;
-    let _lock = Lock::acquire(Path::new(apply::LOCK), "kldload undo")?;
+    // As a step of a procedure it has the procedure's.
+    let _lock = apply::take_lock("kldload undo")?;
     let now = History::new(&RealHost).records()?;
     if now.iter().any(|record| record.number == waiting.number && record.state == State::Unconfirmed) {
         take_back(printer, "not confirmed", &apply::who())?;

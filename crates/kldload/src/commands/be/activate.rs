@@ -4,7 +4,7 @@ use kld_boot::{RealMachine, Starts, activate, plan_activate};
 use kld_ui::{ExitStatus, Printer};
 
 use super::change::Shown;
-use crate::commands::apply::lock;
+use crate::commands::apply::take_lock;
 
 /// Let a boot environment start from the next restart on, or only once
 ///
@@ -26,7 +26,7 @@ pub(crate) struct Args {
 
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
     let starts = if args.once { Starts::Once } else { Starts::Always };
-    let _lock = lock("kbe activate")?;
+    let _lock = take_lock("kbe activate")?;
     if args.shown.dry_run {
         let plan = plan_activate(&RealMachine, &args.name, starts)?;
         return args.shown.plan(printer, &args.name, &plan);

@@ -9,7 +9,7 @@ use kld_packages::{PackageChange, Packages};
 use kld_ui::{ExitStatus, Printer};
 use serde::Serialize;
 
-use crate::commands::apply::lock;
+use crate::commands::apply::take_lock;
 
 /// Show what two boot environments differ in: packages, and the files that each has changed since they parted
 ///
@@ -54,7 +54,7 @@ struct Side {
 }
 
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
-    let _lock = lock("kbe diff")?;
+    let _lock = take_lock("kbe diff")?;
     let looked = Looked::before_change(&RealMachine)?;
     let common = common_snapshot(&looked, &args.a, &args.b)?.map(|snapshot| snapshot.name.as_str());
     let since = common.filter(|_| !args.packages);

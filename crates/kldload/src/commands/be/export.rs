@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use kld_boot::{BootError, MachineError, RealMachine, export};
 use kld_ui::{ExitStatus, Hinted, Printer};
 
-use crate::commands::apply::lock;
+use crate::commands::apply::take_lock;
 
 /// Write a boot environment to standard output, for `kbe import` on this machine or another
 ///
@@ -25,7 +25,7 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         let hint = format!("name a file: `kbe export {} > FILE`", args.name);
         return Err(Hinted::new("a stream is nothing for a terminal", hint).into());
     }
-    let _lock = lock("kbe export")?;
+    let _lock = take_lock("kbe export")?;
     let send = |cmd: &kld_host::Cmd| -> Result<(), BootError> {
         Ok(cmd.run_attached().map_err(MachineError::from)?)
     };

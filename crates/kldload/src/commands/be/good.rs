@@ -4,7 +4,7 @@ use kld_boot::{Looked, RealMachine, mark_good};
 use kld_ui::{ExitStatus, Printer};
 
 use super::change::Output;
-use crate::commands::apply::lock;
+use crate::commands::apply::take_lock;
 use crate::commands::pkg;
 
 /// Say that the running boot environment is well: it is the way back from now on, and is never destroyed
@@ -27,7 +27,7 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
             printer.note(&format!("`{}` is well and stays", pkg::pass(printer)?));
             return Ok(());
         }
-        let _lock = lock("kbe good")?;
+        let _lock = take_lock("kbe good")?;
         printer.note(&format!("`{}` is well", mark_good(&RealMachine)?));
         Ok(())
     })?;

@@ -5,7 +5,7 @@ use kld_host::LockError;
 use kld_ui::{ByteSize, ExitStatus, Printer, Table};
 use serde::Serialize;
 
-use crate::commands::apply::lock;
+use crate::commands::apply::take_lock;
 use crate::commands::history::utc;
 use crate::commands::pkg;
 
@@ -64,7 +64,7 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     if !said.is_empty() {
         let said = said.join("\n  ");
         // What is half-made may be in somebody's hands.
-        match lock("kbe list") {
+        match take_lock("kbe list") {
             Err(error) if error.is::<LockError>() => {
                 printer.note(&format!("a command is at work, {error}:\n  {said}"))
             }

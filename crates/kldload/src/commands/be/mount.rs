@@ -5,7 +5,7 @@ use kld_ui::{ExitStatus, Hinted, Printer};
 use serde::Serialize;
 
 use super::change::Output;
-use crate::commands::apply::lock;
+use crate::commands::apply::take_lock;
 
 /// Mount a boot environment to look into it or change it, and print where
 #[derive(Debug, clap::Args)]
@@ -40,7 +40,7 @@ pub(crate) struct UmountArgs {
 }
 
 pub(super) fn run(printer: &Printer, args: &MountArgs) -> anyhow::Result<ExitStatus> {
-    let _lock = lock("kbe mount")?;
+    let _lock = take_lock("kbe mount")?;
     if let Some(directory) = args.directory.as_ref().filter(|of| !of.starts_with('/')) {
         let hint = "name it from `/` on";
         return Err(Hinted::new(format!("`{directory}` is no absolute path"), hint).into());
@@ -55,7 +55,7 @@ pub(super) fn run(printer: &Printer, args: &MountArgs) -> anyhow::Result<ExitSta
 }
 
 pub(super) fn run_umount(printer: &Printer, args: &UmountArgs) -> anyhow::Result<ExitStatus> {
-    let _lock = lock("kbe umount")?;
+    let _lock = take_lock("kbe umount")?;
     args.output.doing(printer, &args.name, |_| Ok(umount(&RealMachine, &args.name)?))?;
     printer.note(&format!("`{}` is unmounted", args.name));
     Ok(ExitStatus::Done)

@@ -10,7 +10,7 @@ use kld_node::health::Probe;
 use kld_packages::{TRIAL_FILE, TrialFile, remove_trial_units};
 use kld_ui::{ExitStatus, Printer};
 
-use crate::commands::apply::lock;
+use crate::commands::apply::take_lock;
 use crate::commands::status;
 
 /// How long the services may take to be well after all of them were started.
@@ -60,7 +60,7 @@ fn is_on_trial(printer: &Printer) -> bool {
 
 /// Makes it the one that starts from now on.
 pub(crate) fn pass(printer: &Printer) -> anyhow::Result<String> {
-    let _lock = lock("kpkg judge")?;
+    let _lock = take_lock("kpkg judge")?;
     let name = pass_trial(&RealMachine, &mut |action| printer.detail(&action.to_string()))?;
     remove_trial_units(Path::new("/"))?;
     Cmd::new("systemctl").args(["stop", "--", kld_packages::STUCK_TIMER]).run()?;
