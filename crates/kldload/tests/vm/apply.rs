@@ -67,6 +67,15 @@ pub(crate) fn give(guest: &Guest, dir: &str, replaced: &[(&str, &str)]) {
     }
 }
 
+/// Packs `/root/debs/p` as the one package of an archive there, which becomes apt's only one. Runs in `/root/debs`.
+pub(crate) const OFFER: &str = r#"
+        dpkg-deb --root-owner-group --build p p.deb > /dev/null
+        { dpkg-deb -f p.deb; echo "Filename: ./p.deb"; echo "Size: $(stat -c %s p.deb)"; echo "SHA256: $(sha256sum p.deb | cut -d' ' -f1)"; } > Packages
+        rm -r p
+        mkdir -p /root/sources; mv /etc/apt/sources.list* /root/sources/ 2>/dev/null || true
+        echo 'deb [trusted=yes] file:/root/debs ./' > /etc/apt/sources.list
+        apt-get update -q"#;
+
 /// An archive in the machine with one package, `kld-probe`: a program, a configuration file, an account's worth of files
 /// and a service that is switched on.
 pub(crate) fn make_package(guest: &Guest) {
@@ -81,15 +90,9 @@ pub(crate) fn make_package(guest: &Guest) {
         printf '[Service]\nExecStart=/usr/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n' > p/usr/lib/systemd/system/kld-probe.service
         printf '#!/bin/sh\nset -e\ndeb-systemd-helper enable kld-probe.service\ndeb-systemd-invoke start kld-probe.service\nuseradd --system kldprobe\n' > p/DEBIAN/postinst
         chmod 755 p/DEBIAN/postinst
-        dpkg-deb --root-owner-group --build p kld-probe.deb > /dev/null
-        { dpkg-deb -f kld-probe.deb; echo "Filename: ./kld-probe.deb"; echo "Size: $(stat -c %s kld-probe.deb)"; echo "SHA256: $(sha256sum kld-probe.deb | cut -d' ' -f1)"; } > Packages
-        rm -r p
-        mkdir -p /root/sources; mv /etc/apt/sources.list* /root/sources/ 2>/dev/null || true
-        echo 'deb [trusted=yes] file:/root/debs ./' > /etc/apt/sources.list
-        apt-get update -q
     "#;
     guest
-        .run_for(script, BOOT)
+        .run_for(&format!("{script}{OFFER}"), BOOT)
         .map(|output| assert!(output.is_ok(), "{}", output.error_text()))
         .expect("made");
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use kld_vm::Guest;
 
-use crate::apply::{give, kldload};
+use crate::apply::{OFFER, give, kldload};
 use crate::fixture::{BOOT, webapp, webapp_image};
 
 const DIR: &str = "/root/replaced";
@@ -17,11 +17,7 @@ fn offer(guest: &Guest, version: &str) {
         rm -rf /root/debs; mkdir -p /root/debs/p/DEBIAN /root/debs/p/usr/bin; cd /root/debs
         cp /usr/bin/sleep p/usr/bin/kld-greet; echo {version} >> p/usr/bin/kld-greet
         printf 'Package: kld-greet\nVersion: {version}\nArchitecture: all\nMaintainer: nobody <n@example.com>\nDescription: waits\n' > p/DEBIAN/control
-        dpkg-deb --root-owner-group --build p kld-greet.deb > /dev/null
-        {{ dpkg-deb -f kld-greet.deb; echo "Filename: ./kld-greet.deb"; echo "Size: $(stat -c %s kld-greet.deb)"; echo "SHA256: $(sha256sum kld-greet.deb | cut -d' ' -f1)"; }} > Packages
-        rm -r p; mkdir -p /root/sources; mv /etc/apt/sources.list* /root/sources/ 2>/dev/null || true
-        echo 'deb [trusted=yes] file:/root/debs ./' > /etc/apt/sources.list
-        apt-get update -q"#
+        {OFFER}"#
     );
     let made = guest.run_for(&script, BOOT).expect("it answers");
     assert!(made.is_ok(), "{}", made.error_text());

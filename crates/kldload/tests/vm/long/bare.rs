@@ -80,6 +80,29 @@ pub(super) fn without_journal(state: &str) -> String {
     state.lines().filter(|line| !is_journal(line)).collect::<Vec<_>>().join("\n")
 }
 
+/// The recipe in `/root/webapp` is applied: it works, and nothing is left to do.
+pub(super) fn becomes_the_recipe(guest: &Guest) {
+    let kldload = |words: &str| guest.run_for(&format!("kldload {words}"), LONG).expect("it answers");
+    let journal = || guest.run("journalctl -b --no-pager | tail -300").expect("it answers").text();
+    let applied = kldload("apply --yes --within 300 /root/webapp/appliance.manifest");
+    assert_eq!(applied.status, 0, "{}{}\n{}", applied.text(), applied.error_text(), journal());
+    wait_until_well(guest);
+    guest.run_ok("curl -fsS -d text=kept http://10.8.0.1:8000/notes").expect("the application works");
+    let again = kldload("plan /root/webapp/appliance.manifest");
+    assert_eq!(again.status, 0, "{}{}", again.text(), again.error_text());
+}
+
+/// Taken back: what is there then, of which packages stay, and the notes, in a dataset that is out of the way.
+pub(super) fn becomes_itself_again(guest: &Guest, state: &str) -> String {
+    let undone = guest.run_for("kldload undo --yes", LONG).expect("it answers");
+    assert_eq!(undone.status, 0, "{}{}", undone.text(), undone.error_text());
+    let after = guest.run_ok(state).expect("readable");
+    for part in ["kldload-identity.service", "/etc/nftables.conf ", "rpool/srv/webapp-db\t"] {
+        assert!(!after.contains(part), "{part:?} in {after}");
+    }
+    after
+}
+
 #[test]
 fn stock_debian_becomes_the_recipe_and_itself_again() {
     let _turn = Turn::take();
@@ -143,22 +166,8 @@ fn stock_debian_becomes_the_recipe_and_itself_again() {
     is_as_before(&guest, "without power");
     say_count("faults on bare Debian", points.len() + 1);
 
-    let kldload = |words: &str| guest.run_for(&format!("kldload {words}"), LONG).expect("it answers");
-    let journal = || guest.run("journalctl -b --no-pager | tail -300").expect("it answers").text();
-    let applied = kldload("apply --yes --within 300 /root/webapp/appliance.manifest");
-    assert_eq!(applied.status, 0, "{}{}\n{}", applied.text(), applied.error_text(), journal());
-    wait_until_well(&guest);
-    guest.run_ok("curl -fsS -d text=kept http://10.8.0.1:8000/notes").expect("the application works");
-    let again = kldload("plan /root/webapp/appliance.manifest");
-    assert_eq!(again.status, 0, "{}{}", again.text(), again.error_text());
-
-    // Taken back: packages stay, and so do the notes, in a dataset that is out of the way.
-    let undone = kldload("undo --yes");
-    assert_eq!(undone.status, 0, "{}{}", undone.text(), undone.error_text());
-    let after = guest.run_ok(STATE).expect("readable");
-    for part in ["kldload-identity.service", "/etc/nftables.conf ", "rpool/srv/webapp-db\t"] {
-        assert!(!after.contains(part), "{part:?} in {after}");
-    }
+    becomes_the_recipe(&guest);
+    let after = becomes_itself_again(&guest, STATE);
     assert!(
         after.contains("rpool/srv/webapp-db.undone-000005") && after.contains("postgresql-17"),
         "{after}"

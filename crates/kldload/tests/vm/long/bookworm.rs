@@ -12,7 +12,7 @@ use crate::apply::{STATE, assert_same, give};
 use crate::fixture::{BOOT, RECIPE, copy_of, fresh, kldload, machine_on, scratch, wait_until_well};
 use crate::turn::Turn;
 
-use super::bare::{LONG, bare, luggage_of, without_journal};
+use super::bare::{LONG, bare, becomes_itself_again, becomes_the_recipe, luggage_of, without_journal};
 
 /// What the recipe's manifest says of its release. Workers of this gunicorn call setuid(2), to their own account.
 const RELEASE: [(&str, &str); 4] = [
@@ -152,19 +152,8 @@ fn stock_debian_12_becomes_the_recipe_and_itself_again() {
     let after = guest.run_ok(&state).expect("readable");
     assert_same(&without_journal(&before), &without_journal(&after));
 
-    let applied = kldload("apply --yes --within 300 /root/webapp/appliance.manifest");
-    assert_eq!(applied.status, 0, "{}{}\n{}", applied.text(), applied.error_text(), journal());
-    wait_until_well(&guest);
-    guest.run_ok("curl -fsS -d text=kept http://10.8.0.1:8000/notes").expect("the application works");
-    let again = kldload("plan /root/webapp/appliance.manifest");
-    assert_eq!(again.status, 0, "{}{}", again.text(), again.error_text());
+    becomes_the_recipe(&guest);
     assert_understood(&guest);
-
-    let undone = kldload("undo --yes");
-    assert_eq!(undone.status, 0, "{}{}", undone.text(), undone.error_text());
-    let after = guest.run_ok(&state).expect("readable");
-    for part in ["kldload-identity.service", "/etc/nftables.conf ", "rpool/srv/webapp-db\t"] {
-        assert!(!after.contains(part), "{part:?} in {after}");
-    }
+    let after = becomes_itself_again(&guest, &state);
     assert!(after.contains("rpool/srv/webapp-db.undone-") && after.contains("postgresql-15"), "{after}");
 }
