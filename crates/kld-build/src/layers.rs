@@ -115,9 +115,8 @@ pub(crate) fn ensure_layers(
         made_from: modules.file_name().unwrap_or_default().to_string_lossy().into_owned(),
     };
     let entry = recipe.ensure(cache, inputs, phases)?;
-    let distro_id = format!("{}-{}", inputs.distro.id, inputs.distro.release);
-    let lock =
-        Lock::from_list(&distro_id, &kernel, &read(&entry.join("packages"))?).map_err(LayerError::List)?;
+    let lock = Lock::from_list(&inputs.distro.label(), &kernel, &read(&entry.join("packages"))?)
+        .map_err(LayerError::List)?;
     if let Some(wanted) = inputs.lock {
         compare(wanted, &lock)?;
     }

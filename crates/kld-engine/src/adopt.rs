@@ -29,7 +29,7 @@ pub use error::AdoptError;
 pub use ground::Ground;
 pub use store::{Adoption, Stage};
 pub use units::users_on;
-pub use users::User;
+pub use users::{User, users_of_device};
 pub use wish::{Prospect, Wish};
 
 use std::collections::BTreeSet;

@@ -9,7 +9,7 @@ use kld_system::IDENTITY_UNIT;
 use serde::{Deserialize, Serialize};
 
 use crate::environment::{self, Environments};
-use crate::history::{History, Record, State, Store, place_of};
+use crate::history::{History, Record, State, Store};
 use crate::host::{Host, HostError};
 use crate::journal::Event;
 use crate::kinds::{self, WayBack};
@@ -401,15 +401,12 @@ impl<'a> Engine<'a> {
     /// have come to stay. Those that are held or cloned stay, and a failure is none of the apply: the next one tries again. A pool
     /// may hold those of another machine, as a replica does, whose numbers say nothing here.
     fn forget_snapshots(&self, history: &History<'_>, last: u32) {
-        let Ok(ours) = history.snapshots() else { return };
         let list = Cmd::new("zfs").args(["list", "-H", "-t", "snapshot", "-o", "name"]);
         for name in self.host.text(&list).unwrap_or_default().lines() {
             let Some((_, of)) = name.split_once("@kldload-apply-") else { continue };
-            if !place_of(name).is_some_and(|place| ours.contains(&place)) {
-                continue;
-            }
-            let number = of.get(..6).and_then(|digits| digits.parse::<u32>().ok());
-            if of.len() > 6 || number.is_some_and(|number| number + SNAPSHOTS_KEPT <= last) {
+            let Some(number) = of.get(..6).and_then(|digits| digits.parse().ok()) else { continue };
+            let is_past = of.len() > 6 || number + SNAPSHOTS_KEPT <= last;
+            if is_past && history.has_made(number, name).unwrap_or(false) {
                 let _ = self.host.run(&Cmd::new("zfs").args(["destroy", name]));
             }
         }

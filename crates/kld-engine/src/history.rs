@@ -9,7 +9,7 @@
 //!   procedures/000003/         one upgrade or recovery, see `procedure.rs`
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -151,10 +151,9 @@ pub(crate) fn own(node: Node, mode: u32) -> Entry {
 
 /// Where a snapshot lies, and its own name: the dataset above that of the snapshot. A dataset that is put aside, or promoted, keeps
 /// its snapshots and that place under another name.
-pub(crate) fn place_of(name: &str) -> Option<(String, String)> {
+fn place_of(name: &str) -> Option<(&str, &str)> {
     let (dataset, of) = name.split_once('@')?;
-    let above = dataset.rsplit_once('/').map_or("", |(above, _)| above);
-    Some((above.to_owned(), of.to_owned()))
+    Some((dataset.rsplit_once('/').map_or("", |(above, _)| above), of))
 }
 
 impl<'a> History<'a> {
@@ -215,26 +214,18 @@ impl<'a> History<'a> {
         Ok(records)
     }
 
-    /// The snapshots that applies of this machine have made, by their [`place_of`].
-    pub(crate) fn snapshots(&self) -> Result<BTreeSet<(String, String)>, HostError> {
-        let mut places = BTreeSet::new();
-        for number in self.numbers()? {
-            let store = self.store(number);
-            for event in store.journal()?.events {
-                match event {
-                    Event::Snapshot { names } => {
-                        places.extend(names.iter().filter_map(|name| place_of(name)))
-                    }
-                    Event::Started { root: Some(root), .. } => {
-                        let of_packages =
-                            ["-packages", "-undo"].map(|end| format!("{root}@{}{end}", store.snapshot()));
-                        places.extend(of_packages.iter().filter_map(|name| place_of(name)));
-                    }
-                    _ => {}
-                }
+    /// Whether an apply of this machine has made a snapshot, as its journal says. Another machine may have one of that number, too.
+    pub(crate) fn has_made(&self, number: u32, snapshot: &str) -> Result<bool, HostError> {
+        let store = self.store(number);
+        let is_it = |name: &str| place_of(name) == place_of(snapshot);
+        Ok(store.journal()?.events.iter().any(|event| match event {
+            Event::Snapshot { names } => names.iter().any(|name| is_it(name)),
+            Event::Started { root: Some(root), .. } => {
+                let of_packages = |end| is_it(&format!("{root}@{}{end}", store.snapshot()));
+                ["-packages", "-undo"].into_iter().any(of_packages)
             }
-        }
-        Ok(places)
+            _ => false,
+        }))
     }
 
     /// One apply; `None` when its journal never began.

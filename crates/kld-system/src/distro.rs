@@ -238,6 +238,11 @@ fn parse_built_in(text: &str) -> DistroSpec {
 }
 
 impl DistroSpec {
+    /// `debian-13`, as `--distro` and lock files name it.
+    pub fn label(&self) -> String {
+        format!("{}-{}", self.id, self.release)
+    }
+
     /// Whether a package is taken into use by a start of the machine and not before.
     pub fn needs_reboot(&self, package: &str) -> bool {
         self.needs_reboot.iter().any(|name| match name.strip_suffix('*') {

@@ -26,7 +26,7 @@ pub(crate) fn of(
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read the lock file `{name}`"))?;
     let lock = Lock::parse(&text).with_context(|| format!("cannot use the lock file `{name}`"))?;
-    let wanted = format!("{}-{}", system.distro.id, system.distro.release);
+    let wanted = system.distro.label();
     if lock.distro != wanted {
         let what = format!("the lock file `{name}` is of {}, and the manifest is for {wanted}", lock.distro);
         return Err(Hinted::new(what, "`kldload build --update` writes another beside its image").into());

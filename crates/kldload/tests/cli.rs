@@ -301,7 +301,7 @@ fn the_page_of_distributions_has_a_row_for_each_release() {
     let page = std::fs::read_to_string(page).expect("it is there");
     for spec in kld_system::known_distros() {
         let zfs = spec.zfs_compatibility.trim_start_matches("openzfs-").trim_end_matches("-linux");
-        let row = format!("`{}-{}`", spec.id, spec.release);
+        let row = format!("`{}`", spec.label());
         let row = page.lines().find(|line| line.starts_with('|') && line.contains(&row)).expect(&row);
         for part in [format!("| {zfs} |"), format!("| {} |", spec.systemd_version)] {
             assert!(row.contains(&part), "{part} in {row}");

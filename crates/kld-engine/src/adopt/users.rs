@@ -80,6 +80,16 @@ pub(super) fn find_on(point: &str, on: &dyn Fn(&str) -> bool) -> io::Result<Vec<
     processes(|base| uses(base, on, &sockets))
 }
 
+/// Every process that has a device open, or a partition of it, but for this one.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn users_of_device(device: &str) -> io::Result<Vec<User>> {
+    let is_it =
+        |path: &str| path.strip_prefix(device).is_some_and(|rest| rest.is_empty() || rest.starts_with('p'));
+    processes(|base| uses(base, &is_it, &BTreeSet::new()))
+}
+
 /// Whether a path lies on what is mounted on `point`. What is mounted below is another file system.
 pub(super) fn on(mountinfo: &str, point: &str) -> impl Fn(&str) -> bool + use<> {
     let mounts = mounts::parse(mountinfo).into_iter().map(|mount| mount.point);
@@ -209,6 +219,20 @@ mod tests {
                     0000000000000000: 00000002 00000000 00010000 0001 01 2346 /srv/apple.sock\n\
                     0000000000000000: 00000002 00000000 00010000 0001 01 2347\n";
         assert_eq!(sockets_below(text, "/srv/app").into_iter().collect::<Vec<_>>(), ["socket:[2345]"]);
+    }
+
+    #[test]
+    fn whoever_has_a_device_or_a_partition_of_it_open_is_found() {
+        let folder = tempfile::tempdir().expect("writable");
+        let folder = folder.path().canonicalize().expect("there");
+        let part = folder.join("zd16p1");
+        fs::write(&part, "").expect("written");
+        let child = kld_host::Cmd::new("sleep").arg("60").stdin_file(&part).spawn().expect("it starts");
+        let of = |name: &str| users_of_device(folder.join(name).to_str().expect("text")).expect("readable");
+        let (users, others) = (of("zd16"), of("zd1"));
+        assert_eq!(users.iter().map(|user| user.process).collect::<Vec<_>>(), [Some(child.id())]);
+        assert!(users[0].does.ends_with("/zd16p1 open"), "{}", users[0]);
+        assert!(others.is_empty());
     }
 
     #[test]

@@ -35,13 +35,15 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
             let state = states.get(*unit).cloned().unwrap_or_default();
             let up = state.active == "active";
             metrics.push((*unit, f64::from(u8::from(up))));
-            let since = view.uptime().unwrap_or(0).saturating_sub(state.active_since);
-            if up && state.restarts >= KEEPS_ENDING && since < SETTLED {
-                let times = state.restarts;
-                restless.insert(
-                    *unit,
-                    format!("{unit} keeps ending: started again {times} times, {} ago", age(since)),
-                );
+            if up && state.restarts >= KEEPS_ENDING {
+                let since = view.uptime().unwrap_or(0).saturating_sub(state.active_since);
+                if since < SETTLED {
+                    let (times, since) = (state.restarts, age(since));
+                    restless.insert(
+                        *unit,
+                        format!("{unit} keeps ending: started again {times} times, {since} ago"),
+                    );
+                }
             }
             if !up && state.active != "failed" {
                 let load = if state.load == "loaded" { &state.active } else { &state.load };

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use kld_build::bootstrap::Source;
 use kld_build::{BuildRequest, Built, Cache};
 use kld_manifest::model::{Distro, DistroFamily, Profile};
-use kld_system::{System, find_distro, render_core};
+use kld_system::{DistroSpec, System, find_distro, render_core};
 use kld_ui::{ByteSize, ExitStatus, Hinted, Phases, Printer, Table};
 use serde::Serialize;
 
@@ -143,8 +143,7 @@ impl What {
             "debian" => DistroFamily::Debian,
             "ubuntu" => DistroFamily::Ubuntu,
             _ => {
-                let known: Vec<String> =
-                    kld_system::known_distros().iter().map(|d| format!("{}-{}", d.id, d.release)).collect();
+                let known: Vec<String> = kld_system::known_distros().iter().map(DistroSpec::label).collect();
                 let hint = format!("write one of: {}", known.join(", "));
                 return Err(Hinted::new(format!("there is no distribution `{wanted}`"), hint).into());
             }

@@ -177,7 +177,7 @@ fn image_of(printer: &Printer, args: &Args) -> anyhow::Result<(PathBuf, DiskForm
 /// What an image was made from, or a manifest is pinned to, when its lock file lies beside it.
 fn distro_of(image: &Path) -> Option<DistroSpec> {
     let lock = Lock::parse(&fs::read_to_string(lock_file::beside(image)?).ok()?).ok()?;
-    known_distros().into_iter().find(|distro| format!("{}-{}", distro.id, distro.release) == lock.distro)
+    known_distros().into_iter().find(|distro| distro.label() == lock.distro)
 }
 
 /// Nothing in an image lets anybody in: the channel is a unit that systemd takes from the firmware, since version 256.

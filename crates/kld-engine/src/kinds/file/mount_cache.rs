@@ -60,12 +60,11 @@ fn with_theirs(text: &str, now: &str) -> String {
     let line = |line: &str| {
         let mut ours = columns(line);
         if let Some(theirs) = known.get(dataset(line)).filter(|theirs| theirs.len() == ours.len()) {
-            let is = |at: usize, value: &str| theirs.get(at) == Some(&value);
-            let ours_is = |ours: &[&str], at: usize, value: &str| ours.get(at) == Some(&value);
-            if is(KEY_LOCATION, PROMPT) || ours_is(&ours, KEY_LOCATION, PROMPT) {
+            let is = |of: &[&str], at: usize, value: &str| of.get(at) == Some(&value);
+            if is(theirs, KEY_LOCATION, PROMPT) || is(&ours, KEY_LOCATION, PROMPT) {
                 ours[KEY_LOCATION] = theirs[KEY_LOCATION];
             }
-            if is(ATIME, "off") && ours_is(&ours, ATIME, "off") && ours.len() > RELATIME {
+            if is(theirs, ATIME, "off") && is(&ours, ATIME, "off") && ours.len() > RELATIME {
                 ours[RELATIME] = theirs[RELATIME];
             }
         }

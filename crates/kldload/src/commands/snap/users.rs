@@ -1,10 +1,9 @@
 //! Who uses a dataset, wherever it is mounted, or the volume that it is.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
-use kld_engine::{User, users_on};
+use kld_engine::{User, users_of_device, users_on};
 use kld_host::mounts::Mount;
 use kld_ui::Hinted;
 use rustix::fs::{Mode, OFlags};
@@ -46,33 +45,10 @@ pub(super) fn unused_volume(dataset: &str) -> anyhow::Result<()> {
         }
         opened => drop(opened.with_context(|| format!("cannot open `{}`", device.display()))?),
     }
-    match who_has_open(&device)?.first() {
+    match users_of_device(&device.to_string_lossy())?.first() {
         Some(user) => in_use(user.to_string(), "end it first".to_owned()),
         None => Ok(()),
     }
-}
-
-/// Processes that have a device open, or a partition of it.
-fn who_has_open(device: &Path) -> anyhow::Result<Vec<User>> {
-    let is_it = |path: &PathBuf| {
-        let rest = path.to_str().and_then(|path| path.strip_prefix(device.to_str()?));
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('p'))
-    };
-    let mut users = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let base = entry?.path();
-        let process = base.file_name().and_then(|name| name.to_str()?.parse().ok());
-        // A process that ended meanwhile has nothing open.
-        let (Some(process), Ok(files)) = (process, fs::read_dir(base.join("fd"))) else { continue };
-        let mut paths = files.flatten().filter_map(|file| fs::read_link(file.path()).ok());
-        if let Some(path) = paths.find(is_it) {
-            let name = fs::read_to_string(base.join("comm")).unwrap_or_default().trim().to_owned();
-            let does = format!("has {} open", path.display());
-            users.push(User { name, process: Some(process), unit: None, does });
-        }
-    }
-    users.sort_by_key(|user| user.process);
-    Ok(users)
 }
 
 #[cfg(test)]
@@ -86,16 +62,5 @@ mod tests {
         let mounts = kld_host::mounts::parse(table);
         assert_eq!(places(&mounts, "t/db"), ["/mnt/a b", "/srv/data"]);
         assert!(places(&mounts, "t/d").is_empty());
-    }
-
-    #[test]
-    fn whoever_has_a_device_or_a_partition_of_it_open_is_found() {
-        let folder = tempfile::tempdir().expect("writable");
-        let folder = folder.path().canonicalize().expect("there");
-        let _part = fs::File::create(folder.join("zd16p1")).expect("written");
-        let users = who_has_open(&folder.join("zd16")).expect("readable");
-        assert_eq!(users.iter().map(|user| user.process).collect::<Vec<_>>(), [Some(std::process::id())]);
-        assert!(users[0].does.ends_with("/zd16p1 open"), "{}", users[0]);
-        assert!(who_has_open(&folder.join("zd1")).expect("readable").is_empty());
     }
 }
