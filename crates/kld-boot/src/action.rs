@@ -9,6 +9,7 @@ use kld_ui::ByteSize;
 use crate::loader;
 use crate::look::{GOOD, Good, MADE_BY, MADE_FOR, STATE, TRIAL, Unfinished};
 use crate::machine::{Machine, MachineError};
+use crate::mount;
 use crate::transfer;
 use crate::trial::Trial;
 
@@ -110,6 +111,18 @@ pub enum Action {
         /// What it will be called.
         to: String,
     },
+    /// Mounts an environment to look into it or change it.
+    Mount {
+        /// Its dataset.
+        dataset: String,
+        /// An empty directory, made when it is not there.
+        place: String,
+    },
+    /// Unmounts an environment from where somebody has looked into it.
+    Unmount {
+        /// Where.
+        place: String,
+    },
     /// Tells loaders that ask the pool.
     Bootfs {
         /// The environment's dataset.
@@ -154,6 +167,8 @@ impl fmt::Display for Action {
             Self::Destroy { dataset } => write!(f, "destroy {dataset} with its snapshots"),
             Self::DestroySnapshot { snapshot } => write!(f, "destroy {snapshot}"),
             Self::Rename { from, to } => write!(f, "rename {from} to {to}"),
+            Self::Mount { dataset, place } => write!(f, "mount {dataset} at {place}"),
+            Self::Unmount { place } => write!(f, "unmount {place}"),
             Self::Bootfs { dataset } => write!(f, "set the pool's bootfs to {dataset}"),
             Self::DefaultVariable { entry: Some(entry) } => {
                 write!(f, "let the firmware hold {entry} while loader.conf is written")
@@ -208,6 +223,8 @@ impl Action {
             Self::Destroy { dataset } => zfs(&["destroy", "-r", dataset]),
             Self::DestroySnapshot { snapshot } => zfs(&["destroy", snapshot]),
             Self::Rename { from, to } => zfs(&["rename", "-u", from, to]),
+            Self::Mount { dataset, place } => mount::mount_writable(machine, dataset, place),
+            Self::Unmount { place } => mount::unmount_place(machine, place),
             Self::Bootfs { dataset } => {
                 let pool = dataset.split('/').next().unwrap_or_default();
                 let set = Cmd::new("zpool").args(["set", &format!("bootfs={dataset}"), pool]);

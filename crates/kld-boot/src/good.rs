@@ -14,6 +14,16 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// # Errors
 /// What cannot be read, and what the machine refuses.
 pub fn mark_good(machine: &dyn Machine) -> Result<String, BootError> {
+    let (plan, name) = plan_good(machine)?;
+    carry_out(machine, &plan, &mut |_| ())?;
+    Ok(name)
+}
+
+/// What [`mark_good`] would do, and to which.
+///
+/// # Errors
+/// What cannot be read.
+pub fn plan_good(machine: &dyn Machine) -> Result<(Plan, String), BootError> {
     let looked = Looked::before_change(machine)?;
     let running = looked.running().ok_or_else(|| BootError::NoModel { dataset: looked.root.clone() })?;
     let boot_id = machine.text(BOOT_ID)?.unwrap_or_default().trim().to_owned();
@@ -22,8 +32,7 @@ pub fn mark_good(machine: &dyn Machine) -> Result<String, BootError> {
         known.map_or(0, |good| good.boots) + u64::from(known.is_none_or(|good| good.boot_id != boot_id));
     let good = Good { at: machine.now(), boots, boot_id };
     let actions = vec![Action::Good { dataset: running.dataset.clone(), good }];
-    carry_out(machine, &Plan { actions, ..Plan::default() }, &mut |_| ())?;
-    Ok(running.name().to_owned())
+    Ok((Plan { actions, ..Plan::default() }, running.name().to_owned()))
 }
 
 /// Remembers that an environment is a person's from now on: one that an apply has made and somebody has started.

@@ -3,7 +3,7 @@
 //! * [`Looked`] is all that decides: datasets, snapshots, entries, boot partitions, what the loader was told.
 //! * [`plan_destroy`], [`plan_rename`] and [`choose`] are pure: from what was looked at to a [`Plan`],
 //!   or a refusal that names the thing. A plan is data; [`carry_out`] does it.
-//! * [`create`], [`activate`] and [`mount()`] look, plan and do, because what they plan depends on what they have just done:
+//! * [`create`], [`activate`] and [`import`] look, plan and do, because what they plan depends on what they have just done:
 //!   the kernel is read from the snapshot that was just taken, and whether the loader will obey is seen afterwards.
 //!
 //! There is no journal. The order of the actions is such that what starts is always whole, and what an interruption leaves
@@ -45,14 +45,14 @@ pub use destroy::{frees, plan_destroy};
 pub use diff::{common_snapshot, file_changes, look_into};
 pub use error::{BootError, Protection};
 pub use esp::{Entry, Esp};
-pub use good::{claim, mark_good};
+pub use good::{claim, mark_good, plan_good};
 pub use kernel::newest_kernel;
 pub use loader::Loader;
 pub use look::{Environment, Good, Looked, Maker, Snapshot, Unfinished};
 pub use machine::{Machine, MachineError, RealMachine};
-pub use mount::{mount, umount};
+pub use mount::{plan_mount, plan_umount};
 pub use name::{BootEnvironmentName, NameError};
 pub use prune::{Keep, Pruned, choose, outdated};
 pub use rename::plan_rename;
-pub use transfer::{STREAM_HEADER, StreamHeader, export, import};
-pub use trial::{Trial, fail_trial, pass_trial, try_out};
+pub use transfer::{STREAM_HEADER, StreamHeader, export, import, plan_export, plan_import};
+pub use trial::{Trial, fail_trial, pass_trial, plan_pass_trial, try_out};

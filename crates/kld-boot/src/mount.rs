@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use kld_host::Cmd;
 
+use crate::action::{Action, Plan};
 use crate::error::{BootError, Protection};
 use crate::esp::mounts;
-use crate::look::Looked;
+use crate::look::{Environment, Looked};
 use crate::machine::{Machine, MachineError};
 
 /// Where environments are mounted when nobody says where.
@@ -65,51 +66,63 @@ pub(crate) fn unmount(machine: &dyn Machine, place: &str) -> Result<(), MachineE
     machine.remove(place)
 }
 
-/// Mounts an environment at `place`, an empty directory, or below `/run/kbe`; returns where.
+pub(crate) fn mount_writable(machine: &dyn Machine, dataset: &str, place: &str) -> Result<(), MachineError> {
+    machine.make_directory(place)?;
+    machine.run(&mount_cmd(dataset, "rw,zfsutil", place)).map(drop)
+}
+
+/// Unmounts an environment; a directory that nobody has named goes.
+pub(crate) fn unmount_place(machine: &dyn Machine, place: &str) -> Result<(), MachineError> {
+    machine.run(&Cmd::new("umount").arg(place).timeout(DEADLINE))?;
+    if place.starts_with(PLACES) { machine.remove(place) } else { Ok(()) }
+}
+
+/// Mounts an environment at `place`, an empty directory, or below `/run/kbe`: what is to be done, which is nothing when it
+/// is mounted there, and where.
 ///
 /// # Errors
-/// When there is no such environment, it is mounted already, or the directory holds something.
-pub fn mount(machine: &dyn Machine, name: &str, place: Option<&str>) -> Result<String, BootError> {
+/// When there is no such environment, it is mounted elsewhere, or the directory holds something.
+pub fn plan_mount(
+    machine: &dyn Machine,
+    name: &str,
+    place: Option<&str>,
+) -> Result<(Plan, String), BootError> {
     let looked = Looked::before_change(machine)?;
-    let environment = looked.environment(name)?;
-    if environment.is_running() {
-        return Err(BootError::Protected { name: name.to_owned(), why: Protection::Running });
-    }
+    let environment = not_running(&looked, name)?;
     if let Some(there) = environment.mounted.first() {
         if place.is_none_or(|place| place == there) {
-            return Ok(there.clone());
+            return Ok((Plan::default(), there.clone()));
         }
         return Err(BootError::Protected { name: name.to_owned(), why: Protection::Mounted(there.clone()) });
     }
-    let own = format!("{PLACES}/{name}");
-    let place = place.unwrap_or(&own);
+    let place = place.map_or_else(|| format!("{PLACES}/{name}"), str::to_owned);
     let is_taken = mounts(machine)?.iter().any(|mount| mount.point == place);
-    if is_taken || machine.size(place)?.is_some() || !machine.list(place)?.is_empty() {
-        return Err(BootError::NotEmpty { path: place.to_owned() });
+    if is_taken || machine.size(&place)?.is_some() || !machine.list(&place)?.is_empty() {
+        return Err(BootError::NotEmpty { path: place });
     }
-    machine.make_directory(place)?;
-    machine.run(&mount_cmd(&environment.dataset, "rw,zfsutil", place))?;
-    Ok(place.to_owned())
+    let mount = Action::Mount { dataset: environment.dataset.clone(), place: place.clone() };
+    Ok((Plan { actions: vec![mount], ..Plan::default() }, place))
 }
 
 /// Unmounts an environment wherever it is mounted.
 ///
 /// # Errors
-/// When it is not mounted, runs, or somebody is in it.
-pub fn umount(machine: &dyn Machine, name: &str) -> Result<(), BootError> {
+/// When it is not mounted, or runs.
+pub fn plan_umount(machine: &dyn Machine, name: &str) -> Result<Plan, BootError> {
     let looked = Looked::before_change(machine)?;
-    let environment = looked.environment(name)?;
-    if environment.is_running() {
-        return Err(BootError::Protected { name: name.to_owned(), why: Protection::Running });
-    }
+    let environment = not_running(&looked, name)?;
     if environment.mounted.is_empty() {
         return Err(BootError::NotMounted { name: name.to_owned() });
     }
-    for place in &environment.mounted {
-        machine.run(&Cmd::new("umount").arg(place).timeout(DEADLINE))?;
-        if place.starts_with(PLACES) {
-            machine.remove(place)?;
+    let places = environment.mounted.iter().map(|place| Action::Unmount { place: place.clone() });
+    Ok(Plan { actions: places.collect(), ..Plan::default() })
+}
+
+fn not_running<'a>(looked: &'a Looked, name: &str) -> Result<&'a Environment, BootError> {
+    match looked.environment(name)? {
+        of if of.is_running() => {
+            Err(BootError::Protected { name: name.to_owned(), why: Protection::Running })
         }
+        of => Ok(of),
     }
-    Ok(())
 }

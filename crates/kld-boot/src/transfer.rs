@@ -51,29 +51,64 @@ impl StreamHeader {
     }
 }
 
+/// The snapshot that [`export`] sends, and what it does before and after.
+///
+/// # Errors
+/// When there is no such environment, or it is half-made.
+pub fn plan_export(machine: &dyn Machine, name: &str) -> Result<Plan, BootError> {
+    let (snapshot, taken) = take(machine, name)?;
+    Ok(Plan { actions: vec![taken, Action::DestroySnapshot { snapshot }], ..Plan::default() })
+}
+
+fn take(machine: &dyn Machine, name: &str) -> Result<(String, Action), BootError> {
+    let looked = Looked::before_change(machine)?;
+    let environment = looked.environment(name)?;
+    if environment.unfinished.is_some() {
+        return Err(BootError::HalfMade { name: name.to_owned() });
+    }
+    let snapshot = format!("{}@export-{}", environment.dataset, stamp(machine.now()));
+    // Marked as taken for somebody: what a kill leaves of it is cleared like every other.
+    let taken = Action::Snapshot { snapshot: snapshot.clone(), made_for: "export".to_owned() };
+    Ok((snapshot, taken))
+}
+
 /// Takes a snapshot of an environment, has it sent, and destroys it.
 ///
 /// # Errors
-/// When there is none, it is half-made, the snapshot cannot be taken; what `send` says of the command that it runs.
+/// As [`plan_export`]; when the snapshot cannot be taken; what `send` says of the command that it runs.
 pub fn export<E: From<BootError>>(
     machine: &dyn Machine,
     name: &str,
     send: impl FnOnce(&Cmd) -> Result<(), E>,
 ) -> Result<(), E> {
-    let looked = Looked::before_change(machine)?;
-    let environment = looked.environment(name)?;
-    if environment.unfinished.is_some() {
-        return Err(BootError::HalfMade { name: name.to_owned() }.into());
-    }
-    let snapshot = format!("{}@export-{}", environment.dataset, stamp(machine.now()));
+    let (snapshot, taken) = take(machine, name)?;
     let act = |action| carry_out(machine, &Plan { actions: vec![action], ..Plan::default() }, &mut |_| ());
-    // Marked as taken for somebody: what a kill leaves of it is cleared like every other.
-    act(Action::Snapshot { snapshot: snapshot.clone(), made_for: "export".to_owned() })
-        .map_err(BootError::from)?;
+    act(taken).map_err(BootError::from)?;
     let sent = send(&Cmd::new("zfs").args(["send", "-Lec", &snapshot]));
     let destroyed = act(Action::DestroySnapshot { snapshot }).map_err(BootError::from);
     sent?;
     Ok(destroyed?)
+}
+
+/// What [`import`] would do as far as it can be known before the stream was read: not which kernel it brings.
+///
+/// # Errors
+/// A name that is taken.
+pub fn plan_import(machine: &dyn Machine, name: &BootEnvironmentName, file: &str) -> Result<Plan, BootError> {
+    let (mut plan, dataset) = receive(&Looked::before_change(machine)?, name, file)?;
+    plan.actions.push(Action::Mark { dataset, state: None });
+    Ok(plan)
+}
+
+/// All that is done before there is something to look into, and the dataset.
+fn receive(looked: &Looked, name: &BootEnvironmentName, file: &str) -> Result<(Plan, String), BootError> {
+    let left = leftovers(looked);
+    let dataset = free_name(looked, name, &left)?;
+    let running = looked.running().ok_or_else(|| BootError::NoModel { dataset: looked.root.clone() })?;
+    model(looked, running)?;
+    let mut actions = left.actions;
+    actions.push(Action::Receive { file: file.to_owned(), dataset: dataset.clone() });
+    Ok((Plan { actions, ..Plan::default() }, dataset))
 }
 
 /// Makes an environment of the stream in a file: a dataset, its kernel on the boot partitions, its entry. When something
@@ -87,15 +122,9 @@ pub fn import(
     file: &str,
     progress: &mut dyn FnMut(&Action),
 ) -> Result<(), BootError> {
-    let looked = Looked::before_change(machine)?;
-    let left = leftovers(&looked);
-    let dataset = free_name(&looked, name, &left)?;
-    let running = looked.running().ok_or_else(|| BootError::NoModel { dataset: looked.root.clone() })?;
-    model(&looked, running)?;
+    let (plan, dataset) = receive(&Looked::before_change(machine)?, name, file)?;
     let made = (|| -> Result<(), BootError> {
-        let mut actions = left.actions;
-        actions.push(Action::Receive { file: file.to_owned(), dataset: dataset.clone() });
-        carry_out(machine, &Plan { actions, ..Plan::default() }, progress)?;
+        carry_out(machine, &plan, progress)?;
         mount_for_a_look(machine, &dataset)?;
         let entered = enter(machine, name, progress);
         unmount(machine, SOURCE)?;

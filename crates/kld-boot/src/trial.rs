@@ -12,12 +12,12 @@ use kld_disk::BootEntry;
 use kld_host::mounts;
 
 use crate::action::{Action, Plan, carry_out};
-use crate::activate::{Starts, activate};
+use crate::activate::{Starts, activate, plan_activate};
 use crate::create::{Origin, give_up, model, properties, request, take};
 use crate::entries::{complete, entry_after};
 use crate::error::BootError;
 use crate::esp::mounts;
-use crate::good::mark_good;
+use crate::good::plan_good;
 use crate::kernel;
 use crate::loader;
 use crate::look::{Environment, Looked, Maker, TRIAL};
@@ -169,15 +169,33 @@ fn enter(
 /// Says that the running environment, which was on trial, is well: it starts from now on. Returns its name.
 ///
 /// # Errors
-/// As [`activate`] and [`mark_good`].
+/// As [`activate`] and [`crate::mark_good`].
 pub fn pass_trial(machine: &dyn Machine, progress: &mut dyn FnMut(&Action)) -> Result<String, BootError> {
     let looked = Looked::before_change(machine)?;
     let running = looked.running().ok_or_else(|| BootError::NoModel { dataset: looked.root.clone() })?;
     activate(machine, running.name(), Starts::Always, progress)?;
-    let name = mark_good(machine)?;
-    let done = Action::Trial { dataset: running.dataset.clone(), trial: None };
-    carry_out(machine, &Plan { actions: vec![done], ..Plan::default() }, progress)?;
+    let (good, name) = plan_good(machine)?;
+    carry_out(machine, &good, progress)?;
+    carry_out(machine, &end_of_trial(running), progress)?;
     Ok(name)
+}
+
+/// What [`pass_trial`] would do, and to which.
+///
+/// # Errors
+/// What cannot be read, and what [`activate`] would refuse.
+pub fn plan_pass_trial(machine: &dyn Machine) -> Result<(Plan, String), BootError> {
+    let looked = Looked::before_change(machine)?;
+    let running = looked.running().ok_or_else(|| BootError::NoModel { dataset: looked.root.clone() })?;
+    let mut plan = plan_activate(machine, running.name(), Starts::Always)?;
+    let (good, name) = plan_good(machine)?;
+    plan.actions.extend(good.actions.into_iter().chain(end_of_trial(running).actions));
+    Ok((plan, name))
+}
+
+fn end_of_trial(of: &Environment) -> Plan {
+    let done = Action::Trial { dataset: of.dataset.clone(), trial: None };
+    Plan { actions: vec![done], ..Plan::default() }
 }
 
 /// Remembers why the running environment, which was on trial, is not well, and sees to it that another one starts next.

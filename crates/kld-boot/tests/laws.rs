@@ -6,9 +6,9 @@ mod support;
 use std::collections::BTreeSet;
 
 use kld_boot::{
-    BootError, Keep, Looked, Maker, Origin, Plan, Starts, activate, carry_out, choose, claim,
+    Action, BootError, Keep, Looked, Maker, Origin, Plan, Starts, activate, carry_out, choose, claim,
     common_snapshot, create, export, file_changes, import, leftovers, look_into, mark_good, outdated,
-    plan_activate, plan_destroy, plan_rename,
+    plan_activate, plan_destroy, plan_export, plan_good, plan_import, plan_mount, plan_rename, plan_umount,
 };
 use support::{Cut, ESPS, Fake};
 
@@ -236,6 +236,13 @@ fn what_an_activation_would_do_is_what_it_does() {
 #[test]
 fn the_last_that_was_well_is_the_way_back() {
     let fake = three();
+    let before = fake.disk();
+    let (plan, name) = plan_good(&fake).expect("possible");
+    assert_eq!(
+        (plan.to_string().as_str(), name.as_str()),
+        ("  remember that rpool/ROOT/debian is well\n", "debian")
+    );
+    assert_eq!(fake.disk(), before, "nothing is changed");
     assert_eq!(mark_good(&fake).expect("remembered"), "debian");
     assert_eq!(mark_good(&fake).expect("remembered"), "debian");
     let good = |fake: &Fake| {
@@ -551,6 +558,58 @@ fn a_machine_that_dies_while_one_is_imported_or_exported_starts_as_before() {
     fake.start().expect("it starts");
     clear(&fake);
     assert_eq!(fake.disk().snapshots, before.snapshots, "it is cleared");
+}
+
+#[test]
+fn what_a_stream_would_do_is_what_it_does() {
+    let fake = three();
+    let before = fake.disk();
+    let taken = plan_import(&fake, &name("new"), "/x").expect("possible").actions;
+    let sent = plan_export(&fake, "upgraded").expect("possible").actions;
+    assert_eq!(fake.disk(), before, "nothing is changed");
+    let mut done = Vec::new();
+    import(&fake, &name("new"), "/x", &mut |action| done.push(action.clone())).expect("imported");
+    // All but what only the stream tells: its kernel, and the entry that names it.
+    done.retain(|action| taken.contains(action));
+    assert_eq!(done, taken);
+    let mut during = before.snapshots.clone();
+    let send = |_: &kld_host::Cmd| -> Result<(), BootError> {
+        during = fake.disk().snapshots;
+        Ok(())
+    };
+    export(&fake, "upgraded", send).expect("exported");
+    let [Action::Snapshot { snapshot, .. }, Action::DestroySnapshot { snapshot: gone }] = &sent[..] else {
+        panic!("{sent:?}")
+    };
+    // Its name has the second in which it is taken.
+    let is_sent = |name: &String| name.starts_with("rpool/ROOT/upgraded@export-");
+    assert!(snapshot == gone && is_sent(snapshot), "{sent:?}");
+    assert_eq!(during.keys().filter(|name| is_sent(name)).count(), 1);
+}
+
+#[test]
+fn who_looks_into_one_is_shown_where_first() {
+    let fake = three();
+    let before = fake.disk();
+    let (plan, place) = plan_mount(&fake, "spare", None).expect("possible");
+    assert_eq!(
+        (plan.to_string().as_str(), place.as_str()),
+        ("  mount rpool/ROOT/spare at /run/kbe/spare\n", "/run/kbe/spare")
+    );
+    assert!(matches!(plan_umount(&fake, "spare"), Err(BootError::NotMounted { .. })));
+    assert_eq!(fake.disk(), before, "nothing is changed");
+    run(&fake, &plan).expect("mounted");
+    // Once more changes nothing, and elsewhere it cannot be.
+    assert_eq!(plan_mount(&fake, "spare", None).expect("possible"), (Plan::default(), place));
+    assert!(matches!(plan_mount(&fake, "spare", Some("/mnt")), Err(BootError::Protected { .. })));
+    assert!(matches!(destroy(&fake, "spare"), Err(BootError::Protected { .. })));
+    let plan = plan_umount(&fake, "spare").expect("possible");
+    assert_eq!(plan.to_string(), "  unmount /run/kbe/spare\n");
+    run(&fake, &plan).expect("unmounted");
+    destroy(&fake, "spare").expect("destroyed");
+    for refused in [plan_mount(&fake, "debian", None).map(drop), plan_umount(&fake, "debian").map(drop)] {
+        assert!(matches!(refused, Err(BootError::Protected { .. })), "{refused:?}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use kld_boot::{
     BootError, Looked, Maker, Origin, Plan, Starts, Trial, activate, carry_out, create, fail_trial,
-    leftovers, mark_good, pass_trial, plan_destroy, try_out,
+    leftovers, mark_good, pass_trial, plan_destroy, plan_pass_trial, try_out,
 };
 use support::{Cut, ESPS, Fake};
 
@@ -101,7 +101,12 @@ fn it_is_started_once_and_then_everything_is_as_before() {
 #[test]
 fn when_it_is_well_it_stays() {
     let fake = on_trial();
-    assert_eq!(pass_trial(&fake, &mut |_| ()).expect("passed"), "new");
+    let before = fake.disk();
+    let (planned, shown) = plan_pass_trial(&fake).expect("possible");
+    assert_eq!(fake.disk(), before, "nothing is changed");
+    let mut done = Vec::new();
+    assert_eq!(pass_trial(&fake, &mut |action| done.push(action.clone())).expect("passed"), "new");
+    assert_eq!((planned.actions, shown.as_str()), (done, "new"));
     assert_eq!(trial(&fake), None);
     for _ in 0..2 {
         assert_eq!(fake.start().as_deref(), Ok(NEW));

@@ -1,6 +1,7 @@
 //! Carries plans out: journal, snapshot, steps, proof, commit; or back to where it was.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
@@ -50,6 +51,21 @@ pub enum Outcome {
         /// Why, in the tool's own words.
         error: String,
     },
+    /// It was told to stop ([`Engine::unless`]), and the machine is as it was.
+    Stopped {
+        /// The number of the apply.
+        number: u32,
+        /// What it had not begun yet: as in [`Self::RolledBack`].
+        before: String,
+    },
+}
+
+/// Why a machine does not become what was planned.
+enum Failure {
+    /// Of a step, when it was one; what, and why.
+    Failed(Option<usize>, String, String),
+    /// Somebody wanted it to stop before this.
+    Stopped(String),
 }
 
 /// What [`Engine::recover`] has done.
@@ -183,6 +199,7 @@ pub(crate) struct WasActive {
 pub struct Engine<'a> {
     host: &'a dyn Host,
     environments: Option<Environments<'a>>,
+    stop: Option<&'a AtomicBool>,
     starting: bool,
 }
 
@@ -195,7 +212,7 @@ impl std::fmt::Debug for Engine<'_> {
 impl<'a> Engine<'a> {
     /// An engine for a machine.
     pub fn new(host: &'a dyn Host) -> Self {
-        Self { host, environments: None, starting: false }
+        Self { host, environments: None, stop: None, starting: false }
     }
 
     /// The same that makes a boot environment before an apply changes what a machine starts from.
@@ -210,6 +227,13 @@ impl<'a> Engine<'a> {
     #[must_use]
     pub fn while_starting(mut self) -> Self {
         self.starting = true;
+        self
+    }
+
+    /// The same that looks at this before each step of an apply, and goes back when it is set.
+    #[must_use]
+    pub fn unless(mut self, stop: &'a AtomicBool) -> Self {
+        self.stop = Some(stop);
         self
     }
 
@@ -246,8 +270,7 @@ impl<'a> Engine<'a> {
         if let Some(seconds) = confirm_within {
             store.write(&Event::Unconfirmed { seconds }).map_err(ApplyError::Journal)?;
         }
-        let Err((step, what, error)) = self.carry_out(&store, plan, root, confirm_within, prove, progress)
-        else {
+        let Err(failure) = self.carry_out(&store, plan, root, confirm_within, prove, progress) else {
             match plan.undoes.is_empty() {
                 true => history.remember(number, plan).map_err(ApplyError::Journal)?,
                 false => history.remember_last().map_err(ApplyError::Journal)?,
@@ -262,11 +285,19 @@ impl<'a> Engine<'a> {
         }
         // What a tool had no room for it has taken away again; that is free once ZFS has written it.
         let _ = self.sync();
+        let (step, error, outcome) = match failure {
+            Failure::Failed(step, what, error) => {
+                (step, error.clone(), Outcome::RolledBack { number, what, error })
+            }
+            Failure::Stopped(before) => {
+                (None, format!("told to stop before {before}"), Outcome::Stopped { number, before })
+            }
+        };
         // A journal that cannot take this line (a full disk) is read as interrupted, which means the same.
         let _ = store.write(&Event::Failed { step, error: error.clone() });
         progress.back(&error);
         self.go_back(&store, plan, progress, Shared::Go)?;
-        Ok(Outcome::RolledBack { number, what, error })
+        Ok(outcome)
     }
 
     /// Makes the directory of the next apply, on the dataset that remembers.
@@ -458,17 +489,18 @@ impl<'a> Engine<'a> {
         confirm_within: Option<u64>,
         prove: &dyn Fn() -> Result<(), String>,
         progress: &mut dyn Progress,
-    ) -> Result<(), (Option<usize>, String, String)> {
+    ) -> Result<(), Failure> {
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |error: HostError| Failure::Failed(None, what, chain(&error))
+        };
         let total = plan.all().count();
         let root = root.filter(|_| changes_root(plan));
-        self.snapshot(store, plan, root.as_deref())
-            .map_err(|error| (None, "the snapshot".to_owned(), chain(&error)))?;
-        self.keep(store, root.as_deref(), progress)
-            .map_err(|error| (None, "the boot environment".to_owned(), chain(&error)))?;
+        self.snapshot(store, plan, root.as_deref()).map_err(failed("the snapshot"))?;
+        self.keep(store, root.as_deref(), progress).map_err(failed("the boot environment"))?;
         // Before any of them is told: those that require another one stop with it for a moment.
         let tells: Vec<Tell> = plan.all().filter_map(as_tell).collect();
-        let running = services::running(self.host, &tells)
-            .map_err(|error| (None, "what runs".to_owned(), chain(&error)))?;
+        let running = services::running(self.host, &tells).map_err(failed("what runs"))?;
         // Before anything can cut off who must confirm it.
         let clock_starts = plan.all().position(kinds::may_cut_off).unwrap_or(total).min(plan.steps.len());
         let start_clock = |number: usize| match confirm_within.filter(|_| number == clock_starts) {
@@ -477,19 +509,24 @@ impl<'a> Engine<'a> {
                 .host
                 .run(&confirm_timer_cmd(seconds, store.number))
                 .map(drop)
-                .map_err(|error| (Some(number), CONFIRM_TIMER.to_owned(), chain(&error))),
+                .map_err(|error| Failure::Failed(Some(number), CONFIRM_TIMER.to_owned(), chain(&error))),
         };
         for (number, step) in plan.all().enumerate() {
+            let what = format!("{} {}", step.kind, step.name);
+            self.is_wanted_still(&what)?;
             progress.step(number + 1, total, step);
             start_clock(number)?;
             self.step(store, plan, &running, number, step)
-                .map_err(|error| (Some(number), format!("{} {}", step.kind, step.name), chain(&error)))?;
+                .map_err(|error| Failure::Failed(Some(number), what, chain(&error)))?;
         }
         if clock_starts == total {
             start_clock(total)?;
         }
         progress.proving();
-        prove().map_err(|error| (None, "verify".to_owned(), error))?;
+        let proven = prove();
+        // What it was told meanwhile counts, whatever the proofs say: they may not have been waited for.
+        self.is_wanted_still("the commit")?;
+        proven.map_err(|error| Failure::Failed(None, "verify".to_owned(), error))?;
         // Everything is on disk before the line that says so. Who must confirm it is told now, and has the whole time.
         let commit = || {
             self.sync()?;
@@ -499,7 +536,15 @@ impl<'a> Engine<'a> {
             }
             store.write(&Event::Committed)
         };
-        commit().map_err(|error| (None, "the commit".to_owned(), chain(&error)))
+        commit().map_err(failed("the commit"))
+    }
+
+    /// Whether nobody has told it to stop before this.
+    fn is_wanted_still(&self, before: &str) -> Result<(), Failure> {
+        match self.stop.is_some_and(|stop| stop.load(Ordering::SeqCst)) {
+            true => Err(Failure::Stopped(before.to_owned())),
+            false => Ok(()),
+        }
     }
 
     fn step(

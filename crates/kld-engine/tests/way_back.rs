@@ -2,7 +2,9 @@
 
 mod support;
 
-use kld_engine::{ApplyError, CONFIRM_TIMER, History, Host as _, Outcome, State};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kld_engine::{ApplyError, CONFIRM_TIMER, History, Host as _, Outcome, Progress, State, Step};
 use kld_host::Cmd;
 use support::fake::Machine;
 use support::{Silent, applied, apply, assert_same, changed, engine, plan_for, take_back, wanted};
@@ -169,4 +171,49 @@ fn who_must_confirm_has_the_whole_time() {
     let active = fake.machine().active;
     assert!(active.contains(CONFIRM_TIMER) && !active.contains("kldload-unconfirmed.service"), "{active:?}");
     assert!(engine(&fake).confirm().expect("written"));
+}
+
+/// Presses Ctrl-C while a step is made, or the proofs run.
+struct Impatient<'a> {
+    stop: &'a AtomicBool,
+    at: usize,
+    begun: Vec<String>,
+}
+
+impl Progress for Impatient<'_> {
+    fn environment(&mut self, _: &str) {}
+    fn no_environment(&mut self, _: &str) {}
+    fn step(&mut self, number: usize, _: usize, step: &Step) {
+        self.begun.push(format!("{} {}", step.kind, step.name));
+        self.stop.fetch_or(number == self.at, Ordering::SeqCst);
+    }
+    fn back(&mut self, _: &str) {}
+    fn undo(&mut self, _: &Step) {}
+    fn proving(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn who_has_enough_gets_the_machine_as_it_was() {
+    let (fake, _, new) = applied();
+    let (before, plan) = (fake.machine(), plan_for(&fake, &new));
+    let steps = plan.all().count();
+    for at in 1..=steps + 1 {
+        let stop = AtomicBool::new(false);
+        let mut person = Impatient { stop: &stop, at, begun: Vec::new() };
+        let outcome = engine(&fake).unless(&stop).apply(&plan, "tester", None, &|| Ok(()), &mut person);
+        let Ok(Outcome::Stopped { number, before: next }) = outcome else { panic!("{at}: {outcome:?}") };
+        let all: Vec<String> = plan.all().map(|step| format!("{} {}", step.kind, step.name)).collect();
+        // The step during which it was said is done to its end, and the next is not begun.
+        assert_eq!(person.begun, all[..at.min(steps)], "{at}");
+        assert_eq!(next, all.get(at).map_or("the commit", String::as_str), "{at}");
+        assert_same(&fake.machine(), &before, at);
+        let records = History::new(&fake).records().expect("readable");
+        let record = records.iter().find(|record| record.number == number).expect("it is remembered");
+        assert_eq!(record.state, State::Undone);
+        assert_eq!(record.failure.as_deref(), Some(&*format!("told to stop before {next}")));
+    }
+    // Nobody has to clear anything up.
+    assert!(matches!(apply(&fake, &plan), Outcome::Committed { .. }));
 }

@@ -17,7 +17,7 @@ mod words;
 pub use bookmark::{Bookmark, bookmarks_cmd, parse_bookmarks};
 pub use find::{Unclear, choose, find};
 pub use freed::reclaim_cmds;
-pub use name::{NameError, ShortName, stamp};
+pub use name::{NameError, ShortName, short_of, stamp};
 pub use pace::Pace;
 pub use prune::{Keep, KeepError, Pruned, Spared, prune, spared};
 pub use rollback::{Blocker, IsSystem, Rollback, is_no_system, rollback};

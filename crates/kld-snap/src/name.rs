@@ -100,7 +100,7 @@ pub fn stamp(seconds: u64) -> String {
 }
 
 /// The short name of a snapshot that was called so by us.
-pub(crate) fn short_of(snapshot: &str) -> Option<&str> {
+pub fn short_of(snapshot: &str) -> Option<&str> {
     let at = snapshot.len().checked_sub(STAMP)?;
     let (name, stamp) = (snapshot.get(..at)?, snapshot.get(at..)?);
     let fits = stamp.bytes().enumerate().all(|(at, byte)| match at {

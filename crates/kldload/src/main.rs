@@ -2,12 +2,14 @@
 //!
 //! One binary with several names: called as `kst` it is `kldload status` (`names.rs`).
 
+mod candidates;
 mod commands;
 mod digests;
 mod hints;
 mod lock_file;
 mod manifest;
 mod names;
+mod signals;
 
 use std::process::ExitCode;
 
@@ -60,6 +62,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    match commands::completion::answer() {
+        Ok(false) => {}
+        Ok(true) => return ExitStatus::Done.into(),
+        Err(_) => return ExitStatus::Failed.into(),
+    }
     let args = Args::parse_from(names::expand(std::env::args_os().collect()));
     let verbosity = match (args.quiet, args.verbose) {
         (true, _) => Verbosity::Quiet,

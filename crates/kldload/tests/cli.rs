@@ -64,7 +64,7 @@ fn a_machine_without_boot_environments_is_told_why() {
 
 /// Runs bash with our completion, on a line that is being typed; gives what it offers.
 fn completed(words: &[&str]) -> Vec<String> {
-    let script = r#"eval "$($1 completion bash)"; shift
+    let script = r#"export PATH="${1%/*}:$PATH"; eval "$(kldload completion bash)"; shift
         COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}
         function=$(complete -p "$1"); function=${function#*-F }; function=${function%% *}
         "$function" "$1" "${COMP_WORDS[$COMP_CWORD]}" "${COMP_WORDS[$COMP_CWORD - 1]}"
@@ -85,12 +85,16 @@ fn shells_complete_verbs_under_every_name() {
     for shell in ["zsh", "fish"] {
         let (status, text, error) = kldload(&["completion", shell], "");
         assert_eq!(status, 0, "{error}");
-        for name in ["kldload", "kst", "ksnap", "kbe", "kdf", "kdir"] {
+        for name in ["kldload", "kst", "ksnap", "kbe", "kdf", "kdir", "kpkg", "kupgrade"] {
             assert!(text.contains(name), "{shell}: {name}");
         }
     }
+    assert_eq!(completed(&["kdf", "/etc/hostna"]), ["/etc/hostname"]);
+    assert_eq!(completed(&["kldload", "plan", "/etc/hostna"]), ["/etc/hostname"]);
+    // What stands in an option's place is no verb.
+    assert_eq!(completed(&["kupgrade", "--dry"]), ["--dry-run"]);
     let (status, _, error) = kldload(&["completion", "elvish"], "");
-    assert!(status == 1 && error.contains("hint: "), "{error}");
+    assert!(status == 2 && error.contains("[possible values: bash, zsh, fish]"), "{error}");
 }
 
 #[test]

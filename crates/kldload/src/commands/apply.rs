@@ -15,6 +15,7 @@ use super::proof::Proof;
 use super::seconds::seconds;
 use super::session::is_over_ssh;
 use super::{adopt, plan, procedure};
+use crate::signals;
 
 /// Bring this machine to what a manifest says, or leave it as it was
 ///
@@ -76,13 +77,11 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         return Err(Hinted::new("nothing was changed: not confirmed", hint).into());
     }
     let proof = Proof::before();
-    let prove = || proof.holds(wanted.system.node.as_ref(), Duration::from_secs(args.within));
     let confirm_within = args.confirm_within.or_else(|| may_cut_off(&plan).then_some(60));
-    if confirm_within.is_some() {
-        // A session that the new rules cut off must not take the apply with it.
-        let _ = ctrlc::set_handler(|| ());
-    }
-    let outcome = engine().apply(&plan, &who(), confirm_within, &prove, &mut Said { printer })?;
+    let stop = signals::stop(printer)?;
+    let prove = || proof.holds(wanted.system.node.as_ref(), Duration::from_secs(args.within), &stop);
+    let outcome =
+        engine().unless(&stop).apply(&plan, &who(), confirm_within, &prove, &mut Said { printer })?;
     match outcome {
         Outcome::Committed { number } => {
             printer.note(&format!("apply {number} is done: the machine is as the manifest says"));
@@ -99,6 +98,14 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
             Err(Hinted::new(
                 format!("apply {number} failed at {what}, and everything is as it was before\n  {error}"),
                 "mend what it names and apply again",
+            )
+            .into())
+        }
+        Outcome::Stopped { number, before } => {
+            say_put_aside(printer, number);
+            Err(Hinted::new(
+                format!("apply {number} was stopped before {before}, and everything is as it was before"),
+                "`kldload apply` makes the whole of it",
             )
             .into())
         }

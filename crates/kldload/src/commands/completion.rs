@@ -1,14 +1,22 @@
 //! `kldload completion`.
 
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write as _};
+use std::path::Path;
+
 use clap::CommandFactory as _;
-use clap_complete::{Generator, Shell, generate};
-use kld_ui::{ExitStatus, Hinted, Printer};
+use clap_complete::env::{EnvCompleter, Shells};
+use kld_ui::{ExitStatus, Printer};
 
 use crate::names::{command_of, short_names};
 
-/// Print what a shell needs to complete the commands and their options
+/// Set by what [`run`] prints to the name of the shell that wants to know how a line goes on; the line stands behind `--`.
+const VARIABLE: &str = "KLDLOAD_COMPLETE";
+
+/// Print what a shell needs to complete commands, options, and names of datasets, snapshots and boot environments
 ///
-/// Under all names of the program at once: kldload, kst, ksnap, kbe, kdf, kdir, kpkg, kupgrade.
+/// Under all names of the program at once: kldload, kst, ksnap, kbe, kdf, kdir, kpkg, kupgrade. It asks `kldload`, which it finds
+/// on PATH.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  kldload completion bash > /etc/bash_completion.d/kldload\n  kldload completion zsh > /usr/local/share/zsh/site-functions/_kldload\n  kldload completion fish > ~/.config/fish/completions/kldload.fish\n  eval \"$(kldload completion bash)\""
@@ -18,64 +26,94 @@ pub(crate) struct Args {
     shell: Shell,
 }
 
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+impl Shell {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bash => "bash",
+            Self::Zsh => "zsh",
+            Self::Fish => "fish",
+        }
+    }
+}
+
 /// Prints it.
 pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
-    if !matches!(args.shell, Shell::Bash | Shell::Zsh | Shell::Fish) {
-        let hint = "bash, zsh and fish are";
-        return Err(Hinted::new(format!("`{}` is not a shell that is known here", args.shell), hint).into());
-    }
-    printer.data(&text(args.shell))?;
+    let shell = args.shell.name();
+    let registered = |name: &str| -> io::Result<String> {
+        let mut text = Vec::new();
+        completer(OsStr::new(shell))?.write_registration(VARIABLE, name, name, "kldload", &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    };
+    let names: Vec<&str> = std::iter::once("kldload").chain(short_names()).collect();
+    let text = match args.shell {
+        // One file for all names, whose function has the name of the file: it is called when zsh has read it.
+        Shell::Zsh => {
+            let one = registered("kldload")?;
+            let names = names.join(" ");
+            let body = one.trim_start_matches("#compdef kldload\n").trim_end();
+            let body = body.strip_suffix("compdef _clap_dynamic_completer_kldload kldload").unwrap_or(body);
+            format!(
+                "#compdef {names}\n{body}compdef _clap_dynamic_completer_kldload {names}\n\
+                 [[ \"$funcstack[1]\" != _kldload ]] || _clap_dynamic_completer_kldload \"$@\"\n"
+            )
+        }
+        _ => names.into_iter().map(registered).collect::<io::Result<Vec<_>>>()?.concat(),
+    };
+    printer.data(&text)?;
     Ok(ExitStatus::Done)
 }
 
-fn text(shell: Shell) -> String {
-    let all = std::iter::once(crate::Args::command()).chain(short_names().map(command_of));
-    let parts: Vec<String> = match shell {
-        Shell::Zsh => all.map(verbs_first).map(|command| part(shell, command)).collect(),
-        _ => all.map(|command| part(shell, command)).collect(),
-    };
-    match shell {
-        // One file for all names: zsh runs the part of the name that is completed.
-        Shell::Zsh => {
-            let names: Vec<&str> = std::iter::once("kldload").chain(short_names()).collect();
-            let mut text = format!("#compdef {}\n", names.join(" "));
-            let mut choose = String::new();
-            for (name, part) in names.iter().zip(&parts) {
-                // What a part of its own would end with: its name, and calling or registering itself.
-                let end = part.find("\nif [ \"$funcstack[1]\"").unwrap_or(part.len());
-                text += part[..end].strip_prefix(&format!("#compdef {name}\n")).unwrap_or(&part[..end]);
-                text += "\n";
-                let itself = if *name == "kldload" { "_itself" } else { "" };
-                choose += &format!("    {name}) _{name}{itself} \"$@\" ;;\n");
-            }
-            // The file is `_kldload` for zsh, which calls the function of that name from the second time on.
-            text + &format!(
-                "\nfunctions[_kldload_itself]=$functions[_kldload]\n\n_kldload() {{\n  case \"$service\" in\n{choose}  esac\n}}\n\n\
-                 if [ \"$funcstack[1]\" = \"_kldload\" ]; then\n    _kldload \"$@\"\nelse\n    compdef _kldload {}\nfi\n",
-                names.join(" ")
-            )
-        }
-        _ => parts.join("\n"),
-    }
+fn completer(shell: &OsStr) -> io::Result<&'static dyn EnvCompleter> {
+    const BUILT_IN: Shells<'_> = Shells::builtins();
+    BUILT_IN
+        .0
+        .iter()
+        .copied()
+        .find(|of| of.is(&shell.to_string_lossy()))
+        .ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// The same without arguments of its own beside verbs, below which zsh would never find the verb.
-fn verbs_first(command: clap::Command) -> clap::Command {
-    if !command.has_subcommands() {
-        return command;
-    }
-    let verbs: Vec<clap::Command> = command.get_subcommands().cloned().map(verbs_first).collect();
-    let options = command.get_arguments().filter(|arg| !arg.is_positional()).cloned();
-    let about = command.get_about().cloned().unwrap_or_default();
-    // Names of commands live as long as the program does.
-    let name: &str = command.get_name().to_owned().leak();
-    let bare = clap::Command::new(name).about(about);
-    bare.args(options.collect::<Vec<_>>()).subcommands(verbs)
-}
-
-fn part(shell: impl Generator, mut command: clap::Command) -> String {
-    let name = command.get_name().to_owned();
+/// Answers a shell that wants to know how a line goes on; `false` when none does.
+///
+/// # Errors
+/// When the shell is unknown or does not listen.
+pub(crate) fn answer() -> io::Result<bool> {
+    let Some(shell) = std::env::var_os(VARIABLE) else { return Ok(false) };
+    let mut command = called(&line());
+    command.build();
     let mut text = Vec::new();
-    generate(shell, &mut command, name, &mut text);
-    String::from_utf8_lossy(&text).into_owned()
+    let here = std::env::current_dir().ok();
+    completer(&shell)?.write_complete(&mut command, line(), here.as_deref(), &mut text)?;
+    io::stdout().write_all(&text)?;
+    Ok(true)
+}
+
+/// The command that a line calls.
+fn called(line: &[OsString]) -> clap::Command {
+    let name = line.first().and_then(|word| Path::new(word).file_name());
+    match short_names().find(|short| name.is_some_and(|name| name == *short)) {
+        Some(name) => command_of(name),
+        None => crate::Args::command(),
+    }
+}
+
+/// What is on the line that is typed.
+fn line() -> Vec<OsString> {
+    std::env::args_os().skip_while(|word| word != "--").skip(1).collect()
+}
+
+/// The last word on that line, before the one that is typed, that is no option.
+pub(crate) fn word_before() -> Option<String> {
+    let line = line();
+    let index = std::env::var("_CLAP_COMPLETE_INDEX").ok().and_then(|index| index.parse().ok());
+    // fish sends what is before the cursor.
+    let before = line.get(1..index.unwrap_or(line.len().saturating_sub(1)))?.iter();
+    before.filter_map(|word| word.to_str()).rfind(|word| !word.starts_with('-')).map(str::to_owned)
 }

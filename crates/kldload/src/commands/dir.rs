@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap_complete::engine::ArgValueCompleter;
 use kld_engine::{Adopter, Directory, Made, RealHost, Wish};
 use kld_system::Purpose;
 use kld_ui::{ExitStatus, Hinted, Printer};
@@ -12,6 +13,7 @@ use serde::Serialize;
 use super::adopt::{self, How, absolute, property};
 use super::apply;
 use super::place::{can_be_asked, dataset_above};
+use crate::candidates;
 
 /// Make a directory that is a dataset, with the properties that fit what it is for
 ///
@@ -40,7 +42,7 @@ pub(crate) struct Args {
     #[arg(long, short)]
     parents: bool,
     /// The dataset to make, when it is to be another
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCompleter::new(candidates::datasets))]
     dataset: Option<String>,
     /// Take over a directory with files: copied, compared, exchanged, and kept until `kldload adopt --confirm`
     #[arg(long)]

@@ -1,10 +1,12 @@
 //! `kldload history`.
 
+use clap_complete::engine::ArgValueCompleter;
 use kld_engine::{History, RealHost, Record, State};
 use kld_host::Cmd;
 use kld_ui::{ExitStatus, Printer, Table};
 
 use super::{apply, plan};
+use crate::candidates;
 
 /// Show what was applied to this machine and taken back, when, by whom, and how it ended
 #[derive(Debug, clap::Args)]
@@ -13,6 +15,7 @@ use super::{apply, plan};
 )]
 pub(crate) struct Args {
     /// Show the plan of this apply or undo
+    #[arg(add = ArgValueCompleter::new(candidates::applies))]
     number: Option<u32>,
     /// Print JSON on standard output
     #[arg(long)]

@@ -1,5 +1,6 @@
 //! `kldload key`: the keys of encrypted datasets.
 
+use clap_complete::engine::ArgValueCompleter;
 use kld_node::keys::{Holder, Key, MAX_BYTES, Passphrase};
 use kld_node::{RealMachine, keys};
 use kld_system::NodeConfig;
@@ -10,6 +11,7 @@ use super::asked::asked;
 use super::given;
 use super::history::utc;
 use super::status::read_config;
+use crate::candidates;
 
 /// The keys of encrypted datasets: which there are, new ones in place of old ones, and passphrases in place of keys
 #[derive(Debug, clap::Args)]
@@ -47,6 +49,7 @@ enum Verb {
     )]
     Rotate {
         /// The dataset
+        #[arg(add = ArgValueCompleter::new(candidates::datasets))]
         dataset: String,
         /// Only show what would be done; exits with 3
         #[arg(long)]
@@ -68,6 +71,7 @@ enum Verb {
     )]
     Passphrase {
         /// The dataset
+        #[arg(add = ArgValueCompleter::new(candidates::datasets))]
         dataset: String,
         /// Only show what would be done, and ask for nothing; exits with 3
         #[arg(long)]
@@ -85,6 +89,7 @@ enum Verb {
     )]
     Unlock {
         /// The dataset
+        #[arg(add = ArgValueCompleter::new(candidates::datasets))]
         dataset: String,
     },
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kld_node::RealMachine;
@@ -29,11 +30,16 @@ impl Proof {
         Self { failed_before: health.probes.into_iter().flat_map(|probe| probe.subjects).collect() }
     }
 
-    /// Waits until the services of the manifest run and its proofs hold, this long at most.
+    /// Waits until the services of the manifest run and its proofs hold, this long at most, and no longer than anybody wants.
     ///
     /// # Errors
     /// What does not, in the end.
-    pub(crate) fn holds(&self, node: Option<&NodeConfig>, limit: Duration) -> Result<(), String> {
+    pub(crate) fn holds(
+        &self,
+        node: Option<&NodeConfig>,
+        limit: Duration,
+        stop: &AtomicBool,
+    ) -> Result<(), String> {
         let Some(node) = node else { return Ok(()) };
         let own: BTreeSet<&str> = node.services.iter().map(|service| service.unit.as_str()).collect();
         let end = Instant::now() + limit;
@@ -45,7 +51,7 @@ impl Proof {
             if wrong.is_empty() {
                 return Ok(());
             }
-            if Instant::now() >= end {
+            if Instant::now() >= end || stop.load(Ordering::SeqCst) {
                 return Err(wrong.join("; "));
             }
             std::thread::sleep(Duration::from_secs(1));

@@ -13,7 +13,7 @@ use kld_system::{DistroSpec, NODE_CONFIG_PATH, NodeConfig, NodePlane, known_dist
 use kld_ui::{ExitStatus, Hinted, Phases, Printer};
 use kld_vm::{Accel, Credential, Disk, DiskFormat, Guest, Mac, Nic, Vm, VmError};
 
-use crate::lock_file;
+use crate::{lock_file, signals};
 
 use super::build::{Format, How, What, build};
 use super::seconds::seconds;
@@ -82,7 +82,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     }
     let stop = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&stop);
-    ctrlc::set_handler(move || asked.store(true, Ordering::Relaxed)).context("cannot watch for Ctrl-C")?;
+    signals::watch(move || asked.store(true, Ordering::Relaxed))?;
 
     let phases = Phases::new(printer, 2);
     let deadline = Instant::now() + Duration::from_secs(args.deadline);

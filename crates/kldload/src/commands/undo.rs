@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::time::Duration;
 
+use clap_complete::engine::ArgValueCompleter;
 use kld_engine::{
     Adopter, ApplyError, CLOCK, Cause, History, Outcome, Plan, RealHost, Record, State, TakenBack,
 };
@@ -16,6 +17,8 @@ use super::proof::Proof;
 use super::seconds::seconds;
 use super::status::read_config;
 use super::{apply, plan};
+use crate::candidates;
+use crate::signals;
 
 /// Take back the last apply: files, properties, rules and services are as they were before it
 ///
@@ -29,6 +32,7 @@ use super::{apply, plan};
 )]
 pub(crate) struct Args {
     /// The apply to be taken back, with all after it; the last when left out
+    #[arg(add = ArgValueCompleter::new(candidates::applies))]
     number: Option<u32>,
     /// Only show the plan; exits with 3 when there is something to take back
     #[arg(long)]
@@ -148,21 +152,19 @@ fn carry_out(printer: &Printer, args: &Args, plan: &Plan) -> anyhow::Result<Exit
     let (proof, unproven) = (Proof::before(), RefCell::new(None));
     // Who goes back has a reason to, and the proofs of what was before may need what is broken now: they are said, and keep
     // nobody from it.
+    let stop = signals::stop(printer)?;
     let prove = || {
         let proven = match read_config() {
-            Ok(node) => proof.holds(node.as_ref(), Duration::from_secs(args.within)),
+            Ok(node) => proof.holds(node.as_ref(), Duration::from_secs(args.within), &stop),
             Err(error) => Err(format!("{error:#}")),
         };
         *unproven.borrow_mut() = proven.err();
         Ok(())
     };
     let confirm_within = args.confirm_within.or_else(|| apply::may_cut_off(plan).then_some(60));
-    if confirm_within.is_some() {
-        // A session that the old rules cut off must not take the undo with it.
-        let _ = ctrlc::set_handler(|| ());
-    }
     let taken = numbers(&plan.undoes);
-    match apply::engine().apply(plan, &apply::who(), confirm_within, &prove, &mut apply::Said { printer })? {
+    let engine = apply::engine().unless(&stop);
+    match engine.apply(plan, &apply::who(), confirm_within, &prove, &mut apply::Said { printer })? {
         Outcome::Committed { number } => {
             printer.note(&format!("undo {number} is done: the machine is as it was before {taken}"));
             for apply in &plan.undoes {
@@ -185,6 +187,11 @@ fn carry_out(printer: &Printer, args: &Args, plan: &Plan) -> anyhow::Result<Exit
         Outcome::RolledBack { number, what, error } => Err(Hinted::new(
             format!("undo {number} failed at {what}, and everything is as it was before it\n  {error}"),
             "mend what it names and undo again",
+        )
+        .into()),
+        Outcome::Stopped { number, before } => Err(Hinted::new(
+            format!("undo {number} was stopped before {before}, and everything is as it was before it"),
+            "`kldload undo` makes the whole of it",
         )
         .into()),
     }

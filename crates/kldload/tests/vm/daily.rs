@@ -188,6 +188,10 @@ fn a_suspended_pool_is_named(guest: &Guest) {
     ] {
         refused(guest, &format!("timeout 20 {line}"), "the pool `stuck` is SUSPENDED");
     }
+    for words in ["kdf stu", "ksnap rollback stuck/data bef"] {
+        assert_eq!(offered(guest, words), [""; 0], "{words}");
+    }
+    assert_eq!(offered(guest, "kdf tank/a/"), ["tank/a/b"]);
     // What lies elsewhere is as it always is.
     ok(
         guest,
@@ -208,6 +212,26 @@ fn a_suspended_pool_is_named(guest: &Guest) {
     assert!(status == 0 && said.contains("tank"), "{said}{error}");
 }
 
+/// What bash offers for the last of these words.
+fn offered(guest: &Guest, words: &str) -> Vec<String> {
+    let script = format!(
+        "eval \"$(kldload completion bash)\"; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+         _clap_complete_${{COMP_WORDS[0]}} \"${{COMP_WORDS[0]}}\" \"${{COMP_WORDS[COMP_CWORD]}}\" x; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    );
+    ok(guest, &format!("bash -c '{}'", script.replace('\'', "'\\''"))).lines().map(str::to_owned).collect()
+}
+
+/// Datasets, snapshots, environments, and no pool that would not answer.
+fn shells_know_what_there_is(guest: &Guest) {
+    assert_eq!(offered(guest, "ksnap rpool/srv/pho"), ["rpool/srv/photos"]);
+    assert_eq!(offered(guest, "kdf /srv/pho"), ["/srv/photos/"]);
+    ok(guest, "ksnap rpool/srv/photos offered");
+    let names = offered(guest, "ksnap rollback rpool/srv/photos off");
+    assert!(names.len() == 2 && names[0] == "offered" && names[1].starts_with("offered-20"), "{names:?}");
+    assert_eq!(offered(guest, "kbe activate deb"), ["debian"]);
+    ok(guest, "ksnap prune --yes --keep 0 --name offered rpool/srv/photos");
+}
+
 /// Boot environments and holds, as a program reads them.
 fn verbs_tell_programs_what_they_do(guest: &Guest) {
     let actions = |line: &str| {
@@ -224,8 +248,9 @@ fn verbs_tell_programs_what_they_do(guest: &Guest) {
     assert!(actions("kbe rename --json probe other") > 0);
     let mounted = items(guest, "kbe mount --json other");
     assert_eq!(mounted[0]["mountpoint"], "/run/kbe/other");
-    assert_eq!(items(guest, "kbe umount --json other")[0]["environment"], "other");
-    assert_eq!(items(guest, "kbe good --json")[0]["environment"], "debian");
+    assert!(actions("kbe umount --json other") == 1);
+    assert_eq!(planned("kbe good --json --dry-run")["environment"], "debian");
+    assert!(actions("kbe good --json") == 1);
     assert!(actions("kbe activate --json --once other") > 0);
     assert!(actions("kbe activate --json debian") > 0);
     assert_eq!(planned("kbe prune --json --dry-run --keep 0")["environment"], "other");
@@ -350,6 +375,7 @@ fn kdir_makes_datasets_where_they_belong() {
     ok(&guest, "kldload adopt --yes --confirm /srv/full");
     every_purpose_has_its_properties(&guest);
     verbs_tell_programs_what_they_do(&guest);
+    shells_know_what_there_is(&guest);
 }
 
 fn every_purpose_has_its_properties(guest: &Guest) {

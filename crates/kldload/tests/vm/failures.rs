@@ -146,6 +146,37 @@ fn an_apply_that_fails_leaves_nothing_whatever_fails() {
     // None of them is in the way of the next one.
     let history = guest.run_ok("kldload history --json").expect("it answers");
     assert!(!history.contains("interrupted") && !history.contains("committed"), "{history}");
+    who_has_enough_goes_back_at_once(&guest);
+}
+
+/// Begins an apply, and sends it a signal when it makes its fifth step.
+fn signalled(guest: &Guest, signal: &str) -> (i32, String) {
+    let script = format!(
+        "kldload apply --yes {DIR}/appliance.manifest > /run/signalled 2>&1 & process=$!
+         until grep -q '^\\[5/' /run/signalled; do kill -0 $process || exit 99; sleep 0.05; done
+         kill -{signal} $process; wait $process; status=$?; cat /run/signalled; exit $status"
+    );
+    let output = guest.run_for(&script, BOOT).expect("it answers");
+    (output.status, output.text())
+}
+
+/// Ctrl-C is an answer at once. A connection that is lost is none: it may be what the change is about.
+fn who_has_enough_goes_back_at_once(guest: &Guest) {
+    give(guest, DIR, &rich_manifest());
+    let before = guest.run_ok(STATE).expect("readable");
+    for signal in ["INT", "TERM"] {
+        let (status, said) = signalled(guest, signal);
+        for words in ["told to stop: ", " was stopped before ", UNDONE] {
+            assert!(status == 1 && said.contains(words), "{signal}: {words:?} in {said}");
+        }
+        assert!(!said.contains("[7/"), "{signal}: {said}");
+        assert_same(&before, &guest.run_ok(STATE).expect("readable"));
+    }
+    let history = guest.run_ok("kldload history --json").expect("it answers");
+    assert!(history.contains("told to stop before ") && !history.contains("interrupted"), "{history}");
+    let (status, said) = signalled(guest, "HUP");
+    assert!(status == 0 && said.contains("is done: the machine is as the manifest says"), "{said}");
+    run(guest, "kldload undo --yes --overwrite");
 }
 
 fn run(guest: &Guest, script: &str) {

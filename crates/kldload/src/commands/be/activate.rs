@@ -1,9 +1,11 @@
 //! `kbe activate`.
 
+use clap_complete::engine::ArgValueCompleter;
 use kld_boot::{RealMachine, Starts, activate, plan_activate};
 use kld_ui::{ExitStatus, Printer};
 
 use super::change::Shown;
+use crate::candidates;
 use crate::commands::apply::take_lock;
 
 /// Let a boot environment start from the next restart on, or only once
@@ -16,6 +18,7 @@ use crate::commands::apply::take_lock;
 )]
 pub(crate) struct Args {
     /// Its name
+    #[arg(add = ArgValueCompleter::new(candidates::environments))]
     name: String,
     /// For the next start only
     #[arg(long)]

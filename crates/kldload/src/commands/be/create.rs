@@ -1,9 +1,11 @@
 //! `kbe create`.
 
+use clap_complete::engine::ArgValueCompleter;
 use kld_boot::{BootEnvironmentName, Maker, Origin, RealMachine, create, plan_create};
 use kld_ui::{ExitStatus, Printer};
 
 use super::change::Shown;
+use crate::candidates;
 use crate::commands::apply::lock;
 
 /// Clone the running system, or another one, into a new boot environment
@@ -18,7 +20,7 @@ pub(crate) struct Args {
     /// Its name
     name: BootEnvironmentName,
     /// What it is made from instead of the running system: an environment, or a snapshot of one
-    #[arg(long, value_name = "ENVIRONMENT|SNAPSHOT")]
+    #[arg(long, value_name = "ENVIRONMENT|SNAPSHOT", add = ArgValueCompleter::new(candidates::origins))]
     from: Option<String>,
     #[command(flatten)]
     shown: Shown,

@@ -1,9 +1,11 @@
 //! `kbe destroy`.
 
+use clap_complete::engine::ArgValueCompleter;
 use kld_boot::{Looked, RealMachine, plan_destroy};
 use kld_ui::{ExitStatus, Printer};
 
 use super::change::Shown;
+use crate::candidates;
 use crate::commands::apply::lock;
 use crate::commands::asked::asked;
 
@@ -17,6 +19,7 @@ use crate::commands::asked::asked;
 )]
 pub(crate) struct Args {
     /// Its name
+    #[arg(add = ArgValueCompleter::new(candidates::environments))]
     name: String,
     #[command(flatten)]
     shown: Shown,

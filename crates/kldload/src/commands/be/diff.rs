@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use anyhow::Context as _;
+use clap_complete::engine::ArgValueCompleter;
 use kld_boot::{BootError, Looked, RealMachine, common_snapshot, file_changes, look_into};
 use kld_host::zfs::{Change, ChangeKind};
 use kld_packages::{PackageChange, Packages};
 use kld_ui::{ExitStatus, Printer};
 use serde::Serialize;
 
+use crate::candidates;
 use crate::commands::apply::take_lock;
 
 /// Show what two boot environments differ in: packages, and the files that each has changed since they parted
@@ -20,8 +22,10 @@ use crate::commands::apply::take_lock;
 )]
 pub(crate) struct Args {
     /// The first, as a rule the older one
+    #[arg(add = ArgValueCompleter::new(candidates::environments))]
     a: String,
     /// The second
+    #[arg(add = ArgValueCompleter::new(candidates::environments))]
     b: String,
     /// Only packages
     #[arg(long)]

@@ -2,9 +2,11 @@
 
 use std::io::IsTerminal as _;
 
-use kld_boot::{BootError, MachineError, RealMachine, export};
+use clap_complete::engine::ArgValueCompleter;
+use kld_boot::{BootError, MachineError, RealMachine, export, plan_export};
 use kld_ui::{ExitStatus, Hinted, Printer};
 
+use crate::candidates;
 use crate::commands::apply::take_lock;
 
 /// Write a boot environment to standard output, for `kbe import` on this machine or another
@@ -13,14 +15,23 @@ use crate::commands::apply::take_lock;
 /// keep it like the disk itself.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  kbe export debian > debian.zfs\n  kbe export debian | ssh other tee debian.zfs > /dev/null"
+    after_help = "Examples:\n  kbe export debian > debian.zfs\n  kbe export debian | ssh other tee debian.zfs > /dev/null\n  kbe export --dry-run debian"
 )]
 pub(crate) struct Args {
     /// Its name
+    #[arg(add = ArgValueCompleter::new(candidates::environments))]
     name: String,
+    /// Only show what would be done; exits with 3
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
+    if args.dry_run {
+        let _lock = take_lock("kbe export")?;
+        printer.data(&plan_export(&RealMachine, &args.name)?.to_string())?;
+        return Ok(ExitStatus::Pending);
+    }
     if std::io::stdout().is_terminal() {
         let hint = format!("name a file: `kbe export {} > FILE`", args.name);
         return Err(Hinted::new("a stream is nothing for a terminal", hint).into());

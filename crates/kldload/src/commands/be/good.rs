@@ -1,9 +1,9 @@
 //! `kbe good`.
 
-use kld_boot::{Looked, RealMachine, mark_good};
+use kld_boot::{Looked, RealMachine, plan_good, plan_pass_trial};
 use kld_ui::{ExitStatus, Printer};
 
-use super::change::Output;
+use super::change::Shown;
 use crate::commands::apply::take_lock;
 use crate::commands::pkg;
 
@@ -12,24 +12,27 @@ use crate::commands::pkg;
 /// For whoever can tell: a person who has looked, or a unit after `boot-complete.target`. Until somebody has said it of any
 /// environment, the running one counts as well.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  kbe good\n  kst && kbe good")]
+#[command(after_help = "Examples:\n  kbe good\n  kst && kbe good\n  kbe good --dry-run")]
 pub(crate) struct Args {
     #[command(flatten)]
-    output: Output,
+    shown: Shown,
 }
 
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
     let running = Looked::at(&RealMachine)?.running().map(|of| (of.name().to_owned(), of.trial.is_some()));
     let (name, is_on_trial) = running.unwrap_or_default();
-    // Of one whose packages were changed it says more: that it stays.
-    args.output.doing(printer, &name, |_| {
-        if is_on_trial {
-            printer.note(&format!("`{}` is well and stays", pkg::pass(printer)?));
-            return Ok(());
-        }
-        let _lock = take_lock("kbe good")?;
-        printer.note(&format!("`{}` is well", mark_good(&RealMachine)?));
-        Ok(())
-    })?;
+    if is_on_trial && !args.shown.dry_run {
+        // Of one whose packages were changed it says more: that it stays.
+        let name = args.shown.output.doing(printer, &name, |_| pkg::pass(printer))?;
+        printer.note(&format!("`{name}` is well and stays"));
+        return Ok(ExitStatus::Done);
+    }
+    let _lock = take_lock("kbe good")?;
+    let (plan, name) = if is_on_trial { plan_pass_trial(&RealMachine)? } else { plan_good(&RealMachine)? };
+    if args.shown.dry_run {
+        return args.shown.plan(printer, &name, &plan);
+    }
+    args.shown.perform(printer, &name, &plan)?;
+    printer.note(&format!("`{name}` is well"));
     Ok(ExitStatus::Done)
 }

@@ -5,10 +5,10 @@ use std::io::Read as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use kld_boot::{BootEnvironmentName, RealMachine, STREAM_HEADER, StreamHeader, import};
+use kld_boot::{BootEnvironmentName, RealMachine, STREAM_HEADER, StreamHeader, import, plan_import};
 use kld_ui::{ExitStatus, Hinted, Printer};
 
-use super::change::Output;
+use super::change::Shown;
 use crate::commands::apply::lock;
 
 /// Make a boot environment of what `kbe export` has written
@@ -16,14 +16,16 @@ use crate::commands::apply::lock;
 /// ZFS checks every block of the stream against its checksum. The kernel is found in the environment's /boot and copied to the boot
 /// partitions. What starts next stays as it is.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  kbe import debian.zfs\n  kbe import debian.zfs debian-copy")]
+#[command(
+    after_help = "Examples:\n  kbe import debian.zfs\n  kbe import debian.zfs debian-copy\n  kbe import --dry-run debian.zfs"
+)]
 pub(crate) struct Args {
     /// The file
     file: PathBuf,
     /// What it is called here; its old name when none is named
     name: Option<BootEnvironmentName>,
     #[command(flatten)]
-    output: Output,
+    shown: Shown,
 }
 
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
@@ -46,9 +48,12 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     };
     let _lock = lock("kbe import")?;
     let file = args.file.canonicalize().with_context(|| format!("cannot find `{shown}`"))?;
-    args.output.doing(printer, name.as_str(), |said| {
-        Ok(import(&RealMachine, &name, &file.to_string_lossy(), said)?)
-    })?;
+    let file = file.to_string_lossy();
+    if args.shown.dry_run {
+        printer.note("its kernel and its boot entry are written when it has come");
+        return args.shown.plan(printer, name.as_str(), &plan_import(&RealMachine, &name, &file)?);
+    }
+    args.shown.output.doing(printer, name.as_str(), |said| Ok(import(&RealMachine, &name, &file, said)?))?;
     printer.note(&format!("made `{name}`; `kbe activate {name}` starts it next"));
     Ok(ExitStatus::Done)
 }

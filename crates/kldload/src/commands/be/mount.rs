@@ -1,10 +1,12 @@
 //! `kbe mount` and `kbe umount`.
 
-use kld_boot::{RealMachine, mount, umount};
+use clap_complete::engine::ArgValueCompleter;
+use kld_boot::{RealMachine, carry_out, plan_mount, plan_umount};
 use kld_ui::{ExitStatus, Hinted, Printer};
 use serde::Serialize;
 
-use super::change::Output;
+use super::change::Shown;
+use crate::candidates;
 use crate::commands::apply::take_lock;
 
 /// Mount a boot environment to look into it or change it, and print where
@@ -14,12 +16,12 @@ use crate::commands::apply::take_lock;
 )]
 pub(crate) struct MountArgs {
     /// Its name
+    #[arg(add = ArgValueCompleter::new(candidates::environments))]
     name: String,
     /// An empty directory; /run/kbe/NAME when none is named
     directory: Option<String>,
-    /// Print JSON on standard output
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 /// Where one is mounted, as `--json` has it.
@@ -34,9 +36,10 @@ struct Mounted<'a> {
 #[command(after_help = "Examples:\n  kbe umount before-upgrade")]
 pub(crate) struct UmountArgs {
     /// Its name
+    #[arg(add = ArgValueCompleter::new(candidates::environments))]
     name: String,
     #[command(flatten)]
-    output: Output,
+    shown: Shown,
 }
 
 pub(super) fn run(printer: &Printer, args: &MountArgs) -> anyhow::Result<ExitStatus> {
@@ -45,8 +48,12 @@ pub(super) fn run(printer: &Printer, args: &MountArgs) -> anyhow::Result<ExitSta
         let hint = "name it from `/` on";
         return Err(Hinted::new(format!("`{directory}` is no absolute path"), hint).into());
     }
-    let mountpoint = mount(&RealMachine, &args.name, args.directory.as_deref())?;
-    if args.json {
+    let (plan, mountpoint) = plan_mount(&RealMachine, &args.name, args.directory.as_deref())?;
+    if args.shown.dry_run {
+        return args.shown.plan(printer, &args.name, &plan);
+    }
+    carry_out(&RealMachine, &plan, &mut |action| printer.detail(&action.to_string()))?;
+    if args.shown.output.json {
         printer.envelope("mount", &[Mounted { environment: &args.name, mountpoint }])?;
     } else {
         printer.data(&mountpoint)?;
@@ -56,7 +63,11 @@ pub(super) fn run(printer: &Printer, args: &MountArgs) -> anyhow::Result<ExitSta
 
 pub(super) fn run_umount(printer: &Printer, args: &UmountArgs) -> anyhow::Result<ExitStatus> {
     let _lock = take_lock("kbe umount")?;
-    args.output.doing(printer, &args.name, |_| Ok(umount(&RealMachine, &args.name)?))?;
+    let plan = plan_umount(&RealMachine, &args.name)?;
+    if args.shown.dry_run {
+        return args.shown.plan(printer, &args.name, &plan);
+    }
+    args.shown.perform(printer, &args.name, &plan)?;
     printer.note(&format!("`{}` is unmounted", args.name));
     Ok(ExitStatus::Done)
 }

@@ -1,9 +1,11 @@
 //! `kbe rename`.
 
+use clap_complete::engine::ArgValueCompleter;
 use kld_boot::{BootEnvironmentName, Looked, RealMachine, plan_rename};
 use kld_ui::{ExitStatus, Printer};
 
 use super::change::Shown;
+use crate::candidates;
 use crate::commands::apply::lock;
 
 /// Give a boot environment another name
@@ -13,6 +15,7 @@ use crate::commands::apply::lock;
 #[command(after_help = "Examples:\n  kbe rename try 2026-11\n  kbe rename --dry-run try 2026-11")]
 pub(crate) struct Args {
     /// Its name
+    #[arg(add = ArgValueCompleter::new(candidates::environments))]
     name: String,
     /// What it is to be called
     new: BootEnvironmentName,

@@ -5,6 +5,7 @@ mod what_if;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use clap_complete::engine::ArgValueCompleter;
 use kld_host::within;
 use kld_space::{Dataset, Forest, Growth, Node, Sum, list_cmd, parse_list};
 use kld_ui::{ByteSize, ExitStatus, Hinted, Printer, Table};
@@ -12,6 +13,7 @@ use serde::Serialize;
 
 use super::place::Chosen;
 use super::seconds::seconds;
+use crate::candidates;
 
 /// Say where the space is: data, snapshots, reservations, clones, and what has grown
 ///
@@ -24,7 +26,7 @@ use super::seconds::seconds;
 )]
 pub(crate) struct Args {
     /// Datasets, or paths that lie on them; all pools when there is none. With --what-if, snapshots
-    #[arg(value_name = "DATASET|PATH")]
+    #[arg(value_name = "DATASET|PATH", add = ArgValueCompleter::new(candidates::datasets_and_paths))]
     names: Vec<String>,
     /// A list, the largest first, instead of a tree
     #[arg(long, value_name = "KEY", conflicts_with = "what_if")]

@@ -1,18 +1,20 @@
 //! `ksnap DATASET… NAME`.
 
 use anyhow::Context as _;
+use clap_complete::engine::ArgValueCompleter;
 use kld_snap::{NameError, ShortName, snapshot_cmd, stamp};
 use kld_ui::{ExitStatus, Printer};
 
 use super::hooks::Hooks;
 use super::{dataset, now, word};
+use crate::candidates;
 
 /// What is snapshotted, and under which name.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(crate) struct Args {
     /// Datasets, or paths that lie on them
-    #[arg(required = true, value_name = "DATASET|PATH")]
+    #[arg(required = true, value_name = "DATASET|PATH", add = ArgValueCompleter::new(candidates::datasets_and_paths))]
     datasets: Vec<String>,
     /// The short name; the time is put behind it
     #[arg(required = true, value_parser = word::<ShortName>(NameError::hint))]

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use clap_complete::engine::ArgValueCompleter;
 use kld_host::Cmd;
 use kld_snap::find;
 use kld_ui::{ExitStatus, Printer};
 use serde::Serialize;
 
 use super::{dataset, snapshots};
+use crate::candidates;
 
 /// Keep a snapshot from being destroyed, or let it go again
 #[derive(Debug, clap::Args)]
@@ -16,9 +18,10 @@ use super::{dataset, snapshots};
 )]
 pub(crate) struct Args {
     /// The dataset, or a path that lies on it
-    #[arg(value_name = "DATASET|PATH")]
+    #[arg(value_name = "DATASET|PATH", add = ArgValueCompleter::new(candidates::datasets_and_paths))]
     dataset: String,
     /// The snapshot
+    #[arg(add = ArgValueCompleter::new(candidates::snapshots))]
     name: String,
     /// Who holds it
     #[arg(long, default_value = "ksnap")]

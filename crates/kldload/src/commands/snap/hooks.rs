@@ -11,6 +11,7 @@ use kld_system::NodeSnapshotHook;
 use kld_ui::{Hinted, Printer};
 
 use crate::commands::status;
+use crate::signals;
 
 /// Somebody who waits for longer has a frozen machine.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -107,7 +108,7 @@ impl Ready {
         // reach them, and what `before` has stopped runs again.
         let told = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&told);
-        ctrlc::set_handler(move || seen.store(true, Ordering::SeqCst)).context("cannot watch for signals")?;
+        signals::watch(move || seen.store(true, Ordering::SeqCst))?;
         let failed = |error: &anyhow::Error| printer.warning(&format!("{error:#}"));
         self.in_turn(work, &told, failed)
     }

@@ -1,8 +1,10 @@
 //! `ksnap list`.
 
+use clap_complete::engine::ArgValueCompleter;
 use kld_ui::{ByteSize, ExitStatus, Printer, Table};
 
 use super::{Chosen, snapshots};
+use crate::candidates;
 use crate::commands::history::utc;
 
 /// List snapshots, oldest first, with what each holds for itself
@@ -12,7 +14,7 @@ use crate::commands::history::utc;
 )]
 pub(crate) struct Args {
     /// Datasets, or paths that lie on them; all of the machine when there is none
-    #[arg(value_name = "DATASET|PATH")]
+    #[arg(value_name = "DATASET|PATH", add = ArgValueCompleter::new(candidates::datasets_and_paths))]
     datasets: Vec<String>,
     /// All datasets below, too
     #[arg(long, short)]

@@ -5,11 +5,13 @@ use std::fmt::Write as _;
 use std::io;
 use std::time::Instant;
 
+use clap_complete::engine::ArgValueCompleter;
 use kld_snap::{Keep, KeepError, Pace, Pruned, Snapshot, destroy_cmd, parse_reclaim, prune};
 use kld_ui::{ByteSize, ExitStatus, Hinted, Phases, Printer};
 use serde::Serialize;
 
 use super::{Chosen, counted, reclaimed, snapshots, why, word};
+use crate::candidates;
 
 /// Destroy snapshots that ksnap has made, but for those that a policy keeps
 ///
@@ -21,7 +23,7 @@ use super::{Chosen, counted, reclaimed, snapshots, why, word};
 )]
 pub(crate) struct Args {
     /// Datasets, or paths that lie on them
-    #[arg(required = true, value_name = "DATASET|PATH")]
+    #[arg(required = true, value_name = "DATASET|PATH", add = ArgValueCompleter::new(candidates::datasets_and_paths))]
     datasets: Vec<String>,
     /// What stays: a number, or `last=5,hourly=24,daily=7,weekly=4,monthly=12,yearly=2`
     #[arg(long, value_name = "POLICY", value_parser = word::<Keep>(KeepError::hint))]

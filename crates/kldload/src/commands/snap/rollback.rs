@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use clap_complete::engine::ArgValueCompleter;
 use kld_engine::User;
 use kld_host::mounts::Mount;
 use kld_host::zfs::{Change, parse_diff};
@@ -20,6 +22,7 @@ use serde::Serialize;
 use super::diff::{diff_cmd, line};
 use super::users::{places, unused_volume, users_at};
 use super::{counted, dataset, reclaimed, services, snapshots, swap};
+use crate::candidates;
 use crate::commands::asked::asked;
 use crate::commands::history::utc;
 use crate::commands::proof::Proof;
@@ -37,9 +40,10 @@ use crate::commands::{apply, status};
 )]
 pub(crate) struct Args {
     /// The dataset, or a path that lies on it
-    #[arg(value_name = "DATASET|PATH")]
+    #[arg(value_name = "DATASET|PATH", add = ArgValueCompleter::new(candidates::datasets_and_paths))]
     dataset: String,
     /// The snapshot: its short name means the newest of that name
+    #[arg(add = ArgValueCompleter::new(candidates::snapshots))]
     name: String,
     /// Newer snapshots and bookmarks are destroyed
     #[arg(long, short = 'r')]
@@ -208,7 +212,8 @@ fn apart(users: Vec<User>) -> (Vec<String>, Vec<String>) {
 
 /// That what was started again runs, and that the manifest's proofs hold.
 fn well(proof: &Proof, node: Option<&NodeConfig>, units: &[String], limit: Duration) -> Result<(), String> {
-    proof.holds(node, limit)?;
+    // Nobody waits in vain: once all runs again, Ctrl-C ends the command.
+    proof.holds(node, limit, &AtomicBool::new(false))?;
     // `systemctl start` returns when most services have only been begun.
     let show = Cmd::new("systemctl").args(["is-active", "--"]).args(units).accept(3);
     let states = show.timeout(Duration::from_secs(30)).stdout_string().map_err(|error| error.to_string())?;

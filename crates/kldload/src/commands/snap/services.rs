@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use kld_host::Cmd;
 use kld_ui::{Hinted, Printer};
+
+use crate::signals;
 
 /// What can stop with a service and be started again. Mounts, scopes and slices come and go by themselves.
 const KINDS: &str = "--type=service,socket,timer,path,target";
@@ -26,7 +27,7 @@ pub(super) fn without(
         true => std::process::exit(130),
         false => seen.store(true, Ordering::SeqCst),
     };
-    ctrlc::set_handler(handler).context("cannot watch for signals")?;
+    signals::watch(handler)?;
     let done = in_turn(&|cmd| Ok(cmd.stdout_string()?), &|line| printer.note(line), units, &told, work);
     over.store(true, Ordering::SeqCst);
     done
