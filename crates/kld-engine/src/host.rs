@@ -291,7 +291,8 @@ impl Host for RealHost {
     }
 
     fn run(&self, command: &Cmd) -> Result<Output, HostError> {
-        Ok(command.output()?)
+        // Ctrl-C is the engine's: a step, or the way back, is not cut off in the middle.
+        Ok(command.clone().apart().output()?)
     }
 
     fn holders(&self, mountpoint: &str) -> Result<Vec<User>, HostError> {

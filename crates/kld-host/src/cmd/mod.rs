@@ -62,6 +62,7 @@ pub struct Cmd {
     log_file: Option<PathBuf>,
     cwd: Option<PathBuf>,
     timeout: Option<Duration>,
+    apart: bool,
     accepted: Vec<i32>,
 }
 
@@ -119,6 +120,7 @@ impl Cmd {
             log_file: None,
             cwd: None,
             timeout: None,
+            apart: false,
             accepted: vec![0],
         }
     }
@@ -196,6 +198,14 @@ impl Cmd {
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
+        self
+    }
+
+    /// Keeps Ctrl-C and a terminal that goes away from the command and from all it starts: whoever runs it has to end in order.
+    /// Those with a time limit are apart anyway. Does not apply to [`Cmd::run_attached`].
+    #[must_use]
+    pub fn apart(mut self) -> Self {
+        self.apart = true;
         self
     }
 
@@ -329,7 +339,7 @@ impl Cmd {
         mut each: impl FnMut(bool, &str),
         keep: usize,
     ) -> Result<(i32, String), ExecError> {
-        let own_group = self.timeout.is_some();
+        let own_group = self.apart || self.timeout.is_some();
         let mut command = self.prepare(false)?;
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         if own_group {

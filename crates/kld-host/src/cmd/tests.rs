@@ -144,3 +144,14 @@ fn an_attached_command_says_whether_it_succeeded() {
     sh("exit 3").accept(3).run_attached().expect("3 is accepted");
     assert!(matches!(sh("exit 3").run_attached(), Err(ExecError::Failed { .. })));
 }
+
+#[test]
+fn a_command_that_is_apart_gets_no_ctrl_c_of_ours() {
+    // The fifth field of proc_pid_stat(5): the process group, which a terminal tells.
+    let group = sh("cut -d ' ' -f 5 /proc/$$/stat");
+    let of = |cmd: &Cmd| cmd.stdout_string().expect("it answers").trim().parse::<i32>().expect("a number");
+    let ours = rustix::process::getpgrp().as_raw_nonzero().get();
+    assert_eq!(of(&group), ours);
+    assert_ne!(of(&group.clone().apart()), ours);
+    assert_ne!(of(&group.timeout(Duration::from_secs(60))), ours);
+}

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::apply::{self, who};
 use super::asked::asked;
 use super::history::utc;
+use super::lock;
 use crate::manifest::ManifestFile;
 
 /// Make a dataset of a directory that is there, with everything in it
@@ -72,7 +73,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     if args.list {
         return list(printer, adopter, args.json);
     }
-    let _lock = apply::lock("kldload adopt")?;
+    let _lock = lock::lock("kldload adopt")?;
     if !args.dry_run {
         apply::recover(printer, apply::engine(), adopter)?;
     }

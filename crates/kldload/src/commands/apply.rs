@@ -1,20 +1,19 @@
 //! `kldload apply`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use kld_engine::{
-    Adopter, ApplyError, Engine, History, Outcome, Plan, Progress, RealHost, State, Step, put_aside,
-    waits_for_reboot,
+    Adopter, Engine, History, Outcome, Plan, Progress, RealHost, Step, put_aside, waits_for_reboot,
 };
-use kld_host::{Lock, LockError};
 use kld_ui::{ExitStatus, Hinted, Printer};
 
+use super::lock::lock;
 use super::proof::Proof;
 use super::seconds::seconds;
 use super::session::is_over_ssh;
-use super::{adopt, plan, procedure};
+use super::{adopt, plan};
 use crate::signals;
 
 /// Bring this machine to what a manifest says, or leave it as it was
@@ -48,12 +47,6 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     confirm_within: Option<u64>,
 }
-
-/// One at a time on a machine.
-pub(crate) const LOCK: &str = "/run/kldload-apply.lock";
-
-/// One at a time within a procedure that holds [`LOCK`].
-const LOCK_WITHIN: &str = "/run/kldload-apply-within.lock";
 
 /// Plans, asks, applies.
 pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
@@ -154,36 +147,6 @@ pub(crate) fn may_cut_off(plan: &Plan) -> bool {
 /// The engine for this machine.
 pub(crate) fn engine() -> Engine<'static> {
     Engine::new(&RealHost).with_environments(&kld_boot::RealMachine)
-}
-
-/// The machine's lock, now or never.
-pub(crate) fn lock(purpose: &str) -> anyhow::Result<Lock> {
-    let lock = take_lock(purpose)?;
-    // Before anybody is asked anything: the clock that takes it back waits for the lock, and with it whoever is cut off.
-    let records = History::new(&RealHost).records().context("cannot read what was applied before")?;
-    match records.iter().find(|record| record.state == State::Unconfirmed) {
-        Some(record) => Err(ApplyError::Waits { number: record.number }.into()),
-        None => Ok(lock),
-    }
-}
-
-/// The same also while an apply waits to be confirmed: for who ends that, and for who looks, or starts another system.
-pub(crate) fn take_lock(purpose: &str) -> anyhow::Result<Lock> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(Hinted::new("only root changes a machine", format!("`sudo {purpose} …`")).into());
-    }
-    match Lock::try_acquire(Path::new(LOCK), purpose) {
-        Err(LockError::Held { holder, .. }) if is_our_procedure(&holder) => {
-            Ok(Lock::try_acquire(Path::new(LOCK_WITHIN), purpose)?)
-        }
-        done => Ok(done?),
-    }
-}
-
-/// Whether the lock belongs to the `kldload upgrade` or `kldload dr` of which this is a step.
-fn is_our_procedure(holder: &str) -> bool {
-    std::env::var(procedure::VARIABLE)
-        .is_ok_and(|process| holder.starts_with(&format!("process {process} (")))
 }
 
 /// Undoes what was interrupted, and ends adoptions; whether there was something.

@@ -11,8 +11,8 @@ use kld_ui::{ExitStatus, Hinted, Printer};
 use serde::Serialize;
 
 use super::adopt::{self, How, absolute, property};
-use super::apply;
 use super::place::{can_be_asked, dataset_above};
+use super::{apply, lock};
 use crate::candidates;
 
 /// Make a directory that is a dataset, with the properties that fit what it is for
@@ -87,7 +87,7 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
         let message = format!("`{name}={value}` cannot be given: the path says where it is mounted");
         return Err(Hinted::new(message, "`zfs create` makes datasets that are mounted elsewhere").into());
     }
-    let lock = if args.dry_run { None } else { Some(apply::lock("kldload dir")?) };
+    let lock = if args.dry_run { None } else { Some(lock::lock("kldload dir")?) };
     let path = absolute(args.path.as_deref().unwrap_or(Path::new("")))?;
     dataset_above(&path)?.iter().chain(&args.dataset).try_for_each(|dataset| can_be_asked(dataset))?;
     let properties = properties(args.purpose, &args.property);

@@ -6,10 +6,10 @@ use kld_node::{RealMachine, keys};
 use kld_system::NodeConfig;
 use kld_ui::{ExitStatus, Hinted, Printer, Table};
 
-use super::apply;
 use super::asked::asked;
 use super::given;
 use super::history::utc;
+use super::lock;
 use super::status::read_config;
 use crate::candidates;
 
@@ -148,7 +148,7 @@ fn rotate(
     dry_run: bool,
     yes: bool,
 ) -> anyhow::Result<ExitStatus> {
-    let _lock = apply::lock("kldload key rotate")?;
+    let _lock = lock::lock("kldload key rotate")?;
     let holder = keys::check(&RealMachine, config, dataset)?;
     let what = match holder {
         Holder::Machine => "and the old key loads it no more",
@@ -175,7 +175,7 @@ fn passphrase(
     dry_run: bool,
     yes: bool,
 ) -> anyhow::Result<ExitStatus> {
-    let _lock = apply::lock("kldload key passphrase")?;
+    let _lock = lock::lock("kldload key passphrase")?;
     let what = match keys::check(&RealMachine, config, dataset)? {
         Holder::Machine => "a passphrase, and the key of this machine is removed",
         Holder::Person => "another passphrase, and the old one loads it no more",

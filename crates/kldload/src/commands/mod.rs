@@ -16,6 +16,7 @@ pub(crate) mod explain;
 pub(crate) mod given;
 pub(crate) mod history;
 pub(crate) mod key;
+pub(crate) mod lock;
 pub(crate) mod man;
 pub(crate) mod manifest;
 pub(crate) mod node;

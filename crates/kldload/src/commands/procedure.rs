@@ -14,9 +14,9 @@ use kld_manifest::model::{StepAction, StepRole};
 use kld_node::RealMachine;
 use kld_ui::{Elapsed, ExitStatus, Hinted, Printer, Table};
 
-use super::apply;
 use super::history::utc;
 use super::seconds::seconds;
+use super::{apply, lock};
 use crate::manifest::ManifestFile;
 
 /// The arguments of both.
@@ -84,7 +84,7 @@ pub(crate) fn run(printer: &Printer, kind: ProcedureKind, args: &Common) -> anyh
         }
         return Ok(ExitStatus::Pending);
     }
-    let _lock = apply::lock(&format!("kldload {name}"))?;
+    let _lock = lock::lock(&format!("kldload {name}"))?.for_steps();
     apply::recover(printer, apply::engine(), Adopter::new(&RealHost))?;
     printer.note(&steps(&procedure, args.from.unwrap_or(1)));
     if !printer.confirm("begin?", args.yes) {

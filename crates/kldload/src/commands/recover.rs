@@ -4,9 +4,9 @@ use kld_engine::{Adopter, RealHost};
 use kld_node::{RealMachine, keys};
 use kld_ui::{ExitStatus, Printer};
 
-use super::apply;
 use super::snap::swap;
 use super::status::read_config;
+use super::{apply, lock};
 
 /// Undo an apply that was interrupted by a kill or a power cut, and bring adoptions, rotations of keys and swaps of datasets to their end
 ///
@@ -22,7 +22,7 @@ pub(crate) struct Args {
 
 /// Undoes it.
 pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
-    let _lock = apply::lock("kldload recover")?;
+    let _lock = lock::lock("kldload recover")?;
     let (engine, adopter) = (apply::engine(), Adopter::new(&RealHost));
     let (engine, adopter) =
         if args.boot { (engine.while_starting(), adopter.while_starting()) } else { (engine, adopter) };

@@ -10,10 +10,10 @@ use kld_node::{Machine as _, RealMachine};
 use kld_system::secret_file;
 use kld_ui::{ExitStatus, Hinted, Printer, Table};
 
-use super::apply;
 use super::asked::asked;
 use super::given;
 use super::history::utc;
+use super::lock;
 use super::status::read_config;
 
 /// The secrets of services: which there are, and values that a person gives
@@ -105,7 +105,7 @@ fn set(
     dry_run: bool,
     yes: bool,
 ) -> anyhow::Result<ExitStatus> {
-    let _lock = apply::lock("kldload secret set")?;
+    let _lock = lock::lock("kldload secret set")?;
     let value = read(name, file.filter(|file| *file != Path::new("-")))?;
     secrets::check(name.as_str(), &value)?;
     let config = read_config()?;

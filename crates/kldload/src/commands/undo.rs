@@ -1,22 +1,21 @@
 //! `kldload undo`.
 
 use std::cell::RefCell;
-use std::path::Path;
 use std::time::Duration;
 
 use clap_complete::engine::ArgValueCompleter;
 use kld_engine::{
     Adopter, ApplyError, CLOCK, Cause, History, Outcome, Plan, RealHost, Record, State, TakenBack,
 };
-use kld_host::Lock;
 use kld_ui::{ExitStatus, Hinted, Printer};
 
 use super::asked::asked;
 use super::history::numbers;
+use super::lock::Alone;
 use super::proof::Proof;
 use super::seconds::seconds;
 use super::status::read_config;
-use super::{apply, plan};
+use super::{apply, lock, plan};
 use crate::candidates;
 use crate::signals;
 
@@ -60,11 +59,7 @@ pub(crate) struct Args {
 
 /// Shows, asks, takes back.
 pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
-    let lock = if args.unconfirmed {
-        Lock::acquire(Path::new(apply::LOCK), "kldload undo")?
-    } else {
-        apply::take_lock("kldload undo")?
-    };
+    let lock = if args.unconfirmed { lock::lock_for_the_clock()? } else { lock::take_lock("kldload undo")? };
     if !args.dry_run {
         apply::recover(printer, apply::engine(), Adopter::new(&RealHost))?;
     }
@@ -109,7 +104,7 @@ fn by_hand(plan: &Plan) -> impl Iterator<Item = &str> {
 }
 
 /// What waits to be confirmed goes back now, and not when its time is over.
-fn end_waiting(printer: &Printer, args: &Args, waiting: &Record, lock: Lock) -> anyhow::Result<ExitStatus> {
+fn end_waiting(printer: &Printer, args: &Args, waiting: &Record, lock: Alone) -> anyhow::Result<ExitStatus> {
     if waiting.undoes.is_empty() {
         show(printer, args, &kld_engine::undo(&RealHost, Some(waiting.number))?)?;
     } else {
@@ -123,7 +118,7 @@ fn end_waiting(printer: &Printer, args: &Args, waiting: &Record, lock: Lock) -> 
     drop(lock);
     asked(printer, "take it back?", args.yes)?;
     // As a step of a procedure it has the procedure's.
-    let _lock = apply::take_lock("kldload undo")?;
+    let _lock = lock::take_lock("kldload undo")?;
     let now = History::new(&RealHost).records()?;
     if now.iter().any(|record| record.number == waiting.number && record.state == State::Unconfirmed) {
         take_back(printer, "not confirmed", &apply::who())?;

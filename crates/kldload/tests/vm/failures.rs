@@ -149,12 +149,12 @@ fn an_apply_that_fails_leaves_nothing_whatever_fails() {
     who_has_enough_goes_back_at_once(&guest);
 }
 
-/// Begins an apply, and sends it a signal when it makes its fifth step.
+/// Begins an apply, and sends it and all its children a signal, as a terminal does, when it makes its fifth step.
 fn signalled(guest: &Guest, signal: &str) -> (i32, String) {
     let script = format!(
-        "kldload apply --yes {DIR}/appliance.manifest > /run/signalled 2>&1 & process=$!
+        "setsid kldload apply --yes {DIR}/appliance.manifest > /run/signalled 2>&1 & process=$!
          until grep -q '^\\[5/' /run/signalled; do kill -0 $process || exit 99; sleep 0.05; done
-         kill -{signal} $process; wait $process; status=$?; cat /run/signalled; exit $status"
+         kill -{signal} -- -$process; wait $process; status=$?; cat /run/signalled; exit $status"
     );
     let output = guest.run_for(&script, BOOT).expect("it answers");
     (output.status, output.text())

@@ -85,7 +85,24 @@ fn procedures_are_carried_out_and_measured() {
     assert!(said.contains("\"continues\": 4"), "{said}");
 
     a_proof_that_fails_takes_its_branch(&guest);
+    the_clock_does_not_wait_for_a_person(&guest);
     a_kill_is_remembered(&guest);
+}
+
+/// A step's apply has cut somebody off, and the procedure waits for him.
+fn the_clock_does_not_wait_for_a_person(guest: &Guest) {
+    let other = "recordsize=64k  compression=lz4  atime=off";
+    give(guest, "/root/other", &[("recordsize=128k  compression=lz4  atime=off", other)]);
+    let size = "zfs get -Ho value recordsize rpool/srv/webapp";
+    let steps = format!(
+        "  1. kldload apply --yes --confirm-within 5s /root/other/appliance.manifest && test $({size}) = 64K
+  2. for i in $(seq 120); do sleep 1; test $({size}) = 64K || exit 0; done; exit 1
+"
+    );
+    give(guest, "/root/waits", &[(UPGRADE, &steps)]);
+    let (status, said, error) = kldload(guest, "upgrade --yes /root/waits/appliance.manifest");
+    assert_eq!(status, 0, "{said}\n{error}");
+    assert_eq!(guest.run_ok(size).expect("it is there").trim(), "128K");
 }
 
 fn a_proof_that_fails_takes_its_branch(guest: &Guest) {

@@ -6,7 +6,7 @@ use kld_ui::{ExitStatus, Printer};
 
 use super::change::Shown;
 use crate::candidates;
-use crate::commands::apply::take_lock;
+use crate::commands::lock::take_lock;
 
 /// Let a boot environment start from the next restart on, or only once
 ///

@@ -6,7 +6,7 @@ use kld_ui::{ExitStatus, Printer};
 
 use super::change::Shown;
 use crate::candidates;
-use crate::commands::apply::lock;
+use crate::commands::lock::lock;
 
 /// Clone the running system, or another one, into a new boot environment
 ///

@@ -6,8 +6,8 @@ use kld_ui::{ExitStatus, Printer};
 
 use super::change::Shown;
 use crate::candidates;
-use crate::commands::apply::lock;
 use crate::commands::asked::asked;
+use crate::commands::lock::lock;
 
 /// Destroy a boot environment, its snapshots, its boot entry and a kernel that nobody else needs
 ///

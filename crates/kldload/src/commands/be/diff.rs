@@ -11,7 +11,7 @@ use kld_ui::{ExitStatus, Printer};
 use serde::Serialize;
 
 use crate::candidates;
-use crate::commands::apply::take_lock;
+use crate::commands::lock::take_lock;
 
 /// Show what two boot environments differ in: packages, and the files that each has changed since they parted
 ///

@@ -7,7 +7,7 @@ use kld_boot::{BootError, MachineError, RealMachine, export, plan_export};
 use kld_ui::{ExitStatus, Hinted, Printer};
 
 use crate::candidates;
-use crate::commands::apply::take_lock;
+use crate::commands::lock::take_lock;
 
 /// Write a boot environment to standard output, for `kbe import` on this machine or another
 ///

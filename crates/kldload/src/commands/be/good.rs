@@ -4,7 +4,7 @@ use kld_boot::{Looked, RealMachine, plan_good, plan_pass_trial};
 use kld_ui::{ExitStatus, Printer};
 
 use super::change::Shown;
-use crate::commands::apply::take_lock;
+use crate::commands::lock::take_lock;
 use crate::commands::pkg;
 
 /// Say that the running boot environment is well: it is the way back from now on, and is never destroyed

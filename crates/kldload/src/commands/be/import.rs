@@ -9,7 +9,7 @@ use kld_boot::{BootEnvironmentName, RealMachine, STREAM_HEADER, StreamHeader, im
 use kld_ui::{ExitStatus, Hinted, Printer};
 
 use super::change::Shown;
-use crate::commands::apply::lock;
+use crate::commands::lock::lock;
 
 /// Make a boot environment of what `kbe export` has written
 ///

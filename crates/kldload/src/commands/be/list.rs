@@ -5,8 +5,8 @@ use kld_host::LockError;
 use kld_ui::{ByteSize, ExitStatus, Printer, Table};
 use serde::Serialize;
 
-use crate::commands::apply::take_lock;
 use crate::commands::history::utc;
+use crate::commands::lock::take_lock;
 use crate::commands::pkg;
 
 /// Show the boot environments: what runs, what starts next, what each one takes

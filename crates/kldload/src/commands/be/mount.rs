@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::change::Shown;
 use crate::candidates;
-use crate::commands::apply::take_lock;
+use crate::commands::lock::take_lock;
 
 /// Mount a boot environment to look into it or change it, and print where
 #[derive(Debug, clap::Args)]

@@ -5,8 +5,8 @@ use kld_ui::{ByteSize, ExitStatus, Printer};
 use serde::Serialize;
 
 use super::change::Shown;
-use crate::commands::apply::lock;
 use crate::commands::asked::asked;
+use crate::commands::lock::lock;
 
 /// Destroy the oldest boot environments, and what interrupted commands have left
 ///

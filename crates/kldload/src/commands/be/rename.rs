@@ -6,7 +6,7 @@ use kld_ui::{ExitStatus, Printer};
 
 use super::change::Shown;
 use crate::candidates;
-use crate::commands::apply::lock;
+use crate::commands::lock::lock;
 
 /// Give a boot environment another name
 ///

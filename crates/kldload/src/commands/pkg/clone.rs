@@ -14,7 +14,7 @@ use kld_packages::{
 use kld_snap::stamp;
 use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
 
-use crate::commands::apply::lock;
+use crate::commands::lock::lock;
 use crate::commands::status;
 
 /// How long each probe may take before the change.

@@ -10,7 +10,7 @@ use kld_node::health::Probe;
 use kld_packages::{TRIAL_FILE, TrialFile, remove_trial_units};
 use kld_ui::{ExitStatus, Printer};
 
-use crate::commands::apply::take_lock;
+use crate::commands::lock::take_lock;
 use crate::commands::status;
 
 /// How long the services may take to be well after all of them were started.

@@ -27,7 +27,7 @@ use crate::commands::asked::asked;
 use crate::commands::history::utc;
 use crate::commands::proof::Proof;
 use crate::commands::seconds::seconds;
-use crate::commands::{apply, status};
+use crate::commands::{lock, status};
 
 /// Bring a dataset back to a snapshot: everything written since is lost
 ///
@@ -88,7 +88,7 @@ struct Loss {
 /// Shows, asks, goes back.
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
     // Nothing of an apply, or of another rollback, comes between what is shown and what is done.
-    let _lock = (!args.dry_run).then(|| apply::lock("ksnap rollback")).transpose()?;
+    let _lock = (!args.dry_run).then(|| lock::lock("ksnap rollback")).transpose()?;
     let dataset = dataset(&args.dataset)?;
     let pool = dataset.split('/').next().unwrap_or_default();
     // What ZFS has not written yet, it does not count as lost. A pool that takes no writes has none.
