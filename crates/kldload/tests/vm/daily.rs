@@ -229,7 +229,7 @@ fn shells_know_what_there_is(guest: &Guest) {
     let names = offered(guest, "ksnap rollback rpool/srv/photos off");
     assert!(names.len() == 2 && names[0] == "offered" && names[1].starts_with("offered-20"), "{names:?}");
     assert_eq!(offered(guest, "kbe activate deb"), ["debian"]);
-    ok(guest, "ksnap prune --yes --keep 0 --name offered rpool/srv/photos");
+    ok(guest, &format!("zfs destroy rpool/srv/photos@{}", names[1]));
 }
 
 /// Boot environments and holds, as a program reads them.
