@@ -122,6 +122,9 @@ pub(crate) fn restarts(
             _ => add(Tell::Stop { unit }, "it is switched off".to_owned()),
         }
     }
+    for (unit, path) in leaving(host, &services, steps)? {
+        add(Tell::Stop { unit }, format!("{path} goes"));
+    }
     // Services that must run and do not. Those of containers are no units of the manifest, their files are.
     let files = before.keys().filter_map(|item| item.strip_prefix(key("file", "").as_str()));
     let contained: BTreeSet<String> = files.filter_map(unit_of_file).collect();
@@ -256,6 +259,32 @@ pub(crate) fn unit_of(path: &str) -> Option<String> {
 /// The unit that a file is of, when it is a file of a unit.
 pub(crate) fn unit_of_file(path: &str) -> Option<String> {
     UNITS.iter().find_map(|dir| unit_of(path.strip_prefix(dir)?))
+}
+
+/// Units that run and whose own files go, with these.
+fn leaving(
+    host: &dyn Host,
+    services: &BTreeSet<&str>,
+    steps: &[Step],
+) -> Result<Vec<(String, String)>, HostError> {
+    let files = steps.iter().filter(|step| step.kind == "file" && step.action == Action::Remove);
+    let own = |path: &str| {
+        let name = UNITS.iter().find_map(|dir| path.strip_prefix(dir)).filter(|name| !name.contains('/'))?;
+        unit_of(name).filter(|unit| !services.contains(unit.as_str()))
+    };
+    let gone: Vec<(String, String)> =
+        files.filter_map(|step| Some((own(&step.name)?, step.name.clone()))).collect();
+    if gone.is_empty() {
+        return Ok(gone);
+    }
+    let units: Vec<&str> = gone.iter().map(|(unit, _)| unit.as_str()).collect();
+    let seen = unit_properties(host, &units, "ActiveState")?;
+    let runs = |unit: &str| {
+        seen.get(unit).is_some_and(|unit| {
+            matches!(unit_property(unit, "ActiveState"), "active" | "activating" | "reloading")
+        })
+    };
+    Ok(gone.into_iter().filter(|(unit, _)| runs(unit)).collect())
 }
 
 /// Services by the paths that their own files name.

@@ -9,6 +9,7 @@ mod busy;
 mod encryption;
 mod features;
 mod locked;
+mod place;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,7 @@ use serde_json::Value;
 
 pub use self::aside::put_aside;
 use self::aside::{bring_back, take_away};
+use self::place::{check as check_place, is_missing, is_mounted, set};
 use self::values::{same, shown};
 use super::{Found, Kind, Refusal, WayBack, digest, file, to_value};
 use crate::history::Store;
@@ -151,6 +153,7 @@ impl Kind for Dataset {
                 Some(there) => {
                     let was_stated = before.contains_key(&key(Self::NAME, &item(&name, "encryption")));
                     encryption::check(dataset, there, was_stated)?;
+                    check_place(host, dataset, there, &mounted)?;
                     found.steps.append(&mut changes(dataset, there)?);
                     found.steps.extend(given_up(dataset, there, before));
                 }
@@ -209,10 +212,8 @@ impl Kind for Dataset {
             }
             // `services.rs` tells the node.
             Change::Born { .. } => Ok(()),
-            Change::Set { dataset, property, value } => {
-                host.run(&zfs::set_cmd(dataset, &[(property, value)])).map(drop)
-            }
-            Change::Inherit { dataset, property } => host.run(&clear_cmd(dataset, property)).map(drop),
+            Change::Set { dataset, property, value } => set(host, dataset, property, value),
+            Change::Inherit { dataset, property } => clear(host, dataset, property),
         }
     }
 
@@ -235,13 +236,13 @@ impl Kind for Dataset {
             (
                 Change::Set { dataset, property, .. } | Change::Inherit { dataset, property },
                 Memory::Local(value),
-            ) => host.run(&zfs::set_cmd(dataset, &[(property, value)])).map(drop),
+            ) => set(host, dataset, property, value),
             (
                 Change::Set { dataset, property, .. } | Change::Inherit { dataset, property },
                 Memory::Received,
             ) => host.run(&Cmd::new("zfs").args(["inherit", "-S", property, dataset])).map(drop),
             (Change::Set { dataset, property, .. } | Change::Inherit { dataset, property }, _) => {
-                host.run(&clear_cmd(dataset, property)).map(drop)
+                clear(host, dataset, property)
             }
         }
     }
@@ -339,9 +340,10 @@ impl Kind for Dataset {
         if names.is_empty() {
             return Ok(Vec::new());
         }
+        let asked: BTreeSet<&str> = names.iter().copied().chain(place::ASKED).collect();
         let mut seen = Seen::new();
         for pool in pools {
-            seen.extend(ask(host, pool, &names)?);
+            seen.extend(ask(host, pool, &asked)?);
         }
         let is_as_wanted = |dataset: &str, property: &str, value: &str| {
             let Some(there) = seen.get(dataset) else { return false };
@@ -349,21 +351,27 @@ impl Kind for Dataset {
             there.get(property).is_none_or(|found| same(property, value, &found.value))
                 || encryption::is_of_a_person(property, there)
         };
-        let drifted = stated.filter(|((dataset, property), value)| !is_as_wanted(dataset, property, value));
-        Ok(drifted.map(|((dataset, property), _)| format!("{property} of {dataset}")).collect())
+        let places = stated.clone().filter(|((_, property), value)| {
+            // What is to be mounted by itself: a manifest may say `canmount=noauto`.
+            *property == "mountpoint" && value.starts_with('/')
+        });
+        let missing = places.filter(|((dataset, _), path)| {
+            let is_stated = |value: &str| stated.clone().any(|item| item == ((*dataset, "canmount"), value));
+            !is_stated("noauto") && seen.get(*dataset).is_some_and(|there| is_missing(there, path))
+        });
+        let missing = missing.map(|((dataset, _), path)| format!("{dataset} is not mounted on {path}"));
+        let drifted =
+            stated.clone().filter(|((dataset, property), value)| !is_as_wanted(dataset, property, value));
+        let drifted = drifted.map(|((dataset, property), _)| format!("{property} of {dataset}"));
+        Ok(drifted.chain(missing).collect())
     }
 }
 
-fn is_mounted(host: &dyn Host, dataset: &str) -> Result<bool, HostError> {
-    let found = zfs::parse_get(&host.text(&zfs::get_cmd(dataset, &["mounted"], false))?)?;
-    Ok(found.iter().any(|property| property.value == "yes"))
-}
-
 /// Takes a dataset's own value of a property away.
-fn clear_cmd(dataset: &str, property: &str) -> Cmd {
+fn clear(host: &dyn Host, dataset: &str, property: &str) -> Result<(), HostError> {
     match NOT_INHERITED.iter().find(|(name, _)| *name == property) {
-        Some((_, none)) => zfs::set_cmd(dataset, &[(property, none)]),
-        None => Cmd::new("zfs").args(["inherit", property, dataset]),
+        Some((_, none)) => set(host, dataset, property, none),
+        None => host.run(&Cmd::new("zfs").args(["inherit", property, dataset])).map(drop),
     }
 }
 
@@ -398,7 +406,7 @@ fn look(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>) -> 
         .datasets
         .iter()
         .flat_map(|dataset| dataset.properties.iter().map(|item| item.value.0.as_str()))
-        .chain(["mountpoint", "mounted", "used"])
+        .chain(["canmount", "mountpoint", "mounted", "used"])
         .chain(encryption::ASKED)
         .chain(stated)
         .collect();
@@ -461,25 +469,11 @@ fn create(
         return Err(Refusal::Refused { name, reason, hint: format!("`zpool create {pool} …` makes it") });
     }
     if let Some(path) = dataset.mounted_at() {
-        let mounted_by_another = mounted.contains(path);
-        let files = host.list(path).map_err(|error| Refusal::Look("a mountpoint", error))?;
-        if mounted_by_another || !files.is_empty() {
-            let (reason, hint) = if mounted_by_another {
-                (
-                    format!("another dataset is mounted on `{path}`"),
-                    "give one of them another `mountpoint=`".to_owned(),
-                )
-            } else {
-                let hint = match dataset.created {
-                    Created::InImage => {
-                        format!("`kldload adopt {path} --manifest FILE` moves them into the dataset")
-                    }
-                    Created::OnNode(_) => encryption::move_away(path),
-                };
-                (format!("`{path}` holds {} files that the dataset would hide", files.len()), hint)
-            };
-            return Err(Refusal::Refused { name, reason, hint });
-        }
+        let hint = match dataset.created {
+            Created::InImage => format!("`kldload adopt {path} --manifest FILE` moves them into the dataset"),
+            Created::OnNode(_) => encryption::move_away(path),
+        };
+        place::is_free(host, &name, path, mounted, hint)?;
     }
     let properties: Vec<(String, String)> =
         dataset.properties.iter().map(|item| item.value.clone()).collect();
@@ -509,7 +503,14 @@ fn create(
 fn changes(dataset: &SystemDataset, there: &BTreeMap<String, Property>) -> Result<Vec<Step>, Refusal> {
     let mut steps = Vec::new();
     let name = dataset.name.to_string();
-    for item in &dataset.properties {
+    let mut properties: Vec<_> = dataset.properties.iter().collect();
+    // Unmounted before it moves, and mounted when it has.
+    properties.sort_by_key(|item| match (item.value.0.as_str(), item.value.1.as_str()) {
+        ("canmount", "on") => 2,
+        ("canmount", _) => 0,
+        _ => 1,
+    });
+    for item in properties {
         let (property, value) = (&item.value.0, &item.value.1);
         let Some(found) = there.get(property) else { continue };
         if same(property, value, &found.value) || encryption::is_of_a_person(property, there) {

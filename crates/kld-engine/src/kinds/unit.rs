@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::{Found, Kind, Refusal, WayBack, to_value};
 use crate::history::Store;
 use crate::host::{Host, HostError};
-use crate::plan::{Action, Because, Cause, Step};
+use crate::plan::{Action, Because, Cause, Left, Step, key};
+use crate::services::UNIT_FILES;
 use crate::wanted::Wanted;
 
 pub(super) struct Unit;
@@ -20,6 +21,9 @@ pub(super) struct Unit;
 pub(super) struct Change {
     unit: String,
     state: String,
+    /// It is in the manifest no more, and its file goes: before that, or nobody knows its links.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    leaves: bool,
 }
 
 /// The state it was in.
@@ -38,7 +42,7 @@ impl Kind for Unit {
         &self,
         host: &dyn Host,
         wanted: &Wanted,
-        _before: &BTreeMap<String, String>,
+        before: &BTreeMap<String, String>,
         earlier: &[Step],
     ) -> Result<Found, Refusal> {
         let seen = look(host, wanted).map_err(|error| Refusal::Look("the units", error))?;
@@ -71,9 +75,10 @@ impl Kind for Unit {
                 interrupts: None,
                 notes: Vec::new(),
                 because: Because::from(&unit.because),
-                change: to_value(&Change { unit: name, state: unit.state.to_string() }),
+                change: to_value(&Change { unit: name, state: unit.state.to_string(), leaves: false }),
             });
         }
+        leaving(host, before, earlier, &mut found).map_err(|error| Refusal::Look("the units", error))?;
         Ok(found)
     }
 
@@ -103,6 +108,11 @@ impl Kind for Unit {
             host.run(&Cmd::new("systemctl").args(["unmask", &change.unit]))?;
         }
         match memory.state.as_str() {
+            // Its file came back a moment ago, and systemd has not heard of it.
+            "enabled" if now.is_empty() && host.entry(&own_file(&change.unit))?.is_some() => {
+                host.run(&Cmd::new("systemctl").arg("daemon-reload"))?;
+                set(host, &change.unit, "enabled")
+            }
             // Going back may be interrupted and done once more, or somebody has taken the unit away since: nothing can be switched on,
             // and of what was there only links are left, which go before systemd says that it knows no such unit.
             "enabled" if now.is_empty() => Ok(()),
@@ -175,6 +185,57 @@ impl Kind for Unit {
         let drifted = items.iter().filter(|item| !is_as_wanted(item));
         Ok(drifted.map(|(name, _)| (*name).to_owned()).collect())
     }
+}
+
+/// Units that started by themselves and are in the manifest no more. What goes with its file is switched off; a package's unit is left
+/// as the package is.
+fn leaving(
+    host: &dyn Host,
+    before: &BTreeMap<String, String>,
+    earlier: &[Step],
+    found: &mut Found,
+) -> Result<(), HostError> {
+    let gone = super::gone(Unit::NAME, before, &found.items);
+    let gone: Vec<&str> =
+        gone.filter(|unit| before[&key(Unit::NAME, unit)] == Enablement::Enabled.to_string()).collect();
+    let states = if gone.is_empty() { BTreeMap::new() } else { states(host, &gone)? };
+    for unit in gone.into_iter().filter(|unit| states.get(*unit).is_some_and(|state| state == "enabled")) {
+        let name = unit.to_owned();
+        let file = own_file(unit);
+        let file = earlier.iter().find(|step| step.action == Action::Remove && step.name == file);
+        match file {
+            Some(file) => found.steps.push(Step {
+                kind: Unit::NAME.to_owned(),
+                name: name.clone(),
+                action: Action::Change,
+                cause: Cause::Wish,
+                summary: "no longer starts by itself".to_owned(),
+                interrupts: None,
+                notes: Vec::new(),
+                because: file.because.clone(),
+                change: to_value(&Change {
+                    unit: name,
+                    state: Enablement::Disabled.to_string(),
+                    leaves: true,
+                }),
+            }),
+            None => found.left.push(Left {
+                kind: Unit::NAME.to_owned(),
+                remove_with: format!("systemctl disable --now {name}"),
+                name,
+            }),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a step switches a unit off whose file goes.
+pub(crate) fn leaves(step: &Step) -> bool {
+    step.kind == Unit::NAME && super::from_value::<Change>(&step.change).is_ok_and(|change| change.leaves)
+}
+
+fn own_file(unit: &str) -> String {
+    format!("{UNIT_FILES}{unit}")
 }
 
 fn set(host: &dyn Host, unit: &str, state: &str) -> Result<(), HostError> {

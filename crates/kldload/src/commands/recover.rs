@@ -22,7 +22,8 @@ pub(crate) struct Args {
 
 /// Undoes it.
 pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
-    let _lock = lock::lock("kldload recover")?;
+    // Also while an apply waits to be confirmed: a start takes it back.
+    let _lock = lock::take_lock("kldload recover")?;
     let (engine, adopter) = (apply::engine(), Adopter::new(&RealHost));
     let (engine, adopter) =
         if args.boot { (engine.while_starting(), adopter.while_starting()) } else { (engine, adopter) };

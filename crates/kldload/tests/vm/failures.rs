@@ -147,6 +147,7 @@ fn an_apply_that_fails_leaves_nothing_whatever_fails() {
     let history = guest.run_ok("kldload history --json").expect("it answers");
     assert!(!history.contains("interrupted") && !history.contains("committed"), "{history}");
     who_has_enough_goes_back_at_once(&guest);
+    a_start_takes_back_what_nobody_has_confirmed(&guest);
 }
 
 /// Begins an apply, and sends it and all its children a signal, as a terminal does, when it makes its fifth step.
@@ -177,6 +178,23 @@ fn who_has_enough_goes_back_at_once(guest: &Guest) {
     let (status, said) = signalled(guest, "HUP");
     assert!(status == 0 && said.contains("is done: the machine is as the manifest says"), "{said}");
     run(guest, "kldload undo --yes --overwrite");
+}
+
+/// Whoever is locked out presses reset.
+fn a_start_takes_back_what_nobody_has_confirmed(guest: &Guest) {
+    let state = || {
+        // Packages stay, and the environment of before them.
+        let state = guest.run_ok(STATE).expect("readable");
+        let lines = state.lines().filter(|line| !line.contains("rpool/ROOT/apply-"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let before = state();
+    run(guest, &format!("kldload apply --yes --confirm-within 1h {DIR}/appliance.manifest"));
+    guest.reboot(BOOT, |_| ()).expect("it reboots");
+    guest.wait_system(BOOT, |_| ()).expect("the units settle");
+    let history = guest.run_ok("kldload history").expect("it answers");
+    assert!(history.contains("nobody has confirmed it: taken back by kldload"), "{history}");
+    assert_same(&before, &state());
 }
 
 fn run(guest: &Guest, script: &str) {

@@ -62,12 +62,16 @@ impl State {
                     if name == "mountpoint" || (name, value) == ("canmount", "off") {
                         self.may_unmount(&last)?;
                     }
-                    let own = self.machine.datasets.get_mut(&last).ok_or_else(|| absent(&last))?;
-                    let none = value == "none" && LIMITS.contains(&name);
-                    own.insert(name.to_owned(), exact(name, if none { "0" } else { value }));
                     if (name, value) == ("canmount", "off") && self.is_mounted(&last) {
                         self.unmount(&last);
                     }
+                    // That it may be mounted mounts nothing.
+                    if (name, value) == ("canmount", "on") && self.property(&last, "canmount").0 == "off" {
+                        self.machine.unmounted.entry(last.clone()).or_default();
+                    }
+                    let own = self.machine.datasets.get_mut(&last).ok_or_else(|| absent(&last))?;
+                    let none = value == "none" && LIMITS.contains(&name);
+                    own.insert(name.to_owned(), exact(name, if none { "0" } else { value }));
                 }
                 Ok(String::new())
             }
@@ -179,7 +183,9 @@ impl State {
             "mount" => {
                 self.burn(&args.join(" "))?;
                 let files = self.machine.unmounted.remove(&last).unwrap_or_default();
-                self.put(&self.property(&last, "mountpoint").0, directory());
+                // The root of it has the owner that it had.
+                let place = self.property(&last, "mountpoint").0;
+                self.machine.files.entry(place).or_insert_with(directory);
                 self.machine.files.extend(files);
                 Ok(String::new())
             }
