@@ -222,6 +222,11 @@ fn every_probe_sees_what_it_is_for() {
             m.tool("zpool", |args, _, _| pool(args, "\"checksum_errors\":0}}}}", "\"checksum_errors\":3}}}}"))
         }),
         ("pool", Status::Warn, |m| {
+            let lost =
+                "\"l2cache\":{\"/dev/vdc\":{\"state\":\"CANT_OPEN\",\"read_errors\":0}},\"error_count\"";
+            m.tool("zpool", move |args, _, _| pool(args, "\"error_count\"", lost))
+        }),
+        ("pool", Status::Warn, |m| {
             m.tool("zpool", |args, _, _| {
                 Ok(if args[0] == "status" { STATUS.into() } else { "capacity\t41\nreadonly\ton\n".into() })
             })
@@ -327,6 +332,7 @@ fn every_probe_sees_what_it_is_for() {
         boot: degraded
         pool: rpool DEGRADED, no errors, 41% full
         pool: rpool ONLINE, 3 errors, 41% full
+        pool: rpool ONLINE, no errors, cache /dev/vdc UNAVAIL, 41% full
         pool: rpool ONLINE, no errors, 41% full, imported read-only
         pool: rpool ONLINE, no errors, 41% full, no room left, 7% fragmented
         pool: rpool SUSPENDED: whoever uses it waits
