@@ -301,7 +301,7 @@ pub fn check_some(
         Task::new("boot", deadline, boot::probe),
         Task::new("pool", deadline, pool::probe),
         Task::new("scrub", deadline, scrub::probe),
-        Task::new("disks", deadline, disks::probe),
+        Task::new("disks", deadline, move |view| disks::probe(view, deadline)),
         Task::new("keys", deadline, keys::probe),
         Task::new("services", deadline, services::probe),
         Task::new("sandboxes", deadline, sandboxes::probe),

@@ -462,6 +462,33 @@ fn a_disk_that_sleeps_or_cannot_be_asked_is_left_alone() {
     .assert_eq(&text);
 }
 
+/// One that hangs, and its neighbours, in either order.
+#[test]
+fn a_disk_that_hangs_hides_no_other() {
+    let disks = |report: &'static str| {
+        let machine = machine();
+        machine.state().hangs = Some("/dev/sdb".to_owned());
+        machine.tool("smartctl", move |args, _, _| {
+            let names = ["a", "b", "c"].map(|name| format!(r#"{{"name":"/dev/sd{name}","type":"sat"}}"#));
+            let scan = format!(r#"{{"devices":[{}]}}"#, names.join(","));
+            let is_last = args.last().is_some_and(|name| name == "/dev/sdc");
+            Ok(if args[1] == "--scan" { scan.into() } else { if is_last { report } else { DISK }.into() })
+        });
+        let deadline = Duration::from_millis(2500);
+        let health = check_some(Arc::new(machine), None, deadline, Vec::new(), |name| name == "disks");
+        health.probes.into_iter().next().expect("it has looked")
+    };
+    let fails: &str = Box::leak(DISK.replace("true", "false").into_boxed_str());
+    let probe = disks(fails);
+    expect!["/dev/sdc says that it fails, /dev/sdb does not answer"].assert_eq(&probe.summary);
+    assert_eq!((probe.status, probe.command.as_deref()), (Status::Fail, Some("smartctl -x /dev/sdc")));
+    assert_eq!(probe.troubles(), ["disks: /dev/sdc", "disks: /dev/sdb"]);
+
+    let probe = disks(DISK);
+    assert_eq!((probe.status, &*probe.summary), (Status::Timeout, "/dev/sdb does not answer"));
+    assert_eq!(probe.subjects, ["/dev/sdb"]);
+}
+
 #[test]
 fn a_machine_without_a_network_has_a_day_before_its_clock_is_a_matter() {
     let machine = machine();

@@ -40,6 +40,8 @@ pub(crate) struct State {
     pub(crate) links: BTreeMap<PathBuf, PathBuf>,
     pub(crate) times: BTreeMap<PathBuf, u64>,
     pub(crate) tools: BTreeMap<String, Tool>,
+    /// Commands that name this never end.
+    pub(crate) hangs: Option<String>,
     /// Every command, as one would type it.
     pub(crate) log: Vec<String>,
     /// Changes until the machine dies; `None`: it lives.
@@ -208,6 +210,12 @@ impl Machine for FakeMachine {
         let mut state = self.state();
         state.burn(Path::new(&program))?;
         state.log.push(command.to_string());
+        if state.hangs.as_ref().is_some_and(|name| args.contains(name)) {
+            drop(state);
+            loop {
+                std::thread::park();
+            }
+        }
         let Some(mut tool) = state.tools.remove(&program) else {
             return Err(ExecError::Missing { program, package: None }.into());
         };
