@@ -42,6 +42,10 @@ use std::time::{Duration, Instant};
 /// How long a probe may take unless its caller says otherwise.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
+/// Seconds by which what is dated ahead of the clock is no matter: clocks are set while they run, and those of two machines
+/// differ. What lies further ahead was dated by a clock that was wrong, and would be new for ever.
+const AHEAD: u64 = 300;
+
 /// What a probe found, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]

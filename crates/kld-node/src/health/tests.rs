@@ -292,6 +292,12 @@ fn every_probe_sees_what_it_is_for() {
             })
         }),
         ("replication", Status::Warn, |m| m.state().times.clear()),
+        ("replication", Status::Warn, |m| {
+            m.state().times.retain(|_, time| {
+                *time = NOW + 86_400;
+                true
+            })
+        }),
         ("wireguard", Status::Fail, |m| drop(m.state().tools.remove("wg"))),
         ("firewall", Status::Fail, |m| m.answer("nft", r#"{"nftables":[]}"#)),
         ("firewall", Status::Fail, |m| m.answer("nft", &RULES.replacen("drop", "accept", 1))),
@@ -353,6 +359,7 @@ fn every_probe_sees_what_it_is_for() {
         snapshots: none yet of rpool/srv/app
         replication: to 10.8.2.1:tank/web 25 h ago
         replication: never yet to 10.8.2.1:tank/web
+        replication: the last one to 10.8.2.1:tank/web is dated in the future: the clock was wrong
         wireguard: wg0 is not up
         wireguard: wg1 is not up
         firewall: table `inet kldload` is not loaded
@@ -458,6 +465,34 @@ fn a_disk_that_sleeps_or_cannot_be_asked_is_left_alone() {
         /dev/sda does not say
         none that knows how it is
         not asked: smartmontools is not installed
+    "#]]
+    .assert_eq(&text);
+}
+
+/// It would be the newest for ever, however old the rest becomes.
+#[test]
+fn a_snapshot_that_is_dated_in_the_future_is_no_new_one() {
+    let mut text = String::new();
+    for dates in [vec![600_i64, -86_400, -90_000], vec![9000, -86_400], vec![-86_400], vec![9000, -299]] {
+        let machine = machine();
+        let lines =
+            dates.iter().map(|age| format!("rpool/srv/app@{age}\t{}\n", NOW.saturating_add_signed(-age)));
+        zfs(&machine, lines.collect());
+        let health =
+            check_some(Arc::new(machine), Some(config()), DEADLINE, Vec::new(), |n| n == "snapshots");
+        let probe = &health.probes[0];
+        let (status, command) = (probe.status.as_str(), probe.command.as_deref().unwrap_or_default());
+        text.push_str(&format!("{status} {:?}: {}\n  {command}\n", probe.subjects, probe.summary));
+    }
+    expect![[r#"
+        warn ["rpool/srv/app"]: newest of 1 datasets at most 10 min old; 2 snapshots are dated in the future: the clock was wrong
+          zfs list -d 1 -t snapshot -S creation -o name,creation rpool/srv/app
+        fail ["rpool/srv/app"]: too old: rpool/srv/app: 2 h; 1 snapshots are dated in the future: the clock was wrong
+          systemctl status sanoid.timer sanoid.service; zfs list -d 1 -t snapshot -S creation -o name,creation rpool/srv/app
+        warn ["rpool/srv/app"]: none yet of rpool/srv/app; 1 snapshots are dated in the future: the clock was wrong
+          systemctl status sanoid.timer sanoid.service; zfs list -d 1 -t snapshot -S creation -o name,creation rpool/srv/app
+        ok []: newest of 1 datasets at most 0 s old
+          systemctl status sanoid.timer sanoid.service
     "#]]
     .assert_eq(&text);
 }
