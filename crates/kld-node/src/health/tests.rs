@@ -120,6 +120,8 @@ fn machine() -> FakeMachine {
     machine.put(STATE, "ONLINE\n");
     machine.put("/efi/loader/entries/debian.conf", "linux /l\noptions spl.spl_hostid=0x04030201\n");
     machine.put("/run/systemd/system/job.service", "");
+    machine.put("/sys/class/net/wg0/ifindex", "3\n");
+    machine.put("/sys/class/net/wg1/ifindex", "4\n");
     machine.put("/etc/hostid", "\u{1}\u{2}\u{3}\u{4}");
     machine.put("/sys/module/spl/parameters/spl_hostid", "67305985\n");
     machine.put("/etc/kldload/planes.env", "WG0_ADDRESS=10.8.0.1\n");
@@ -298,7 +300,14 @@ fn every_probe_sees_what_it_is_for() {
                 true
             })
         }),
+        ("wireguard", Status::Fail, |m| {
+            m.state().files.0.retain(|path, _| !path.starts_with("/sys/class/net"));
+            m.tool("wg", |_, _, _| Err("Unable to access interface: No such device".to_owned()));
+        }),
         ("wireguard", Status::Fail, |m| drop(m.state().tools.remove("wg"))),
+        ("wireguard", Status::Fail, |m| {
+            m.tool("wg", |_, _, _| Err("Unable to access interface: Operation not permitted".to_owned()))
+        }),
         ("firewall", Status::Fail, |m| m.answer("nft", r#"{"nftables":[]}"#)),
         ("firewall", Status::Fail, |m| m.answer("nft", &RULES.replacen("drop", "accept", 1))),
         ("sockets", Status::Fail, |m| {
@@ -362,6 +371,10 @@ fn every_probe_sees_what_it_is_for() {
         replication: the last one to 10.8.2.1:tank/web is dated in the future: the clock was wrong
         wireguard: wg0 is not up
         wireguard: wg1 is not up
+        wireguard: `wg` is not installed
+        wireguard: `wg` is not installed
+        wireguard: Unable to access interface: Operation not permitted
+        wireguard: Unable to access interface: Operation not permitted
         firewall: table `inet kldload` is not loaded
         firewall: what nobody allowed is not dropped on input
         sockets: reachable from outside a plane: sshd on tcp port 22
@@ -533,6 +546,28 @@ fn a_machine_without_a_network_has_a_day_before_its_clock_is_a_matter() {
     let probe = health.probes.iter().find(|probe| probe.name == "clock").expect("it has looked");
     assert_eq!(probe.status, Status::Info);
     expect!["not set by the network since the start 2 h ago: nobody is asked"].assert_eq(&probe.summary);
+}
+
+/// That somebody may not look says nothing about the machine.
+#[test]
+fn what_only_root_sees_is_no_trouble_of_others() {
+    let machine = machine();
+    machine.state().unprivileged = true;
+    for tool in ["wg", "nft", "openssl"] {
+        machine.tool(tool, |_, _, _| Err("Operation not permitted".to_owned()));
+    }
+    let look = || unreachable!("it is a question to root");
+    let question = Question { name: "changes", sees: "what was applied", look: Box::new(look) };
+    let health = check(Arc::new(machine), Some(config()), Duration::from_secs(60), vec![question]);
+    let said = health.probes.iter().filter(|probe| probe.status == Status::Info);
+    let said: Vec<String> = said.map(|probe| format!("{}: {}", probe.name, probe.summary)).collect();
+    expect![[r#"
+        wireguard: only root sees the planes
+        firewall: only root sees the firewall
+        certificates: only root sees the certificates
+        changes: only root sees what was applied"#]]
+    .assert_eq(&said.join("\n"));
+    assert!(health.is_well(), "{health}");
 }
 
 #[test]

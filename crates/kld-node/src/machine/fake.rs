@@ -47,6 +47,8 @@ pub(crate) struct State {
     /// Changes until the machine dies; `None`: it lives.
     pub(crate) fuel: Option<usize>,
     pub(crate) now: u64,
+    /// Somebody asks who is not root.
+    pub(crate) unprivileged: bool,
     /// Names below [`FAT`] that were changed and not synced since.
     unsynced: BTreeSet<PathBuf>,
     random: u8,
@@ -234,5 +236,9 @@ impl Machine for FakeMachine {
 
     fn now(&self) -> u64 {
         self.state().now
+    }
+
+    fn is_root(&self) -> bool {
+        !self.state().unprivileged
     }
 }
