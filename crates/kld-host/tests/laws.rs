@@ -4,7 +4,7 @@ use kld_host::{nft, systemd, wireguard, zfs, zpool};
 use proptest::prelude::*;
 
 /// What tools write when all is well.
-const STATUS: &str = r#"{"pools":{"tank":{"state":"ONLINE","status":"OK","error_count":1,"scan_stats":{"function":"SCRUB","state":"FINISHED","errors":"2","end_time":3},"vdevs":{"tank":{"read_errors":0,"vdevs":{"a":{"path":"/dev/a","guid":7,"read_errors":1,"write_errors":2,"checksum_errors":"3"},"b":{"read_errors":4}}}}}}}"#;
+const STATUS: &str = r#"{"pools":{"tank":{"state":"ONLINE","status":"OK","error_count":1,"scan_stats":{"function":"SCRUB","state":"FINISHED","errors":"2","end_time":3},"vdevs":{"tank":{"read_errors":0,"vdevs":{"a":{"path":"/dev/a","guid":7,"read_errors":1,"write_errors":2,"checksum_errors":"3"},"b":{"read_errors":4}}}},"l2cache":{"/dev/c":{"state":"CANT_OPEN","aux":"OPEN_FAILED"}}}}}"#;
 const RULES: &str = r#"{"nftables":[{"metainfo":{"version":"1"}},{"chain":{"family":"inet","table":"t","name":"c","hook":"input","policy":"drop"}},{"rule":{"family":"inet","table":"t","chain":"c"}}]}"#;
 const DUMP: &str = "PRIVATE=\tPUBLIC=\t51820\toff\nPEER=\t(none)\t192.0.2.7:1\t10.0.0.2/32\t1\t2\t3\t25\n";
 const UNITS: &str = "Id=a.service\nLoadState=loaded\nNRestarts=2\n\nId=b.timer\nActiveState=active\n";

@@ -42,6 +42,10 @@ use std::time::{Duration, Instant};
 /// How long a probe may take unless its caller says otherwise.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
+/// Seconds by which what is dated ahead of the clock is no matter: clocks are set while they run, and those of two machines
+/// differ. What lies further ahead was dated by a clock that was wrong, and would be new for ever.
+const AHEAD: u64 = 300;
+
 /// What a probe found, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -263,13 +267,25 @@ impl Task {
     fn new(name: &str, deadline: Duration, look: impl FnOnce(&View) -> Vec<Probe> + Send + 'static) -> Self {
         Self { name: name.to_owned(), deadline, look: Box::new(look) }
     }
+
+    /// One that nobody else can do, and what it looks at. That somebody may not look says nothing about the machine.
+    fn for_root(self, sees: &'static str) -> Self {
+        let (name, look) = (self.name.clone(), self.look);
+        let look: Look = Box::new(move |view| match view.machine.is_root() {
+            true => look(view),
+            false => vec![Probe::new(name, Status::Info, format!("only root sees {sees}"))],
+        });
+        Self { look, ..self }
+    }
 }
 
-/// A question that the caller answers, beside the probes and with their deadline.
+/// A question to root that the caller answers, beside the probes and with their deadline.
 pub struct Question {
     /// The probe's name.
     pub name: &'static str,
-    /// Looks.
+    /// What it looks at, which only root sees.
+    pub sees: &'static str,
+    /// Looks; root is asking.
     pub look: Box<dyn FnOnce() -> Probe + Send>,
 }
 
@@ -301,20 +317,23 @@ pub fn check_some(
         Task::new("boot", deadline, boot::probe),
         Task::new("pool", deadline, pool::probe),
         Task::new("scrub", deadline, scrub::probe),
-        Task::new("disks", deadline, disks::probe),
+        Task::new("disks", deadline, move |view| disks::probe(view, deadline)),
         Task::new("keys", deadline, keys::probe),
         Task::new("services", deadline, services::probe),
         Task::new("sandboxes", deadline, sandboxes::probe),
         Task::new("snapshots", deadline, snapshots::probe),
         Task::new("replication", deadline, replication::probe),
-        Task::new("wireguard", deadline, wireguard::probe),
-        Task::new("firewall", deadline, firewall::probe),
+        Task::new("wireguard", deadline, wireguard::probe).for_root("the planes"),
+        Task::new("firewall", deadline, firewall::probe).for_root("the firewall"),
         Task::new("sockets", deadline, sockets::probe),
         Task::new("clock", deadline, clock::probe),
-        Task::new("certificates", deadline, certificates::probe),
+        Task::new("certificates", deadline, certificates::probe).for_root("the certificates"),
         Task::new("host-id", deadline, host_id::probe),
     ];
-    tasks.extend(more.into_iter().map(|Question { name, look }| Task::new(name, deadline, |_| vec![look()])));
+    tasks.extend(
+        more.into_iter()
+            .map(|Question { name, sees, look }| Task::new(name, deadline, |_| vec![look()]).for_root(sees)),
+    );
     for wanted in config.iter().flat_map(|config| config.verify.iter().cloned()) {
         // The command has its own limit; the probe's is a little later, for the report of it.
         let limit = Duration::from_secs(wanted.timeout_seconds.max(1)) + Duration::from_secs(2);

@@ -102,6 +102,9 @@ pub trait Machine: Send + Sync {
 
     /// Seconds since 1970.
     fn now(&self) -> u64;
+
+    /// Whether root asks, from whom nothing is hidden.
+    fn is_root(&self) -> bool;
 }
 
 /// Variables for commands of the manifest: the addresses of the planes, `WG0_ADDRESS=10.8.0.1`. None on a machine without

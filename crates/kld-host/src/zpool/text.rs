@@ -3,7 +3,7 @@
 //! The form is that of `zpool_main.c` from 0.8 to 2.2: `key: value` lines, a table of devices between `config:` and
 //! `errors:`, times as `ctime(3)` writes them.
 
-use super::{DEADLINE, PoolStatus, Scan};
+use super::{DEADLINE, PoolStatus, Role, Scan, Unusable};
 use crate::{Cmd, ParseError};
 
 /// `zpool status` of one pool, with whole numbers and whole paths, and times in UTC.
@@ -22,6 +22,7 @@ pub fn parse_status_text(pool: &str, text: &str) -> Result<PoolStatus, ParseErro
     }
     let state = value(text, "state").ok_or_else(|| error("no line `state:`".to_owned()))?;
     let errors = value(text, "errors").ok_or_else(|| error("no line `errors:`".to_owned()))?;
+    let rows = rows(text);
     Ok(PoolStatus {
         state,
         problem: value(text, "status"),
@@ -30,9 +31,10 @@ pub fn parse_status_text(pool: &str, text: &str) -> Result<PoolStatus, ParseErro
             "No" => 0,
             count => count.parse().unwrap_or(1),
         },
-        device_errors: device_errors(text),
+        device_errors: device_errors(&rows),
         scan: value(text, "scan").and_then(|text| scan(&text)),
         devices: Vec::new(),
+        unusable: unusable(&rows),
     })
 }
 
@@ -45,26 +47,60 @@ fn value(text: &str, key: &str) -> Option<String> {
     Some(words.join(" "))
 }
 
+/// A row of the table of devices.
+struct Row<'a> {
+    depth: usize,
+    name: &'a str,
+    /// Its state, then its errors; of a row that heads a class, nothing.
+    columns: Vec<&'a str>,
+}
+
+fn rows(text: &str) -> Vec<Row<'_>> {
+    let table = text.lines().skip_while(|line| *line != "config:").skip(1);
+    let mut lines =
+        table.take_while(|line| !line.starts_with("errors:")).filter_map(|line| line.strip_prefix('\t'));
+    // Names may hold spaces: the columns stand below their heads.
+    let Some(width) = lines.next().and_then(|head| head.find("STATE")) else { return Vec::new() };
+    lines
+        .map(|line| {
+            let (name, columns) = line.split_at_checked(width).unwrap_or((line, ""));
+            Row {
+                depth: line.len() - line.trim_start_matches(' ').len(),
+                name: name.trim(),
+                columns: columns.split_whitespace().collect(),
+            }
+        })
+        .collect()
+}
+
 /// Read, write and checksum errors of all devices. Those of a mirror's sides are counted in the mirror again, so only rows
 /// count below which there is nothing.
-fn device_errors(text: &str) -> u64 {
-    let table = text.lines().skip_while(|line| *line != "config:").skip(1);
-    let rows: Vec<&str> = table
-        .take_while(|line| !line.starts_with("errors:"))
-        .filter_map(|line| line.strip_prefix('\t'))
-        .collect();
-    // Names may hold spaces: the numbers stand below their heads.
-    let Some(numbers) = rows.first().and_then(|head| head.find("STATE")) else { return 0 };
-    let depth = |row: &str| row.len() - row.trim_start_matches(' ').len();
-    let mut sum = 0u64;
-    for (row, next) in rows[1..].iter().zip(rows[1..].iter().skip(1).chain([&""])) {
-        if depth(next) <= depth(row) {
-            let columns = row.get(numbers..).unwrap_or_default().split_whitespace().skip(1).take(3);
-            let errors = columns.map(|column| column.parse().unwrap_or(0));
-            sum = errors.fold(sum, u64::saturating_add);
+fn device_errors(rows: &[Row<'_>]) -> u64 {
+    let below = rows.iter().skip(1).map(|row| row.depth).chain([0]);
+    let leaves = rows.iter().zip(below).filter(|(row, below)| *below <= row.depth).map(|(row, _)| row);
+    let errors = leaves.flat_map(|row| row.columns.iter().skip(1).take(3));
+    errors.map(|errors| errors.parse().unwrap_or(0)).fold(0, u64::saturating_add)
+}
+
+/// Caches and spares that cannot be used.
+fn unusable(rows: &[Row<'_>]) -> Vec<Unusable> {
+    let mut role = None;
+    let mut found = Vec::new();
+    for row in rows {
+        match (role, &row.columns[..]) {
+            (_, []) => {
+                role = match row.name {
+                    "cache" => Some(Role::Cache),
+                    "spares" => Some(Role::Spare),
+                    _ => None,
+                }
+            }
+            (Some(role), [state, ..]) => found.extend(Unusable::new(role, row.name, state)),
+            (None, _) => {}
         }
     }
-    sum
+    found.sort();
+    found
 }
 
 /// `scrub repaired 0B in 00:00:01 with 0 errors on Sun Nov  8 00:24:02 2026`, `resilver in progress since …`,
@@ -124,6 +160,9 @@ config:
 \t  /dev/sdc                ONLINE       7     0     0
 \tspares
 \t  /dev/sdd                AVAIL
+\t  /dev/sd e               FAULTED   corrupted data
+\tcache
+\t  /dev/sdf                UNAVAIL      0     0     0  cannot open
 
 errors: 12 data errors, use '-v' for a list
 ";
@@ -134,6 +173,8 @@ errors: 12 data errors, use '-v' for a list
         let problem = status.problem.as_deref().expect("there is one");
         assert!(problem.ends_with("missing or invalid. Sufficient replicas exist for the pool to continue functioning in a degraded state."));
         assert_eq!((status.state.as_str(), status.errors, status.device_errors), ("DEGRADED", 12, 11));
+        let said: Vec<String> = status.unusable.iter().map(ToString::to_string).collect();
+        assert_eq!(said, ["cache /dev/sdf UNAVAIL", "spare /dev/sd e FAULTED"]);
         let scan = status.scan.expect("there was one");
         assert_eq!((scan.function.as_str(), scan.state.as_str(), scan.errors), ("SCRUB", "FINISHED", 2));
         // `date -u -d 'Sun Nov  8 00:24:02 2026' +%s`

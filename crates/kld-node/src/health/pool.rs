@@ -58,6 +58,7 @@ fn probe_one(view: &View, pool: &Imported) -> Probe {
     let errors = status.errors.saturating_add(status.device_errors);
     let mut parts = vec![format!("{pool} {}", status.state)];
     parts.push(if errors == 0 { "no errors".to_owned() } else { format!("{errors} errors") });
+    parts.extend(status.unusable.iter().map(ToString::to_string));
     parts.extend(capacity.map(|percent| format!("{percent}% full")));
     let available = Cmd::new("zfs").args(["get", "-Hp", "-o", "value", "available", pool]).timeout(DEADLINE);
     let available = view.machine.run_text(available).ok().and_then(|text| text.parse::<u64>().ok());
@@ -71,7 +72,7 @@ fn probe_one(view: &View, pool: &Imported) -> Probe {
     let full = capacity.unwrap_or(0);
     let found = if status.state != "ONLINE" || status.errors > 0 || full >= CAPACITY_FAIL || is_out_of_room {
         Status::Fail
-    } else if errors > 0 || full >= CAPACITY_WARN || is_read_only {
+    } else if errors > 0 || full >= CAPACITY_WARN || is_read_only || !status.unusable.is_empty() {
         Status::Warn
     } else {
         Status::Ok

@@ -1,9 +1,10 @@
 //! Whether the other machine has what it is to have: the age of the last success.
 
-use super::{Family, Probe, Status, View, age};
+use super::{AHEAD, Family, Probe, Status, View, age};
 use std::path::Path;
 
 const SHOW: &str = "systemctl status kldload-replicate.timer kldload-replicate.service";
+const START: &str = "systemctl start kldload-replicate.service";
 
 pub(super) fn probe(view: &View) -> Vec<Probe> {
     let Some(wanted) = view.config.as_ref().and_then(|config| config.replication.as_ref()) else {
@@ -15,6 +16,11 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
             Probe::new("replication", Status::Warn, format!("never yet to {target}")).with_command(SHOW),
         ];
     };
+    if last > view.machine.now().saturating_add(AHEAD) {
+        let summary = format!("the last one to {target} is dated in the future: the clock was wrong");
+        // The next one that succeeds is dated anew.
+        return vec![Probe::new("replication", Status::Warn, summary).with_command(START)];
+    }
     let lag = view.machine.now().saturating_sub(last);
     let late = lag > u64::from(wanted.max_age_minutes) * 60;
     let status = if late { Status::Fail } else { Status::Ok };

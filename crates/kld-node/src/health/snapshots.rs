@@ -1,6 +1,6 @@
 //! Whether sanoid keeps up: the newest snapshot of every dataset it is to snapshot.
 
-use super::{DEADLINE, Family, Probe, Status, View, age};
+use super::{AHEAD, DEADLINE, Family, Probe, Status, View, age};
 use kld_host::Cmd;
 use std::collections::BTreeMap;
 
@@ -17,13 +17,13 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
         Ok(text) => text,
         Err(error) => return vec![Probe::unanswered("snapshots", &error)],
     };
-    let newest = parse_newest(&text);
     let now = view.machine.now();
+    let dates = parse_dates(&text, now);
     let limit = u64::from(policy.max_age_minutes) * 60;
     let mut probe = Probe::new("snapshots", Status::Ok, "").with_command(SHOW);
     let (mut oldest, mut missing, mut late) = (0, Vec::new(), Vec::new());
     for dataset in &policy.datasets {
-        let Some(created) = newest.get(dataset.as_str()) else {
+        let Some(created) = dates.newest.get(dataset.as_str()) else {
             missing.push(dataset.as_str());
             continue;
         };
@@ -47,24 +47,53 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
     } else {
         (Status::Ok, format!("newest of {} datasets at most {} old", policy.datasets.len(), age(oldest)))
     };
-    vec![probe]
+    vec![warn_of_future(probe, &dates.future)]
+}
+
+/// What the rest of a dataset's snapshots say of it stands.
+fn warn_of_future(mut probe: Probe, future: &BTreeMap<&str, usize>) -> Probe {
+    if future.is_empty() {
+        return probe;
+    }
+    let datasets: Vec<&str> = future.keys().copied().collect();
+    let list = format!("zfs list -d 1 -t snapshot -S creation -o name,creation {}", datasets.join(" "));
+    let show = if probe.status > Status::Info { format!("{SHOW}; {list}") } else { list };
+    let count: usize = future.values().sum();
+    probe.summary += &format!("; {count} snapshots are dated in the future: the clock was wrong");
+    if probe.subjects.is_empty() {
+        probe = probe.with_subjects(datasets);
+    }
+    probe.status = probe.status.max(Status::Warn);
+    probe.with_command(show)
 }
 
 /// The snapshot that every dataset of an image has: it is as old as the image, and no work of sanoid's.
 const INSTALL: &str = "install";
 
-/// `pool/data@name<TAB>seconds` per line → the newest of each dataset.
-fn parse_newest(text: &str) -> BTreeMap<&str, u64> {
-    let mut newest = BTreeMap::new();
+/// When snapshots were made, by dataset.
+#[derive(Default)]
+struct Dates<'a> {
+    newest: BTreeMap<&'a str, u64>,
+    /// How many are dated ahead of the clock: nothing is known of their age.
+    future: BTreeMap<&'a str, usize>,
+}
+
+/// `pool/data@name<TAB>seconds` per line.
+fn parse_dates(text: &str, now: u64) -> Dates<'_> {
+    let mut dates = Dates::default();
     for line in text.lines() {
         if let Some((name, created)) = line.split_once('\t')
             && let (Some((dataset, snapshot)), Ok(created)) =
                 (name.split_once('@'), created.trim().parse::<u64>())
             && snapshot != INSTALL
         {
-            let known = newest.entry(dataset).or_insert(created);
-            *known = created.max(*known);
+            if created > now.saturating_add(AHEAD) {
+                *dates.future.entry(dataset).or_default() += 1;
+            } else {
+                let known = dates.newest.entry(dataset).or_insert(created);
+                *known = created.max(*known);
+            }
         }
     }
-    newest
+    dates
 }

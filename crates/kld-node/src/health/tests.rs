@@ -120,6 +120,8 @@ fn machine() -> FakeMachine {
     machine.put(STATE, "ONLINE\n");
     machine.put("/efi/loader/entries/debian.conf", "linux /l\noptions spl.spl_hostid=0x04030201\n");
     machine.put("/run/systemd/system/job.service", "");
+    machine.put("/sys/class/net/wg0/ifindex", "3\n");
+    machine.put("/sys/class/net/wg1/ifindex", "4\n");
     machine.put("/etc/hostid", "\u{1}\u{2}\u{3}\u{4}");
     machine.put("/sys/module/spl/parameters/spl_hostid", "67305985\n");
     machine.put("/etc/kldload/planes.env", "WG0_ADDRESS=10.8.0.1\n");
@@ -222,6 +224,11 @@ fn every_probe_sees_what_it_is_for() {
             m.tool("zpool", |args, _, _| pool(args, "\"checksum_errors\":0}}}}", "\"checksum_errors\":3}}}}"))
         }),
         ("pool", Status::Warn, |m| {
+            let lost =
+                "\"l2cache\":{\"/dev/vdc\":{\"state\":\"CANT_OPEN\",\"read_errors\":0}},\"error_count\"";
+            m.tool("zpool", move |args, _, _| pool(args, "\"error_count\"", lost))
+        }),
+        ("pool", Status::Warn, |m| {
             m.tool("zpool", |args, _, _| {
                 Ok(if args[0] == "status" { STATUS.into() } else { "capacity\t41\nreadonly\ton\n".into() })
             })
@@ -287,7 +294,20 @@ fn every_probe_sees_what_it_is_for() {
             })
         }),
         ("replication", Status::Warn, |m| m.state().times.clear()),
+        ("replication", Status::Warn, |m| {
+            m.state().times.retain(|_, time| {
+                *time = NOW + 86_400;
+                true
+            })
+        }),
+        ("wireguard", Status::Fail, |m| {
+            m.state().files.0.retain(|path, _| !path.starts_with("/sys/class/net"));
+            m.tool("wg", |_, _, _| Err("Unable to access interface: No such device".to_owned()));
+        }),
         ("wireguard", Status::Fail, |m| drop(m.state().tools.remove("wg"))),
+        ("wireguard", Status::Fail, |m| {
+            m.tool("wg", |_, _, _| Err("Unable to access interface: Operation not permitted".to_owned()))
+        }),
         ("firewall", Status::Fail, |m| m.answer("nft", r#"{"nftables":[]}"#)),
         ("firewall", Status::Fail, |m| m.answer("nft", &RULES.replacen("drop", "accept", 1))),
         ("sockets", Status::Fail, |m| {
@@ -327,6 +347,7 @@ fn every_probe_sees_what_it_is_for() {
         boot: degraded
         pool: rpool DEGRADED, no errors, 41% full
         pool: rpool ONLINE, 3 errors, 41% full
+        pool: rpool ONLINE, no errors, cache /dev/vdc UNAVAIL, 41% full
         pool: rpool ONLINE, no errors, 41% full, imported read-only
         pool: rpool ONLINE, no errors, 41% full, no room left, 7% fragmented
         pool: rpool SUSPENDED: whoever uses it waits
@@ -347,8 +368,13 @@ fn every_probe_sees_what_it_is_for() {
         snapshots: none yet of rpool/srv/app
         replication: to 10.8.2.1:tank/web 25 h ago
         replication: never yet to 10.8.2.1:tank/web
+        replication: the last one to 10.8.2.1:tank/web is dated in the future: the clock was wrong
         wireguard: wg0 is not up
         wireguard: wg1 is not up
+        wireguard: `wg` is not installed
+        wireguard: `wg` is not installed
+        wireguard: Unable to access interface: Operation not permitted
+        wireguard: Unable to access interface: Operation not permitted
         firewall: table `inet kldload` is not loaded
         firewall: what nobody allowed is not dropped on input
         sockets: reachable from outside a plane: sshd on tcp port 22
@@ -456,6 +482,61 @@ fn a_disk_that_sleeps_or_cannot_be_asked_is_left_alone() {
     .assert_eq(&text);
 }
 
+/// It would be the newest for ever, however old the rest becomes.
+#[test]
+fn a_snapshot_that_is_dated_in_the_future_is_no_new_one() {
+    let mut text = String::new();
+    for dates in [vec![600_i64, -86_400, -90_000], vec![9000, -86_400], vec![-86_400], vec![9000, -299]] {
+        let machine = machine();
+        let lines =
+            dates.iter().map(|age| format!("rpool/srv/app@{age}\t{}\n", NOW.saturating_add_signed(-age)));
+        zfs(&machine, lines.collect());
+        let health =
+            check_some(Arc::new(machine), Some(config()), DEADLINE, Vec::new(), |n| n == "snapshots");
+        let probe = &health.probes[0];
+        let (status, command) = (probe.status.as_str(), probe.command.as_deref().unwrap_or_default());
+        text.push_str(&format!("{status} {:?}: {}\n  {command}\n", probe.subjects, probe.summary));
+    }
+    expect![[r#"
+        warn ["rpool/srv/app"]: newest of 1 datasets at most 10 min old; 2 snapshots are dated in the future: the clock was wrong
+          zfs list -d 1 -t snapshot -S creation -o name,creation rpool/srv/app
+        fail ["rpool/srv/app"]: too old: rpool/srv/app: 2 h; 1 snapshots are dated in the future: the clock was wrong
+          systemctl status sanoid.timer sanoid.service; zfs list -d 1 -t snapshot -S creation -o name,creation rpool/srv/app
+        warn ["rpool/srv/app"]: none yet of rpool/srv/app; 1 snapshots are dated in the future: the clock was wrong
+          systemctl status sanoid.timer sanoid.service; zfs list -d 1 -t snapshot -S creation -o name,creation rpool/srv/app
+        ok []: newest of 1 datasets at most 0 s old
+          systemctl status sanoid.timer sanoid.service
+    "#]]
+    .assert_eq(&text);
+}
+
+/// One that hangs, and its neighbours, in either order.
+#[test]
+fn a_disk_that_hangs_hides_no_other() {
+    let disks = |report: &'static str| {
+        let machine = machine();
+        machine.state().hangs = Some("/dev/sdb".to_owned());
+        machine.tool("smartctl", move |args, _, _| {
+            let names = ["a", "b", "c"].map(|name| format!(r#"{{"name":"/dev/sd{name}","type":"sat"}}"#));
+            let scan = format!(r#"{{"devices":[{}]}}"#, names.join(","));
+            let is_last = args.last().is_some_and(|name| name == "/dev/sdc");
+            Ok(if args[1] == "--scan" { scan.into() } else { if is_last { report } else { DISK }.into() })
+        });
+        let deadline = Duration::from_millis(2500);
+        let health = check_some(Arc::new(machine), None, deadline, Vec::new(), |name| name == "disks");
+        health.probes.into_iter().next().expect("it has looked")
+    };
+    let fails: &str = Box::leak(DISK.replace("true", "false").into_boxed_str());
+    let probe = disks(fails);
+    expect!["/dev/sdc says that it fails, /dev/sdb does not answer"].assert_eq(&probe.summary);
+    assert_eq!((probe.status, probe.command.as_deref()), (Status::Fail, Some("smartctl -x /dev/sdc")));
+    assert_eq!(probe.troubles(), ["disks: /dev/sdc", "disks: /dev/sdb"]);
+
+    let probe = disks(DISK);
+    assert_eq!((probe.status, &*probe.summary), (Status::Timeout, "/dev/sdb does not answer"));
+    assert_eq!(probe.subjects, ["/dev/sdb"]);
+}
+
 #[test]
 fn a_machine_without_a_network_has_a_day_before_its_clock_is_a_matter() {
     let machine = machine();
@@ -465,6 +546,28 @@ fn a_machine_without_a_network_has_a_day_before_its_clock_is_a_matter() {
     let probe = health.probes.iter().find(|probe| probe.name == "clock").expect("it has looked");
     assert_eq!(probe.status, Status::Info);
     expect!["not set by the network since the start 2 h ago: nobody is asked"].assert_eq(&probe.summary);
+}
+
+/// That somebody may not look says nothing about the machine.
+#[test]
+fn what_only_root_sees_is_no_trouble_of_others() {
+    let machine = machine();
+    machine.state().unprivileged = true;
+    for tool in ["wg", "nft", "openssl"] {
+        machine.tool(tool, |_, _, _| Err("Operation not permitted".to_owned()));
+    }
+    let look = || unreachable!("it is a question to root");
+    let question = Question { name: "changes", sees: "what was applied", look: Box::new(look) };
+    let health = check(Arc::new(machine), Some(config()), Duration::from_secs(60), vec![question]);
+    let said = health.probes.iter().filter(|probe| probe.status == Status::Info);
+    let said: Vec<String> = said.map(|probe| format!("{}: {}", probe.name, probe.summary)).collect();
+    expect![[r#"
+        wireguard: only root sees the planes
+        firewall: only root sees the firewall
+        certificates: only root sees the certificates
+        changes: only root sees what was applied"#]]
+    .assert_eq(&said.join("\n"));
+    assert!(health.is_well(), "{health}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Whether the planes are up, and which peers have been heard of.
 
 use super::{DEADLINE, Family, Probe, Status, View, age};
+use crate::machine::MachineError;
 use kld_host::{Cmd, wireguard};
 
 /// A peer that talks shakes hands every two minutes (WireGuard, 6.1: REKEY_AFTER_TIME); after 180 s its keys are dead.
@@ -28,11 +29,7 @@ fn probe_one(view: &View, interface: &str) -> Probe {
     let answer = view.machine.run_text(wireguard::dump_cmd(interface));
     let plane = match answer.and_then(|text| Ok(wireguard::parse_dump(&text)?)) {
         Ok(plane) => plane,
-        Err(_) => {
-            return Probe::new("wireguard", Status::Fail, format!("{interface} is not up"))
-                .with_subjects([interface])
-                .with_command(format!("networkctl status {interface}"));
-        }
+        Err(error) => return silent(view, interface, &error),
     };
     let now = view.machine.now();
     let ages: Vec<(&str, Option<u64>)> = plane
@@ -55,4 +52,18 @@ fn probe_one(view: &View, interface: &str) -> Probe {
         }
     }
     probe
+}
+
+/// One that `wg` does not tell of. Whether it is there, the kernel says.
+fn silent(view: &View, interface: &str, error: &MachineError) -> Probe {
+    let is_up = view.machine.has(format!("/sys/class/net/{interface}"));
+    let probe = if is_up {
+        let probe = Probe::unanswered("wireguard", error);
+        let command = probe.command.clone().unwrap_or_else(|| format!("wg show {interface}"));
+        probe.with_command(command)
+    } else {
+        Probe::new("wireguard", Status::Fail, format!("{interface} is not up"))
+            .with_command(format!("networkctl status {interface}"))
+    };
+    probe.with_subjects([interface])
 }

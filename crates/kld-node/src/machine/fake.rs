@@ -40,11 +40,15 @@ pub(crate) struct State {
     pub(crate) links: BTreeMap<PathBuf, PathBuf>,
     pub(crate) times: BTreeMap<PathBuf, u64>,
     pub(crate) tools: BTreeMap<String, Tool>,
+    /// Commands that name this never end.
+    pub(crate) hangs: Option<String>,
     /// Every command, as one would type it.
     pub(crate) log: Vec<String>,
     /// Changes until the machine dies; `None`: it lives.
     pub(crate) fuel: Option<usize>,
     pub(crate) now: u64,
+    /// Somebody asks who is not root.
+    pub(crate) unprivileged: bool,
     /// Names below [`FAT`] that were changed and not synced since.
     unsynced: BTreeSet<PathBuf>,
     random: u8,
@@ -208,6 +212,12 @@ impl Machine for FakeMachine {
         let mut state = self.state();
         state.burn(Path::new(&program))?;
         state.log.push(command.to_string());
+        if state.hangs.as_ref().is_some_and(|name| args.contains(name)) {
+            drop(state);
+            loop {
+                std::thread::park();
+            }
+        }
         let Some(mut tool) = state.tools.remove(&program) else {
             return Err(ExecError::Missing { program, package: None }.into());
         };
@@ -226,5 +236,9 @@ impl Machine for FakeMachine {
 
     fn now(&self) -> u64 {
         self.state().now
+    }
+
+    fn is_root(&self) -> bool {
+        !self.state().unprivileged
     }
 }

@@ -120,6 +120,10 @@ impl Machine for RealMachine {
     fn now(&self) -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs())
     }
+
+    fn is_root(&self) -> bool {
+        rustix::process::geteuid().is_root()
+    }
 }
 
 #[cfg(test)]

@@ -86,6 +86,24 @@ fn zpool_says_how_a_pool_is() {
     assert_eq!((scan.function.as_str(), scan.state.as_str(), scan.errors), ("SCRUB", "FINISHED", 0));
     assert!(scan.ended.is_some_and(|time| time.parse::<u64>().is_ok()), "seconds since 1970");
     assert!(found.device_errors > 0 && found.problem.is_some() && found.errors == 0, "{found:?}");
+
+    // Classes of devices stand beside the data: one side of the special mirror is overwritten, and the spare is gone.
+    guest
+        .run_ok(
+            "cd /var/tmp && truncate -s 128M d e f g h && \
+                 zpool create -f classes $PWD/d special mirror $PWD/e $PWD/f log $PWD/g spare $PWD/h && \
+                 for name in $(seq 500); do echo $name >/classes/$name; done && zpool export classes && rm h && \
+                 dd if=/dev/urandom of=e bs=1M seek=4 count=120 conv=notrunc status=none && \
+                 zpool import -d $PWD classes && zpool scrub -w classes",
+        )
+        .expect("a damaged special mirror");
+    let found = status("classes");
+    let said: Vec<String> = found.unusable.iter().map(ToString::to_string).collect();
+    assert_eq!(said, ["spare /var/tmp/h UNAVAIL"]);
+    let paths: Vec<&str> = found.devices.iter().map(|device| device.path.as_str()).collect();
+    assert_eq!(paths, ["d", "e", "f", "g"].map(|name| format!("/var/tmp/{name}")));
+    assert!(found.device_errors > 0 && found.errors == 0, "{found:?}");
+    guest.run_ok("zpool destroy classes").expect("gone");
     let features =
         ask(&guest, &zpool::features_cmd("rpool", &["lz4_compress", "zstd_compress", "async_destroy"]));
     assert_eq!(zpool::parse_features(&features).len(), 3, "{features}");

@@ -10,9 +10,6 @@ pub(crate) const PROBE: &str = "environments";
 
 /// What runs, what starts next, and whether something waits for a person.
 pub(crate) fn probe() -> Probe {
-    if !rustix::process::geteuid().is_root() {
-        return Probe::new(PROBE, Status::Info, "only root sees the boot partition");
-    }
     match Looked::at(&RealMachine) {
         Ok(looked) => judge(&looked),
         Err(
