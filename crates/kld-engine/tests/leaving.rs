@@ -154,3 +154,23 @@ fn a_dataset_that_may_be_mounted_is() {
     let text = String::from_utf8(text.expect("readable").stdout).expect("text");
     assert!(text.contains("mounted\tyes"), "{text}");
 }
+
+#[test]
+fn a_unit_that_was_masked_by_hand_starts_again() {
+    let (fake, old, _) = applied();
+    let systemctl = |verb: &str| {
+        fake.run(&Cmd::new("systemctl").args([verb, "webapp.service"])).map(drop).expect("a person may");
+    };
+    systemctl("stop");
+    systemctl("mask");
+    let before = fake.machine();
+    assert!(matches!(apply(&fake, &plan_for(&fake, &old)), Outcome::Committed { .. }));
+    assert_eq!(show(&fake, "webapp.service"), "active enabled");
+    assert!(plan_for(&fake, &old).is_empty());
+    // Nobody wants it, after all.
+    systemctl("stop");
+    systemctl("mask");
+    let no = || Err("no".to_owned());
+    engine(&fake).apply(&plan_for(&fake, &old), "tester", None, &no, &mut Silent).expect("it goes back");
+    assert_same(&fake.machine(), &before, 0);
+}

@@ -88,9 +88,14 @@ impl Kind for Unit {
     }
 
     fn make(&self, host: &dyn Host, _store: &Store<'_>, change: &Change) -> Result<(), HostError> {
-        let is_there = !states(host, &[&change.unit])?.get(&change.unit).is_none_or(String::is_empty);
-        if !is_there && change.state == "disabled" {
-            return Ok(());
+        let states = states(host, &[&change.unit])?;
+        match (states.get(&change.unit).map_or("", String::as_str), change.state.as_str()) {
+            ("", "disabled") => return Ok(()),
+            // By hand.
+            ("masked", "enabled") => {
+                drop(host.run(&Cmd::new("systemctl").args(["unmask", "--quiet", &change.unit]))?);
+            }
+            _ => {}
         }
         set(host, &change.unit, &change.state)
     }

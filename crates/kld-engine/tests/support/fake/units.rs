@@ -47,6 +47,9 @@ impl State {
                 "enable" | "disable" if !there && (args[0] == "enable" || !self.has_links(unit)) => {
                     return Err(error(format!("Unit {unit} does not exist")));
                 }
+                "enable" | "restart" if self.unit_state(unit) == "masked" => {
+                    return Err(error(format!("Unit {unit} is masked.")));
+                }
                 "enable" | "disable" if self.unit_state(unit) == "static" => {}
                 "enable" => self.put(&format!("{UNITS}/{unit}"), file("enabled")),
                 "mask" => self.put(&format!("{UNITS}/{unit}"), file("masked")),
