@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use kld_boot::{
     Action, BootError, Keep, Looked, Maker, Origin, Plan, Starts, activate, carry_out, choose, claim,
-    common_snapshot, create, export, file_changes, import, leftovers, look_into, mark_good,
+    common_snapshot, create, export, file_changes, import, kernels, leftovers, look_into, mark_good,
     outdated, plan_activate, plan_destroy, plan_export, plan_good, plan_import, plan_mount, plan_rename,
     plan_umount,
 };
@@ -159,6 +159,22 @@ fn without_a_default_the_one_that_runs_stays_the_one_that_starts() {
         assert_eq!(starts(&fake), ["rpool/ROOT/debian".to_owned()].into(), "{what}");
         let conf = String::from_utf8_lossy(&fake.disk().fat["/efi2/loader/loader.conf"]).into_owned();
         assert_eq!(conf, "timeout 3\neditor no\ndefault debian.conf\n", "{what}");
+    }
+}
+
+#[test]
+fn the_flavour_that_has_started_here_goes_before_a_longer_name() {
+    let fake = Fake::new();
+    for version in ["6.12.57+deb13-amd64", "6.12.57+deb13-cloud-amd64", "6.12.57+deb13-rt-amd64"] {
+        fake.install_kernel("rpool/ROOT/debian", version);
+    }
+    for (like, best) in [
+        ("6.12.48+deb13-amd64", "6.12.57+deb13-amd64"),
+        ("6.12.48+deb13-rt-amd64", "6.12.57+deb13-rt-amd64"),
+        ("6.1.0-40-cloud-amd64", "6.12.57+deb13-cloud-amd64"),
+    ] {
+        let found = kernels(&fake, "", Some(like)).expect("readable");
+        assert_eq!((found[0].as_str(), found.len()), (best, 4), "{like}");
     }
 }
 
@@ -333,7 +349,7 @@ fn a_clone_has_its_origins_properties_and_an_entry_of_its_own() {
     assert!(entry.contains("title Debian, newer\n"), "{entry}");
     // The kernel is there once on each.
     let kernels = fake.disk().fat.keys().filter(|path| path.ends_with("/linux")).count();
-    assert_eq!(2);
+    assert_eq!(kernels, 2);
 }
 
 #[test]

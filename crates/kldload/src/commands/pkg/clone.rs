@@ -102,6 +102,7 @@ fn request(looked: &Looked, change: &Change) -> anyhow::Result<Request> {
     Ok(Request {
         change: change.clone(),
         program: program.to_string_lossy().into_owned(),
+        kernel: entry.and_then(|entry| entry.entry.get("version")).map(str::to_owned),
         host_id_by_entry: entry.is_some_and(|entry| entry.entry.option("spl.spl_hostid").is_some()),
         trial,
     })

@@ -51,11 +51,11 @@ fn volume(name: &str) -> std::path::PathBuf {
     let links = [(wants, "/usr/lib/systemd/system/app.service")];
     add("bad-program", "1.0", Content { files: &app, links: &links, postinst: "" });
     let kernel: [(&str, &[u8]); 3] = [
-        ("boot/vmlinuz-6.99.0-test", b"kernel"),
-        ("boot/initrd.img-6.99.0-test", b"initrd"),
-        ("usr/lib/modules/6.99.0-test/modules.dep", b""),
+        ("boot/vmlinuz-6.99.0-amd64", b"kernel"),
+        ("boot/initrd.img-6.99.0-amd64", b"initrd"),
+        ("usr/lib/modules/6.99.0-amd64/modules.dep", b""),
     ];
-    add("linux-image-6.99.0-test", "1.0", Content { files: &kernel, ..Content::default() });
+    add("linux-image-6.99.0-amd64", "1.0", Content { files: &kernel, ..Content::default() });
     let own: [(&str, &[u8]); 1] = [("usr/share/made-for-a-test/own", b"as packed\n")];
     add(
         "bad-files",
@@ -241,7 +241,7 @@ fn what_would_ruin_a_system_is_refused_or_left_after_one_start() {
         || guest.run_ok("zfs list -H -r -t all -o name rpool/ROOT; ls -R /efi").expect("listed");
     let before = environments();
     let refused = [
-        ("linux-image-6.99.0-test", "kernel: 6.99.0-test has no zfs.ko"),
+        ("linux-image-6.99.0-amd64", "kernel: 6.99.0-amd64 has no zfs.ko"),
         ("bad-initramfs", "initramfs: `/boot/initrd.img-"),
         ("bad-postinst", "apt-get"),
         ("bad-fstab", "fstab: /data: unreachable on boot required source: LABEL=nosuch"),
