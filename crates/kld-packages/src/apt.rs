@@ -52,7 +52,7 @@ impl PackageManager for Apt {
     }
 
     fn environment(&self) -> &'static [(&'static str, &'static str)] {
-        &[("DEBIAN_FRONTEND", "noninteractive"), ("NEEDRESTART_SUSPEND", "1"), ("TMPDIR", "/tmp")]
+        &[("DEBIAN_FRONTEND", "noninteractive"), ("NEEDRESTART_SUSPEND", "1")]
     }
 
     fn audit(&self) -> Vec<String> {
