@@ -6,7 +6,7 @@ use std::time::Duration;
 use kld_host::mounts;
 use kld_host::{Cmd, ParseError};
 
-use crate::action::Plan;
+use crate::action::{Action, Plan};
 use crate::error::{BootError, Protection};
 use crate::esp::{self, Entry, Esp};
 use crate::loader::{self, Loader};
@@ -258,9 +258,14 @@ impl Looked {
         Self::at(machine)
     }
 
-    /// What would be seen once a plan has given the boot partitions entries, and what they boot from.
+    /// What would be seen once a plan has given the boot partitions entries, what they boot from, and a default.
     pub(crate) fn after(&self, plan: &Plan) -> Self {
         let mut looked = self.clone();
+        for action in &plan.actions {
+            if let Action::DefaultVariable { entry } = action {
+                looked.loader.default.clone_from(entry);
+            }
+        }
         for esp in &mut looked.partitions {
             plan.actions.iter().for_each(|action| esp.after(action));
         }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use kld_boot::{
     BootError, Looked, Maker, Origin, Plan, Starts, Trial, activate, carry_out, create, fail_trial,
-    leftovers, mark_good, pass_trial, plan_destroy, plan_pass_trial, try_out,
+    leftovers, mark_good, pass_trial, plan_activate, plan_destroy, plan_pass_trial, try_out,
 };
 use support::{Cut, ESPS, Fake};
 
@@ -163,9 +163,12 @@ fn what_was_tried_is_not_what_was_started_last() {
         for _ in 0..2 {
             assert_eq!(fake.start().as_deref(), Ok(OLD));
         }
-        // Somebody has made it so again, and tries once more.
-        let again = fake.with_saved_default(false);
-        activate(&again, "new", Starts::Once, &mut |_| ()).expect("activated");
+        // Somebody has made it so again, and tries once more, with a boot partition that lacks it.
+        let again = fake.with_saved_default(true);
+        again.change(|state| state.disk.fat.retain(|path, _| !path.starts_with("/efi2/loader/entries/new")));
+        let shown = plan_activate(&again, "new", Starts::Once).expect("possible");
+        let done = activate(&again, "new", Starts::Once, &mut |_| ()).expect("activated");
+        assert_eq!(shown.actions, done.actions);
         assert_eq!(again.start().as_deref(), Ok(NEW));
         assert_eq!(again.start().as_deref(), Ok(OLD));
 
