@@ -28,6 +28,9 @@ pub struct TrialFile {
     pub from: String,
     /// What `kst` found bad there, `services: app.service`: it counts for nothing.
     pub bad_before: Vec<String>,
+    /// Services there that had ended and were started again, `app.service`: they may go on with it.
+    #[serde(default)]
+    pub restarted_before: Vec<String>,
 }
 
 /// All that the process inside needs to know.
