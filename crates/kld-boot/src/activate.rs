@@ -2,7 +2,7 @@
 
 use crate::action::{Action, Plan, carry_out};
 use crate::create::model;
-use crate::entries::{complete, entry_after};
+use crate::entries::{complete, entry_after, keep_default};
 use crate::error::BootError;
 use crate::kernel;
 use crate::loader;
@@ -49,7 +49,13 @@ fn tell(looked: &Looked, name: &str, starts: Starts) -> Result<Plan, BootError> 
         if !looked.loader.one_shot {
             return Err(BootError::NoOneShot { reason: "it is too old" });
         }
-        let told = if entry.tries_left().is_some() { looked.meant_alone(&id) } else { id };
+        let told = match entry.tries_left() {
+            Some(_) => {
+                plan.actions.extend(keep_default(looked));
+                looked.meant_alone(&id)
+            }
+            None => id,
+        };
         if !looked.loader.once.as_ref().is_some_and(|once| once.eq_ignore_ascii_case(&told)) {
             plan.actions.push(Action::Once { entry: Some(told) });
         }

@@ -53,19 +53,39 @@ pub(crate) fn entry_after(model: &BootEntry, model_name: &str, dataset: &str, ke
     trial::without_options(&entry)
 }
 
-/// Without a default the loader takes the first of its menu, which an entry with another name may become. What says that
-/// it is the one that runs, on the boot partitions that say nothing.
+/// Without a default the loader takes the first of its menu, which an entry with another name may become; with the one that
+/// was started last for a default, it goes on with one that was only tried. What names the one that would start now, on the
+/// boot partitions that do not: the last one, else the one that runs.
 pub(crate) fn keep_default(looked: &Looked) -> Vec<Action> {
-    let running = looked.running().and_then(|running| looked.entry(&running.dataset));
+    let last = || {
+        let id = looked.default_id().filter(|_| looked.starts_the_last())?;
+        looked.partitions.iter().flat_map(|esp| &esp.entries).find(|entry| entry.id == id)
+    };
+    let running = || looked.running().and_then(|running| looked.entry(&running.dataset));
     // What is on trial is never the default.
-    let Some(running) = running.filter(|entry| entry.tries_left().is_none()) else { return Vec::new() };
-    let silent = looked.partitions.iter().filter(|esp| loader::default_of(&esp.conf).is_none());
-    silent
-        .map(|esp| Action::Write {
-            path: esp.conf_path(),
-            text: loader::with_default(&esp.conf, &running.id),
-        })
-        .collect()
+    let is_plain = |entry: &&Entry| entry.tries_left().is_none();
+    let Some(kept) = last().filter(is_plain).or_else(|| running().filter(is_plain)) else {
+        return Vec::new();
+    };
+    let by_variable = looked.loader.default.as_deref().is_some_and(loader::is_saved);
+    let says_another = |esp: &&Esp| match loader::default_of(&esp.conf) {
+        // Nobody has read it, as long as the variable was there.
+        Some(default) if by_variable => default != kept.id,
+        Some(default) => loader::is_saved(default),
+        None => true,
+    };
+    let writes = looked
+        .partitions
+        .iter()
+        .filter(says_another)
+        .map(|esp| Action::Write { path: esp.conf_path(), text: loader::with_default(&esp.conf, &kept.id) });
+    // FAT may lose a file that is replaced. Until the new one is on disk, the firmware holds what starts.
+    let holds = looked.loader.has_variables() && looked.starts_the_last();
+    let variable = |entry: Option<&str>| {
+        let entry = entry.map(str::to_owned);
+        holds.then_some(Action::DefaultVariable { entry })
+    };
+    variable(Some(&kept.id)).into_iter().chain(writes).chain(variable(None)).collect()
 }
 
 /// What it takes until every boot partition has the entry of a dataset and what it boots from, and until the loader does not

@@ -5,6 +5,11 @@
 //! forget them, and stay behind when a disk moves; `loader.conf` lies beside the entries. So `loader.conf` is where
 //! [`crate::activate`] says what it wants, and the variable only stands in while that file is written.
 //!
+//! A default of `@saved` means what was started last, and the loader takes for that also what was started once, unless the
+//! variable had its very name: a pattern has not. So nothing is put on trial while that is a default ([`keep_default`]).
+//!
+//! [`keep_default`]: crate::entries::keep_default
+//!
 //! None of these looks at how many tries an entry has left (`NAME+LEFT-DONE.conf`): only when nothing names one, those
 //! without tries come last. So what is on trial is never the default: it is started once, by the variable. Until version
 //! 258 the count was a part of the name that is compared, and the variable may hold a pattern: [`pattern_of`] means an
@@ -20,6 +25,8 @@ const VARIABLES: &str = "/sys/firmware/efi/efivars";
 const VENDOR: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 /// `LoaderFeatures`: the loader honours `LoaderEntryOneShot`.
 const ONE_SHOT: u64 = 1 << 2;
+/// As a default: the entry that was started last.
+const SAVED: &str = "@saved";
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What the firmware's variables say.
@@ -89,6 +96,11 @@ pub(crate) fn once_cmd(entry: Option<&str>) -> Cmd {
 /// The `default` of a `loader.conf`, the last one winning.
 pub(crate) fn default_of(text: &str) -> Option<&str> {
     text.lines().filter_map(value_of_default).next_back()
+}
+
+/// Whether a default is the word for the entry that was started last.
+pub(crate) fn is_saved(default: &str) -> bool {
+    default.eq_ignore_ascii_case(SAVED)
 }
 
 fn value_of_default(line: &str) -> Option<&str> {

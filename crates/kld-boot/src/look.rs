@@ -6,7 +6,7 @@ use std::time::Duration;
 use kld_host::mounts;
 use kld_host::{Cmd, ParseError};
 
-use crate::action::Plan;
+use crate::action::{Action, Plan};
 use crate::error::{BootError, Protection};
 use crate::esp::{self, Entry, Esp};
 use crate::loader::{self, Loader};
@@ -258,9 +258,14 @@ impl Looked {
         Self::at(machine)
     }
 
-    /// What would be seen once a plan has given the boot partitions entries, and what they boot from.
+    /// What would be seen once a plan has given the boot partitions entries, what they boot from, and a default.
     pub(crate) fn after(&self, plan: &Plan) -> Self {
         let mut looked = self.clone();
+        for action in &plan.actions {
+            if let Action::DefaultVariable { entry } = action {
+                looked.loader.default.clone_from(entry);
+            }
+        }
         for esp in &mut looked.partitions {
             plan.actions.iter().for_each(|action| esp.after(action));
         }
@@ -302,15 +307,30 @@ impl Looked {
         let exists = |id: &str| {
             self.partitions.iter().flat_map(|esp| &esp.entries).any(|entry| entry.id.eq_ignore_ascii_case(id))
         };
-        if let Some(id) = self.loader.default.as_ref().filter(|id| exists(id)) {
-            return Some(id.clone());
+        let last = || self.loader.last.clone().filter(|id| exists(id));
+        let variable = match self.loader.default.as_deref() {
+            Some(saved) if loader::is_saved(saved) => last(),
+            variable => variable.filter(|id| exists(id)).map(str::to_owned),
+        };
+        if variable.is_some() {
+            return variable;
         }
         let esp = self.partitions.first()?;
-        match loader::default_of(&esp.conf)? {
-            "@saved" => self.loader.last.clone(),
-            pattern => {
-                let entry = esp.entries.iter().find(|entry| loader::matches(pattern, &entry.id));
-                entry.map(|entry| entry.id.clone())
+        let pattern = loader::default_of(&esp.conf)?;
+        if loader::is_saved(pattern) {
+            return last();
+        }
+        let entry = esp.entries.iter().find(|entry| loader::matches(pattern, &entry.id));
+        entry.map(|entry| entry.id.clone())
+    }
+
+    /// Whether what was started last decides what starts.
+    pub(crate) fn starts_the_last(&self) -> bool {
+        match self.loader.default.as_deref() {
+            Some(default) => loader::is_saved(default),
+            None => {
+                let mut defaults = self.partitions.iter().filter_map(|esp| loader::default_of(&esp.conf));
+                defaults.any(loader::is_saved)
             }
         }
     }

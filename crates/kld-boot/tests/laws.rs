@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 
 use kld_boot::{
     Action, BootError, Keep, Looked, Maker, Origin, Plan, Starts, activate, carry_out, choose, claim,
-    common_snapshot, create, export, file_changes, import, leftovers, look_into, mark_good, outdated,
-    plan_activate, plan_destroy, plan_export, plan_good, plan_import, plan_mount, plan_rename, plan_umount,
+    common_snapshot, create, export, file_changes, import, kernels, leftovers, look_into, mark_good,
+    outdated, plan_activate, plan_destroy, plan_export, plan_good, plan_import, plan_mount, plan_rename,
+    plan_umount,
 };
 use support::{Cut, ESPS, Fake};
 
@@ -158,6 +159,61 @@ fn without_a_default_the_one_that_runs_stays_the_one_that_starts() {
         assert_eq!(starts(&fake), ["rpool/ROOT/debian".to_owned()].into(), "{what}");
         let conf = String::from_utf8_lossy(&fake.disk().fat["/efi2/loader/loader.conf"]).into_owned();
         assert_eq!(conf, "timeout 3\neditor no\ndefault debian.conf\n", "{what}");
+    }
+}
+
+#[test]
+fn the_flavour_that_has_started_here_goes_before_a_longer_name() {
+    let fake = Fake::new();
+    for version in ["6.12.57+deb13-amd64", "6.12.57+deb13-cloud-amd64", "6.12.57+deb13-rt-amd64"] {
+        fake.install_kernel("rpool/ROOT/debian", version);
+    }
+    for (like, best) in [
+        ("6.12.48+deb13-amd64", "6.12.57+deb13-amd64"),
+        ("6.12.48+deb13-rt-amd64", "6.12.57+deb13-rt-amd64"),
+        ("6.1.0-40-cloud-amd64", "6.12.57+deb13-cloud-amd64"),
+    ] {
+        let found = kernels(&fake, "", Some(like)).expect("readable");
+        assert_eq!((found[0].as_str(), found.len()), (best, 4), "{like}");
+    }
+}
+
+#[test]
+fn the_one_that_was_started_last_becomes_the_one_that_starts() {
+    let acts: [(&str, Begin, Act); 3] = [
+        (
+            "create, by loader.conf",
+            || Fake::new().with_saved_default(false),
+            |fake| make(fake, "aaa", &Origin::Running),
+        ),
+        (
+            "create, by the variable",
+            || Fake::new().with_saved_default(true),
+            |fake| make(fake, "aaa", &Origin::Running),
+        ),
+        // What runs was started once, and its very name was said.
+        (
+            "create, beside another",
+            || {
+                let fake = Fake::new();
+                make(&fake, "spare", &Origin::Running).expect("made");
+                let fake = fake.with_saved_default(false);
+                activate(&fake, "spare", Starts::Once, &mut |_| ()).expect("activated");
+                assert_eq!(fake.start().as_deref(), Ok("rpool/ROOT/spare"));
+                fake
+            },
+            |fake| make(fake, "aaa", &Origin::Running),
+        ),
+    ];
+    for (what, begin, act) in acts {
+        dies_anywhere(what, begin, act, true);
+        let fake = begin();
+        act(&fake).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        assert_eq!(starts(&fake), ["rpool/ROOT/debian".to_owned()].into(), "{what}");
+        let disk = fake.disk();
+        let conf = String::from_utf8_lossy(&disk.fat["/efi2/loader/loader.conf"]).into_owned();
+        assert!(conf.contains("default debian.conf\n"), "{what}: {conf}");
+        assert!(!disk.variables.contains_key("LoaderEntryDefault"), "{what}");
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use kld_boot::{
     BootError, Looked, Maker, Origin, Plan, Starts, Trial, activate, carry_out, create, fail_trial,
-    leftovers, mark_good, pass_trial, plan_destroy, plan_pass_trial, try_out,
+    leftovers, mark_good, pass_trial, plan_activate, plan_destroy, plan_pass_trial, try_out,
 };
 use support::{Cut, ESPS, Fake};
 
@@ -144,6 +144,43 @@ fn when_it_is_not_well_the_reason_is_kept() {
     assert_eq!(starts(&fake), [OLD.to_owned()].into());
 }
 
+/// Machines whose loader takes what was started last for the default, by `loader.conf` or by its variable, old and new.
+fn saving() -> [fn() -> Fake; 4] {
+    [
+        || Fake::new().with_saved_default(false),
+        || Fake::new().with_saved_default(true),
+        || Fake::new().with_saved_default(false).with_new_loader(),
+        || Fake::new().with_saved_default(true).with_new_loader(),
+    ]
+}
+
+#[test]
+fn what_was_tried_is_not_what_was_started_last() {
+    for begin in saving() {
+        let fake = begin();
+        assert!(kupgrade(&fake).expect("upgraded"));
+        assert_eq!(fake.start().as_deref(), Ok(NEW));
+        for _ in 0..2 {
+            assert_eq!(fake.start().as_deref(), Ok(OLD));
+        }
+        // Somebody has made it so again, and tries once more, with a boot partition that lacks it.
+        let again = fake.with_saved_default(true);
+        again.change(|state| state.disk.fat.retain(|path, _| !path.starts_with("/efi2/loader/entries/new")));
+        let shown = plan_activate(&again, "new", Starts::Once).expect("possible");
+        let done = activate(&again, "new", Starts::Once, &mut |_| ()).expect("activated");
+        assert_eq!(shown.actions, done.actions);
+        assert_eq!(again.start().as_deref(), Ok(NEW));
+        assert_eq!(again.start().as_deref(), Ok(OLD));
+
+        let fake = begin();
+        assert!(kupgrade(&fake).expect("upgraded"));
+        assert_eq!(fake.start().as_deref(), Ok(NEW));
+        pass_trial(&fake, &mut |_| ()).expect("passed");
+        assert_eq!(fake.start().as_deref(), Ok(NEW));
+        assert_eq!(starts(&fake), [NEW.to_owned()].into());
+    }
+}
+
 #[test]
 fn another_try_of_one_that_failed_starts_no_other_of_a_longer_name() {
     let fake = on_trial();
@@ -192,15 +229,18 @@ fn a_change_that_changes_nothing_or_fails_leaves_nothing() {
 #[test]
 fn a_machine_that_dies_while_it_is_upgraded_starts_as_before() {
     let mut deaths = 0;
-    for cut in [Cut::Old, Cut::Empty, Cut::New] {
+    let begins = [Fake::new as fn() -> Fake].into_iter().chain(saving()).enumerate();
+    for ((which, begin), cut) in
+        begins.flat_map(|begin| [Cut::Old, Cut::Empty, Cut::New].map(|cut| (begin, cut)))
+    {
         for fuel in 0.. {
-            let fake = Fake::new();
+            let fake = begin();
             fake.die_after(fuel, cut);
             if kupgrade(&fake).is_ok() {
                 break;
             }
             deaths += 1;
-            let context = format!("dead after {fuel}, {cut:?}");
+            let context = format!("machine {which}, dead after {fuel}, {cut:?}");
             assert_eq!(starts(&fake), [OLD.to_owned()].into(), "{context}");
             assert_eq!(fake.start().as_deref(), Ok(OLD), "{context}");
             clear(&fake);
@@ -217,7 +257,7 @@ fn a_machine_that_dies_while_it_is_upgraded_starts_as_before() {
             assert_eq!(fake.start().as_deref(), Ok(OLD), "{context}");
         }
     }
-    assert!(deaths >= 30, "{deaths}");
+    assert!(deaths >= 150, "{deaths}");
     eprintln!("{deaths} of {deaths} deaths of an upgrade start the old system");
 }
 

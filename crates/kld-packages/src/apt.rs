@@ -52,7 +52,7 @@ impl PackageManager for Apt {
     }
 
     fn environment(&self) -> &'static [(&'static str, &'static str)] {
-        &[("DEBIAN_FRONTEND", "noninteractive"), ("NEEDRESTART_SUSPEND", "1"), ("TMPDIR", "/tmp")]
+        &[("DEBIAN_FRONTEND", "noninteractive"), ("NEEDRESTART_SUSPEND", "1")]
     }
 
     fn audit(&self) -> Vec<String> {
@@ -80,8 +80,9 @@ impl PackageManager for Apt {
         changed.map(|(_, path)| path).collect()
     }
 
-    fn list_initramfs(&self, path: &str) -> Vec<String> {
-        words(&["lsinitramfs", path])
+    fn initramfs_listers(&self) -> &'static [&'static str] {
+        // Of initramfs-tools, and of dracut.
+        &["lsinitramfs", "lsinitrd"]
     }
 
     fn cache_folders(&self) -> &'static [&'static str] {

@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::database::{PackageChange, Packages};
 use crate::error::PackageError;
+use crate::initramfs::unfit;
 use crate::manager::PackageManager;
 use crate::programs::{enabled_units, programs};
 use crate::request::Request;
 use crate::room::Room;
+use crate::unit_verdicts::refused_units;
 
 /// What was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +111,7 @@ pub(crate) fn light(manager: &dyn PackageManager) -> Result<Vec<Finding>, Packag
         let verify = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", "--"];
         let output = Room::ask(&verify.into_iter().chain(there.map(String::as_str)).collect::<Vec<_>>())?;
         if output.code != 0 {
-            found.extend(all(Check::Units, lines(&output)));
+            found.extend(all(Check::Units, refused_units(&lines(&output))));
         }
     }
     if has("usr/bin/findmnt") && has("etc/fstab") {
@@ -262,32 +264,12 @@ fn initramfs(
 ) -> Result<Vec<Finding>, PackageError> {
     let path = ["initrd.img-", "initramfs-"].map(|name| format!("/boot/{name}{release}"));
     let Some(path) = path.into_iter().find(|path| has(path)) else { return Ok(Vec::new()) };
-    let output = Room::ask(&manager.list_initramfs(&path))?;
-    let list = String::from_utf8_lossy(&output.stdout).into_owned();
+    let listers = manager.initramfs_listers();
+    let lister = listers.iter().find(|lister| has(&format!("usr/bin/{lister}"))).or(listers.first());
+    let Some(lister) = lister else { return Ok(Vec::new()) };
+    let output = Room::ask(&[lister, path.as_str()])?;
     let needs_host_id = !request.host_id_by_entry && has("etc/hostid");
-    Ok(all(Check::Initramfs, lacking(&path, &list, release, needs_host_id)))
-}
-
-fn lacking(path: &str, list: &str, release: &str, needs_host_id: bool) -> Vec<String> {
-    let holds = |is: &dyn Fn(&str) -> bool| list.lines().any(is);
-    let modules = format!("lib/modules/{release}/");
-    let module = |line: &str| {
-        line.contains(&modules) && line.rsplit('/').next().is_some_and(|of| of.starts_with("zfs.ko"))
-    };
-    let mut lacks = Vec::new();
-    if !holds(&module) {
-        lacks.push(format!("`{path}` has no zfs.ko of {release}"));
-    }
-    if !holds(&|line| line.ends_with("/zpool")) {
-        lacks.push(format!("`{path}` has no zpool"));
-    }
-    if !holds(&|line| line == "init" || line.ends_with("/init")) {
-        lacks.push(format!("`{path}` has no init"));
-    }
-    if needs_host_id && !holds(&|line| line.ends_with("etc/hostid")) {
-        lacks.push(format!("`{path}` has no host id: the pool would be another machine's"));
-    }
-    lacks
+    Ok(all(Check::Initramfs, unfit(&path, &output, release, needs_host_id)))
 }
 
 #[cfg(test)]
@@ -342,9 +324,5 @@ mod tests {
                     .is_some_and(|of| of.contains("without a signature"))
             );
         }
-        let list = "init\nusr/lib/modules/6.12/extra/zfs.ko.xz\nusr/sbin/zpool\netc/hostid\n";
-        assert_eq!(lacking("/boot/i", list, "6.12", true), [""; 0]);
-        assert_eq!(lacking("/boot/i", "", "6.12", true).len(), 4);
-        assert_eq!(lacking("/boot/i", list, "6.13", false), ["`/boot/i` has no zfs.ko of 6.13"]);
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use kld_boot::{RealMachine, newest_kernel};
+use kld_boot::{RealMachine, kernel_after, kernels};
 use kld_host::Cmd;
 
 use crate::checks::{self, Finding};
@@ -50,7 +50,9 @@ fn work(room: &mut Room, request: &Request, say: &mut dyn FnMut(&str)) -> Result
     if !is_file(&Room::path(&request.program)) {
         return Err(PackageError::ProgramElsewhere { program: request.program.clone() });
     }
-    let before = packages(&root)?;
+    let started = request.kernel.as_deref();
+    let kernels = || kernels(&RealMachine, root.to_string_lossy().trim_end_matches('/'), started);
+    let (before, kernels_before) = (packages(&root)?, kernels()?);
     say("looking for what is wrong already");
     let known = checks::light(&*manager)?;
     Room::run(&manager.refresh(), manager.environment(), say)?;
@@ -58,7 +60,8 @@ fn work(room: &mut Room, request: &Request, say: &mut dyn FnMut(&str)) -> Result
     room.end_work()?;
     let after = packages(&root)?;
     let changes = before.changes(&after);
-    let kernel = newest_kernel(&RealMachine, root.to_string_lossy().trim_end_matches('/'))?;
+    let kernels_after = kernels()?;
+    let kernel = kernel_after(&kernels_before, &kernels_after, started).map(str::to_owned);
     let mut findings: Vec<Finding> = Vec::new();
     if !changes.is_empty() {
         say("checking what came out");

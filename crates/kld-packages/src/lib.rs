@@ -10,6 +10,7 @@ mod apt;
 mod checks;
 mod database;
 mod error;
+mod initramfs;
 mod inside;
 mod manager;
 mod name;
@@ -18,6 +19,7 @@ mod programs;
 mod request;
 mod room;
 mod trial_units;
+mod unit_verdicts;
 
 pub use checks::Finding;
 pub use database::{Package, PackageChange, Packages};

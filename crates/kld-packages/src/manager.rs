@@ -38,8 +38,8 @@ pub trait PackageManager: fmt::Debug {
     /// is none of them.
     fn verified(&self, output: &str) -> Vec<String>;
 
-    /// Lists what an initial RAM file system holds, one path in a line.
-    fn list_initramfs(&self, path: &str) -> Vec<String>;
+    /// Programs that list what an initial RAM file system holds, given its path; the first one that is there is asked.
+    fn initramfs_listers(&self) -> &'static [&'static str];
 
     /// Folders that it wants to find there.
     fn cache_folders(&self) -> &'static [&'static str];

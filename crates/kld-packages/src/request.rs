@@ -28,6 +28,9 @@ pub struct TrialFile {
     pub from: String,
     /// What `kst` found bad there, `services: app.service`: it counts for nothing.
     pub bad_before: Vec<String>,
+    /// Services there that had ended and were started again, `app.service`: they may go on with it.
+    #[serde(default)]
+    pub restarted_before: Vec<String>,
 }
 
 /// All that the process inside needs to know.
@@ -37,6 +40,8 @@ pub struct Request {
     pub change: Change,
     /// The program that judges the first start, as the clone has it: `/usr/bin/kldload`.
     pub program: String,
+    /// The release of the kernel that the running system starts with, as its boot entry says it.
+    pub kernel: Option<String>,
     /// Whether the kernel's command line brings the host id, so that the initial RAM file system need not.
     pub host_id_by_entry: bool,
     /// What the changed system is told.

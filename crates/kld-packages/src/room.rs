@@ -19,6 +19,8 @@ const DEADLINE: Duration = Duration::from_secs(4 * 3600);
 const POLICY: &str = "usr/sbin/policy-rc.d";
 /// Places beside the root that packages may write to: logs, and what can be made again.
 const WRITABLE: [&str; 3] = ["/var/log", "/var/cache", "/var/tmp"];
+/// Where it has a file system of its own, or that of the machine.
+const OWN: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
 /// How often unmounting is tried, a second apart: what a package has left running may need a moment to end.
 const TRIES: usize = 20;
 
@@ -109,8 +111,9 @@ impl Room {
     }
 }
 
+/// The caller's own place for temporary files may not be there (libpam-tmpdir), and the one that is in memory is small.
 fn command<S: AsRef<OsStr>>(words: &[S]) -> Cmd {
-    Cmd::new("chroot").arg(ROOT).args(words).timeout(DEADLINE)
+    Cmd::new("chroot").arg(ROOT).args(words).env("TMPDIR", "/var/tmp").timeout(DEADLINE)
 }
 
 fn mount(words: &[&str]) -> Result<(), PackageError> {
@@ -128,21 +131,22 @@ fn mounted_datasets() -> Result<Vec<String>, PackageError> {
     Ok(places)
 }
 
-/// Whether it is a dataset other than the root.
+/// Whether it is a dataset other than the root, and not where the room has something of its own.
 fn is_dataset_beside(mount: &Mount) -> bool {
-    let place = mount.point.as_str();
-    let is_beside = place != "/" && !place.starts_with("/run/") && !place.starts_with("/.zfs");
-    mount.kind == "zfs" && is_beside && !place.contains("/.zfs/")
+    let place = Path::new(&mount.point);
+    let is_own = OWN.iter().any(|own| place.starts_with(own));
+    let is_snapshot = place.components().any(|part| part.as_os_str() == ".zfs");
+    mount.kind == "zfs" && mount.point != "/" && !is_own && !is_snapshot
 }
 
-/// Names are looked up as outside: resolvers that write to `/run` have their files there.
+/// Names are looked up as outside: whoever writes `resolv.conf` to `/run` has it there, and the links in the clone lead to it.
 fn resolver() -> Result<(), PackageError> {
-    let from = Path::new("/run/systemd/resolve");
-    let to = Room::path("run/systemd/resolve");
-    for name in ["stub-resolv.conf", "resolv.conf"] {
-        if let Ok(bytes) = fs::read(from.join(name)) {
-            fs::create_dir_all(&to).map_err(PackageError::file("make", &to))?;
-            fs::write(to.join(name), bytes).map_err(PackageError::file("write", to.join(name)))?;
+    for path in resolver_files(fs::canonicalize("/etc/resolv.conf").ok()) {
+        if let Ok(bytes) = fs::read(&path) {
+            let to = Room::path(&path.to_string_lossy());
+            let folder = to.parent().unwrap_or(Path::new(ROOT));
+            fs::create_dir_all(folder).map_err(PackageError::file("make", folder))?;
+            fs::write(&to, bytes).map_err(PackageError::file("write", &to))?;
         }
     }
     // What daemons find there after a start, and tools that only check a configuration, too.
@@ -151,6 +155,14 @@ fn resolver() -> Result<(), PackageError> {
         fs::create_dir_all(&place).map_err(PackageError::file("make", &place))?;
     }
     Ok(())
+}
+
+/// Files of resolvers in `/run`: those of systemd, and what this machine's `/etc/resolv.conf` is in the end.
+fn resolver_files(used: Option<PathBuf>) -> Vec<PathBuf> {
+    let of_systemd =
+        ["stub-resolv.conf", "resolv.conf"].map(|name| Path::new("/run/systemd/resolve").join(name));
+    let used = used.filter(|path| path.starts_with("/run") && !of_systemd.contains(path));
+    of_systemd.iter().cloned().chain(used).collect()
 }
 
 /// Puts a script over [`POLICY`] that forbids everything; whether the file below it was made for that.
@@ -187,8 +199,37 @@ mod tests {
             ("/home/.zfs/snapshot/a", "zfs"),
             ("/efi", "vfat"),
             ("/tmp", "tmpfs"),
+            ("/tmp", "zfs"),
+            ("/tmp/build", "zfs"),
+            ("/run", "zfs"),
+            ("/dev/x", "zfs"),
+            ("/proc/x", "zfs"),
+            ("/sys/x", "zfs"),
+            ("/.zfs/snapshot/a", "zfs"),
         ] {
-            assert_eq!(at(place, kind), None, "{place}");
+            assert_eq!(at(place, kind), None, "{place} {kind}");
         }
+        assert_eq!(at("/tmpl", "zfs").as_deref(), Some("/tmpl"));
+    }
+
+    #[test]
+    fn the_resolver_file_in_use_comes_along() {
+        let of_systemd = ["/run/systemd/resolve/stub-resolv.conf", "/run/systemd/resolve/resolv.conf"];
+        for (used, more) in [
+            (None, None),
+            (Some("/etc/resolv.conf"), None),
+            (Some("/running/resolv.conf"), None),
+            (Some("/run/systemd/resolve/stub-resolv.conf"), None),
+            (Some("/run/resolvconf/resolv.conf"), Some("/run/resolvconf/resolv.conf")),
+        ] {
+            let expected: Vec<PathBuf> = of_systemd.into_iter().chain(more).map(PathBuf::from).collect();
+            assert_eq!(resolver_files(used.map(PathBuf::from)), expected, "{used:?}");
+        }
+    }
+
+    #[test]
+    fn temporary_files_have_a_place_in_the_room() {
+        let shown = command(&["x"]).to_string();
+        assert!(shown.contains("TMPDIR=/var/tmp"), "{shown}");
     }
 }

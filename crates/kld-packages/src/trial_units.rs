@@ -156,7 +156,11 @@ mod tests {
             found
         };
         let before = list();
-        let trial = TrialFile { from: "debian".to_owned(), bad_before: vec!["scrub".to_owned()] };
+        let trial = TrialFile {
+            from: "debian".to_owned(),
+            bad_before: vec!["scrub".to_owned()],
+            ..TrialFile::default()
+        };
         for _ in 0..2 {
             write(root.path(), "/usr/bin/kldload", &trial).expect("written");
         }

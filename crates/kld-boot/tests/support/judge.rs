@@ -26,18 +26,21 @@ impl Disk {
             let is_bad = count(file).is_some_and(|(_, left, _)| left == 0);
             (is_bad, entry.get("sort-key").unwrap_or_default().to_owned())
         });
-        let conf = self.fat.get(&format!("{esp}/loader/loader.conf"));
-        let conf = String::from_utf8_lossy(conf.map_or(&[][..], Vec::as_slice)).into_owned();
-        let conf =
-            conf.lines().filter_map(|line| line.strip_prefix("default ")).next_back().map(str::to_owned);
+        let conf = self.conf_default(esp);
+        let last = self.variables.get("LoaderEntryLastBooted");
+        let or_last = |default: Option<&'_ String>| match default.map(String::as_str) {
+            Some("@saved") => last.cloned(),
+            default => default.map(str::to_owned),
+        };
         let told = [
-            self.variables.get("LoaderEntryOneShot"),
-            self.variables.get("LoaderEntryDefault"),
-            conf.as_ref(),
+            self.variables.get("LoaderEntryOneShot").cloned(),
+            or_last(self.variables.get("LoaderEntryDefault")),
+            or_last(conf.as_ref()),
         ];
-        // As before version 258: the count is a part of the name.
-        let chosen =
-            told.into_iter().flatten().find_map(|id| menu.iter().find(|(name, _)| is_meant(id, name)));
+        let chosen = told
+            .into_iter()
+            .flatten()
+            .find_map(|told| menu.iter().find(|(file, _)| is_meant(&told, &self.id_of(file))));
         let (id, entry) = chosen.or(menu.first()).ok_or("the menu is empty")?;
 
         for (key, name) in [("linux", "linux"), ("initrd", "initrd")] {
@@ -62,6 +65,38 @@ impl Disk {
 }
 
 impl Disk {
+    /// The `default` of a `loader.conf`.
+    fn conf_default(&self, esp: &str) -> Option<String> {
+        let conf = self.fat.get(&format!("{esp}/loader/loader.conf"));
+        let conf = String::from_utf8_lossy(conf.map_or(&[][..], Vec::as_slice)).into_owned();
+        conf.lines().filter_map(|line| line.strip_prefix("default ")).next_back().map(str::to_owned)
+    }
+
+    /// What an entry is called: before version 258 the count is a part of the name.
+    fn id_of(&self, file: &str) -> String {
+        let is_new = self.variables.get("LoaderInfo").is_some_and(|info| info.as_str() >= "systemd-boot 258");
+        match count(file).filter(|_| is_new) {
+            Some((name, ..)) => format!("{name}.conf"),
+            None => file.to_owned(),
+        }
+    }
+
+    /// Remembers what is started, as the loader does (`save_selected_entry`): what the variable for one start has named is not
+    /// saved, and with a pattern it has named nothing.
+    pub(crate) fn remember(&mut self, esp: &str, file: &str) {
+        let id = self.id_of(file);
+        let once = self.variables.remove("LoaderEntryOneShot");
+        self.variables.insert("LoaderEntrySelected".to_owned(), id.clone());
+        if once.as_ref() == Some(&id) {
+            return;
+        }
+        let default = self.variables.get("LoaderEntryDefault").cloned().or_else(|| self.conf_default(esp));
+        match default.as_deref() {
+            Some("@saved") => self.variables.insert("LoaderEntryLastBooted".to_owned(), id),
+            _ => self.variables.remove("LoaderEntryLastBooted"),
+        };
+    }
+
     /// Counts a try of the entry in this file, as the loader does before it starts it.
     pub(crate) fn count_try(&mut self, esp: &str, file: &str) {
         if let Some((name, left, done)) = count(file) {

@@ -145,9 +145,34 @@ impl Fake {
 
     /// Takes away the `default` of every `loader.conf`: the first of the menu starts.
     pub(crate) fn without_default(self) -> Self {
+        self.with_conf("timeout 3\neditor no\n")
+    }
+
+    /// The entry that was started last is the default: so `loader.conf` says it, or the variable.
+    pub(crate) fn with_saved_default(self, by_variable: bool) -> Self {
+        let by_conf = if by_variable { "" } else { "default @saved\n" };
+        let fake = self.with_conf(&format!("timeout 3\n{by_conf}editor no\n"));
+        fake.change(|state| {
+            let variables = &mut state.disk.variables;
+            if by_variable {
+                variables.insert("LoaderEntryDefault".to_owned(), "@saved".to_owned());
+            }
+            variables.insert("LoaderEntryLastBooted".to_owned(), "debian.conf".to_owned());
+        });
+        fake
+    }
+
+    /// A loader for which the count of tries is no part of an entry's name.
+    pub(crate) fn with_new_loader(self) -> Self {
+        self.change(|state| {
+            state.disk.variables.insert("LoaderInfo".to_owned(), "systemd-boot 258.1".to_owned());
+        });
+        self
+    }
+
+    fn with_conf(self, conf: &str) -> Self {
         for esp in ESPS {
-            let conf = b"timeout 3\neditor no\n".to_vec();
-            self.state().disk.fat.insert(format!("{esp}/loader/loader.conf"), conf);
+            self.state().disk.fat.insert(format!("{esp}/loader/loader.conf"), conf.as_bytes().to_vec());
         }
         self
     }
@@ -202,10 +227,9 @@ impl Fake {
         let dataset = {
             let mut state = self.state();
             (state.fuel, state.cut) = (None, None);
-            let (id, dataset) = state.disk.would_start("/efi")?;
-            state.disk.count_try("/efi", &id);
-            state.disk.variables.remove("LoaderEntryOneShot");
-            state.disk.variables.insert("LoaderEntrySelected".to_owned(), id);
+            let (file, dataset) = state.disk.would_start("/efi")?;
+            state.disk.count_try("/efi", &file);
+            state.disk.remember("/efi", &file);
             state.starts += 1;
             state.mounts = vec![(dataset.clone(), "/".to_owned())];
             dataset

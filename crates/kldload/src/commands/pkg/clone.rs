@@ -14,6 +14,7 @@ use kld_packages::{
 use kld_snap::stamp;
 use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
 
+use super::watch::{restarted, services};
 use crate::commands::lock::lock;
 use crate::commands::status;
 
@@ -98,10 +99,12 @@ fn request(looked: &Looked, change: &Change) -> anyhow::Result<Request> {
     let program = std::env::current_exe().context("cannot say where this program is")?;
     // Whoever starts it and finds it well need not find it better than it was.
     let bad_before = status::health(PROBE)?.probes.iter().flat_map(Probe::troubles).collect();
-    let trial = TrialFile { from: running.name().to_owned(), bad_before };
+    let restarted_before = restarted(&services(PROBE)?);
+    let trial = TrialFile { from: running.name().to_owned(), bad_before, restarted_before };
     Ok(Request {
         change: change.clone(),
         program: program.to_string_lossy().into_owned(),
+        kernel: entry.and_then(|entry| entry.entry.get("version")).map(str::to_owned),
         host_id_by_entry: entry.is_some_and(|entry| entry.entry.option("spl.spl_hostid").is_some()),
         trial,
     })

@@ -5,16 +5,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use kld_boot::{Looked, RealMachine, Trial, fail_trial, pass_trial};
-use kld_host::Cmd;
+use kld_host::{Cmd, ExecError};
 use kld_node::health::Probe;
 use kld_packages::{TRIAL_FILE, TrialFile, remove_trial_units};
 use kld_ui::{ExitStatus, Printer};
 
+use super::watch::{Services, Watch, services};
 use crate::commands::lock::take_lock;
 use crate::commands::status;
 
-/// How long the services may take to be well after all of them were started.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// A machine that has just started is busy.
 const PROBE: Duration = Duration::from_secs(20);
 
@@ -30,7 +29,7 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     if !is_on_trial(printer) {
         return Ok(ExitStatus::Done);
     }
-    let problems = if args.stuck { vec![why_stuck()] } else { wait_until_well()? };
+    let problems = if args.stuck { vec![why_stuck()] } else { judge(printer)? };
     if problems.is_empty() {
         let name = pass(printer)?;
         printer.note(&format!("`{name}` is well and stays"));
@@ -63,21 +62,38 @@ pub(crate) fn pass(printer: &Printer) -> anyhow::Result<String> {
     let _lock = take_lock("kpkg judge")?;
     let name = pass_trial(&RealMachine, &mut |action| printer.detail(&action.to_string()))?;
     remove_trial_units(Path::new("/"))?;
-    Cmd::new("systemctl").args(["stop", "--", kld_packages::STUCK_TIMER]).run()?;
+    stop_stuck_timer()?;
     Cmd::new("systemctl").arg("daemon-reload").run()?;
     Ok(name)
 }
 
-/// What is worse than before the change, once everything has had its time; nothing when nothing is.
-fn wait_until_well() -> anyhow::Result<Vec<String>> {
+fn stop_stuck_timer() -> Result<(), ExecError> {
+    Cmd::new("systemctl").args(["stop", "--", kld_packages::STUCK_TIMER]).run()
+}
+
+/// Everything was started: from here it is the verdict that takes its time, and its unit's own limit that ends it.
+fn judge(printer: &Printer) -> anyhow::Result<Vec<String>> {
+    if let Err(error) = stop_stuck_timer() {
+        printer.warning(&error.to_string());
+    }
+    watch()
+}
+
+/// What is worse than before the change, once everything has had its time; nothing when nothing is, and stays so.
+fn watch() -> anyhow::Result<Vec<String>> {
     let trial = std::fs::read(TRIAL_FILE).with_context(|| format!("cannot read `{TRIAL_FILE}`"))?;
     let trial: TrialFile =
         serde_json::from_slice(&trial).with_context(|| format!("cannot understand `{TRIAL_FILE}`"))?;
+    let mut watch = Watch::new(&trial.restarted_before);
     let begun = Instant::now();
     loop {
-        let problems = worse(&status::health(PROBE)?.probes, &trial);
-        if problems.is_empty() || begun.elapsed() > PATIENCE {
-            return Ok(problems);
+        let mut problems = worse(&status::health(PROBE)?.probes, &trial);
+        let services = services(PROBE).unwrap_or_else(|error| {
+            problems.push(format!("services: {error}"));
+            Services::new()
+        });
+        if let Some(verdict) = watch.look(begun.elapsed(), problems, services) {
+            return Ok(verdict);
         }
         std::thread::sleep(Duration::from_secs(5));
     }
@@ -111,7 +127,7 @@ mod tests {
     #[test]
     fn only_what_became_bad_counts() {
         let bad_before = ["scrub", "services: old.service", "boot: degraded"].map(str::to_owned).to_vec();
-        let trial = TrialFile { from: "debian".to_owned(), bad_before };
+        let trial = TrialFile { from: "debian".to_owned(), bad_before, ..TrialFile::default() };
         let services = |units: &[&str]| {
             Probe::new("services", Status::Fail, format!("{} failed", units.join(", ")))
                 .with_subjects(units.iter().copied())

@@ -7,6 +7,7 @@ mod judge;
 mod remove;
 mod status;
 mod upgrade;
+mod watch;
 
 pub(crate) use judge::pass;
 use kld_ui::{ExitStatus, Printer};

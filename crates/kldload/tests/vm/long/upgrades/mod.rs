@@ -50,12 +50,16 @@ fn volume(name: &str) -> std::path::PathBuf {
     let app = [("usr/lib/systemd/system/app.service", lost.as_bytes())];
     let links = [(wants, "/usr/lib/systemd/system/app.service")];
     add("bad-program", "1.0", Content { files: &app, links: &links, postinst: "" });
+    // Never failed, and never there for long.
+    let ends = "[Unit]\nDescription=Made for a test\n[Service]\nType=simple\nExecStart=/usr/bin/sleep 5\nRestart=always\nRestartSec=2\n[Install]\nWantedBy=multi-user.target\n";
+    let app = [("usr/lib/systemd/system/app.service", ends.as_bytes())];
+    add("ending-app", "1.0", Content { files: &app, links: &links, postinst: "" });
     let kernel: [(&str, &[u8]); 3] = [
-        ("boot/vmlinuz-6.99.0-test", b"kernel"),
-        ("boot/initrd.img-6.99.0-test", b"initrd"),
-        ("usr/lib/modules/6.99.0-test/modules.dep", b""),
+        ("boot/vmlinuz-6.99.0-amd64", b"kernel"),
+        ("boot/initrd.img-6.99.0-amd64", b"initrd"),
+        ("usr/lib/modules/6.99.0-amd64/modules.dep", b""),
     ];
-    add("linux-image-6.99.0-test", "1.0", Content { files: &kernel, ..Content::default() });
+    add("linux-image-6.99.0-amd64", "1.0", Content { files: &kernel, ..Content::default() });
     let own: [(&str, &[u8]); 1] = [("usr/share/made-for-a-test/own", b"as packed\n")];
     add(
         "bad-files",
@@ -241,7 +245,7 @@ fn what_would_ruin_a_system_is_refused_or_left_after_one_start() {
         || guest.run_ok("zfs list -H -r -t all -o name rpool/ROOT; ls -R /efi").expect("listed");
     let before = environments();
     let refused = [
-        ("linux-image-6.99.0-test", "kernel: 6.99.0-test has no zfs.ko"),
+        ("linux-image-6.99.0-amd64", "kernel: 6.99.0-amd64 has no zfs.ko"),
         ("bad-initramfs", "initramfs: `/boot/initrd.img-"),
         ("bad-postinst", "apt-get"),
         ("bad-fstab", "fstab: /data: unreachable on boot required source: LABEL=nosuch"),
@@ -278,6 +282,7 @@ fn what_would_ruin_a_system_is_refused_or_left_after_one_start() {
     let left = [
         ("panics", "it was started and never said a word"),
         ("app", "services: app.service failed"),
+        ("ending-app", "services: app.service keeps ending"),
         ("dead-mount", "it started in emergency mode: data.mount failed"),
     ];
     for (package, reason) in left {
