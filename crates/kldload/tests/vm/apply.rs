@@ -83,7 +83,7 @@ pub(crate) fn make_package(guest: &Guest) {
         set -e
         mkdir -p /root/debs/p/DEBIAN /root/debs/p/usr/share/kld-probe /root/debs/p/etc /root/debs/p/usr/lib/systemd/system
         cd /root/debs
-        printf 'Package: kld-probe\nVersion: 1.0\nArchitecture: all\nInstalled-Size: 900\nMaintainer: nobody <n@example.com>\nDescription: a probe\n' > p/DEBIAN/control
+        printf 'Package: kld-probe\nVersion: 1.0\nArchitecture: all\nProvides: kld-feeler\nInstalled-Size: 900\nMaintainer: nobody <n@example.com>\nDescription: a probe\n' > p/DEBIAN/control
         echo /etc/kld-probe.conf > p/DEBIAN/conffiles
         echo default > p/etc/kld-probe.conf
         for i in $(seq 200); do echo $i > p/usr/share/kld-probe/$i; done
