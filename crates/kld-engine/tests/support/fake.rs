@@ -60,6 +60,8 @@ struct State {
     registry: BTreeSet<String>,
     /// Files of the root dataset at a moment.
     snapshots: BTreeMap<String, Machine>,
+    /// Snapshots that somebody holds.
+    holds: BTreeSet<String>,
     archives: BTreeMap<String, Vec<(String, Option<Entry>)>>,
     fuel: Option<usize>,
     refuse: Option<usize>,
