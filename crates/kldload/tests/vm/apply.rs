@@ -287,6 +287,13 @@ fn taken_back_with_what_was_changed_by_hand(guest: &Guest) {
     // Nobody confirms it: forward again, with what was changed by hand.
     let (status, said, error) = kldload(guest, "undo --yes --overwrite --confirm-within 20 --within 300 2");
     assert_eq!(status, 0, "{said}\n{error}");
+    // Who confirms does not say that it stays while somebody is at work, who may be the clock.
+    let (status, error) = {
+        let output =
+            guest.run_for("flock /run/kldload-apply-within.lock kldload confirm", BOOT).expect("it answers");
+        (output.status, output.error_text())
+    };
+    assert!(status == 1 && error.contains("is locked by process"), "{error}");
     let wait = "for i in $(seq 120); do kldload history | grep -q unconfirmed || break; sleep 1; done; \
                 flock /run/kldload-apply.lock true; kldload history";
     let history = guest.run_for(wait, BOOT).expect("it answers").text();
