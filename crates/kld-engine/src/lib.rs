@@ -15,6 +15,7 @@
 //! change and go back; everything else is the same for all of them.
 
 mod adopt;
+mod destroy;
 mod directory;
 mod engine;
 mod environment;

@@ -208,6 +208,22 @@ fn what_was_written_since_outlives_a_death_while_the_directory_is_brought_back()
 }
 
 #[test]
+fn a_dataset_whose_snapshot_is_held_is_kept_when_the_directory_comes_back() {
+    for exchanges in [true, false] {
+        let land = land(exchanges, false);
+        adopt(&land, false).expect("it is adopted");
+        land.state().holds = true;
+        let left = Adopter::new(&land).take_back(PATH, false, &mut Silent).expect("it goes back");
+        assert_eq!(left, ["rpool/srv/app.undone-adopt-000001"]);
+        assert_eq!(land.seen(PATH), Land::new(true).seen(PATH));
+        assert_eq!((stage(&land), land.mounted()), (Some(Stage::TakenBack), vec![]));
+        assert!(!land.state().datasets.contains_key("rpool/srv/app"));
+        let own = &land.state().datasets["rpool/srv/app.undone-adopt-000001"];
+        assert_eq!(own["canmount"], "noauto");
+    }
+}
+
+#[test]
 fn a_death_while_the_kept_directory_is_removed_goes_on() {
     let prepare = |exchanges| {
         let land = land(exchanges, false);

@@ -124,7 +124,7 @@ fn answer(fake: &Fake, step: &Do) -> Answer {
 
 #[test]
 fn tools_in_memory_say_what_real_ones_do() {
-    let probe = Deb { units: vec!["kld-probe.service"], ..Deb::default() };
+    let probe = Deb { units: vec!["kld-probe.service"], provides: vec!["kld-feeler"], ..Deb::default() };
     let fake = Fake::new(
         [
             ("kld-probe".to_owned(), probe),

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use kld_engine::{Entry, History, Host as _, Node, Outcome, Plan, Progress, State, Step};
 use support::fake::Fake;
-use support::{RECIPE, engine, machine_for, plan_for, take_back, wanted};
+use support::{RECIPE, apply, engine, machine_for, plan_for, take_back, wanted};
 
 const OLD: &str = "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$X3DX6M94c7o.9agCG9G317fhZg9SqC.5i5rd.RhAtQ7";
 const NEW: &str =
@@ -233,4 +233,18 @@ fn a_plan_from_disk_has_no_passwords_and_says_so() {
         (what.as_str(), error.as_str()),
         ("account ada", "the secret of `account ada` is not at hand")
     );
+}
+
+/// A package or a person has made the group before, with whatever number was free.
+#[test]
+fn an_account_joins_a_group_of_its_name_that_has_another_number() {
+    let manifest = people(None, None);
+    let fake = machine_for(&[&wanted(&manifest)]);
+    let groups = fake.text("/etc/group") + "webapp:x:4321:\n";
+    let node = Node::File(groups.into_bytes());
+    fake.put("/etc/group", &Entry { node, mode: 0o644, uid: 0, gid: 0 }).expect("written");
+    assert!(matches!(apply(&fake, &plan_for(&fake, &wanted(&manifest))), Outcome::Committed { .. }));
+    let passwd = fake.text("/etc/passwd");
+    assert!(passwd.lines().any(|line| line.starts_with("webapp:x:800:4321:")), "{passwd}");
+    assert!(plan_for(&fake, &wanted(&manifest)).is_empty());
 }

@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kld_engine::{ApplyError, CONFIRM_TIMER, History, Host as _, Outcome, Progress, State, Step};
+use kld_engine::{ApplyError, CONFIRM_TIMER, History, Host as _, Outcome, Progress, State, Step, put_aside};
 use kld_host::Cmd;
 use support::fake::Machine;
 use support::{Silent, applied, apply, assert_same, changed, engine, plan_for, take_back, wanted};
@@ -54,6 +54,27 @@ fn data_is_looked_for_where_the_dataset_is_now() {
         let aside = datasets.keys().any(|name| name.starts_with("rpool/srv/webapp-cache.undone-"));
         assert!(aside, "{place}{now}: {:?}", datasets.keys());
     }
+}
+
+/// Replication holds what it has sent; somebody else has cloned.
+#[test]
+fn a_dataset_whose_snapshot_is_held_is_put_aside() {
+    let (fake, ..) = applied();
+    let plan = plan_for(&fake, &wanted(&changed()));
+    assert!(matches!(apply(&fake, &plan), Outcome::Committed { number: 2 }));
+    let zfs = |words: &[&str]| fake.run(&Cmd::new("zfs").args(words)).expect("a person may");
+    zfs(&["snapshot", "rpool/srv/webapp-cache@sent"]);
+    zfs(&["hold", "replication", "rpool/srv/webapp-cache@sent"]);
+    assert!(matches!(take_back(&fake), Outcome::Committed { number: 3 }));
+    let aside = "rpool/srv/webapp-cache.undone-000002";
+    assert_eq!(put_aside(&fake, 2).expect("readable"), [aside]);
+    let machine = fake.machine();
+    assert!(!machine.datasets.contains_key("rpool/srv/webapp-cache"));
+    assert_eq!(machine.datasets[aside].get("canmount").map(String::as_str), Some("noauto"));
+    assert!(machine.unmounted.contains_key(aside), "it is mounted nowhere");
+    // And forward again, by its old name.
+    assert!(matches!(take_back(&fake), Outcome::Committed { number: 4 }));
+    assert!(fake.machine().datasets.contains_key("rpool/srv/webapp-cache"));
 }
 
 #[test]

@@ -15,6 +15,8 @@ pub struct Mount {
     pub kind: String,
     /// The dataset or device.
     pub source: String,
+    /// Whether what is mounted below it elsewhere comes here, too (mount_namespaces(7), *Shared subtrees*).
+    pub follows: bool,
 }
 
 /// Every mount, in the order in which they were made. Lines that are not as the kernel writes them are left out.
@@ -33,6 +35,10 @@ fn parse_line(line: &str) -> Option<Mount> {
         point: unescape(left.get(4)?),
         kind: kind.to_owned(),
         source: unescape(source),
+        follows: left
+            .iter()
+            .skip(6)
+            .any(|field| field.starts_with("shared:") || field.starts_with("master:")),
     })
 }
 
@@ -95,6 +101,10 @@ mod tests {
         let line = "36 35 8:1 / /a\\040b rw,relatime shared:1 master:2 - vfat /dev/sda1 rw,errors=x";
         let mount = parse_line(line).expect("a mount");
         assert_eq!((mount.device.as_str(), mount.point.as_str()), ("8:1", "/a b"));
+        let follows =
+            |fields: &str| parse_line(&line.replace("shared:1 master:2 ", fields)).map(|mount| mount.follows);
+        assert_eq!([mount.follows, follows("master:2 ").expect("a mount")], [true, true]);
+        assert_eq!([follows(""), follows("unbindable ")], [Some(false), Some(false)]);
         assert_eq!((mount.kind.as_str(), mount.source.as_str()), ("vfat", "/dev/sda1"));
         assert_eq!(parse_line("nothing"), None);
     }

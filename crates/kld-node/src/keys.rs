@@ -14,7 +14,7 @@
 //!
 //! A person can have the key instead: a passphrase, of which nothing is kept. Which it is, ZFS knows (`keyformat`), and that
 //! changes in one instant, with the key. So a sealed key of a dataset that has a passphrase is a leftover, and every start
-//! removes it.
+//! removes it; unless another dataset was made with it, which was put aside or renamed since.
 
 mod error;
 mod passphrase;
@@ -33,8 +33,8 @@ use crate::machine::{Machine, MachineError};
 
 pub use error::KeyError;
 pub use passphrase::{MAX_BYTES, Passphrase, PassphraseError, Unlocked, asks, set_passphrase, unlock};
-use sealed::{differ, newest, put_for_zfs, put_in_both, remains};
-pub(crate) use sealed::{forget, prepare, settle, unseal_for_zfs};
+use sealed::{differ, forget, newest, put_for_zfs, put_in_both, remains};
+pub(crate) use sealed::{prepare, settle, unseal_for_zfs};
 
 /// A key of this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -73,7 +73,10 @@ pub fn list(machine: &dyn Machine, config: &NodeConfig) -> Result<Vec<Key>, KeyE
             passphrase: by_passphrase,
             since: sealed.as_ref().and_then(|sealed| machine.modified(Path::new(sealed))),
             sealed,
-            interrupted: if by_passphrase { remains(machine, key) } else { differ(machine, key)? },
+            interrupted: match by_passphrase {
+                true => remains(machine, key) && needed_by(machine, config, dataset, key)?.is_none(),
+                false => differ(machine, key)?,
+            },
         });
     }
     Ok(keys)
@@ -96,14 +99,50 @@ pub fn check(machine: &dyn Machine, config: &NodeConfig, dataset: &str) -> Resul
         (false, true) => return Err(KeyError::Locked { dataset: named() }),
         (false, false) => return Err(KeyError::NotLoaded { dataset: named() }),
     }
-    let text = machine.run_text(zfs::get_cmd(&config.pool, &["keylocation"], true))?;
-    let location = format!("file://{}", key.key_file);
-    let found = zfs::parse_get(&text).map_err(MachineError::from)?;
-    let mut others = found.into_iter().filter(|of| of.dataset != dataset);
-    match others.find(|of| of.value == location) {
-        Some(other) => Err(KeyError::Shared { dataset: named(), with: other.dataset }),
+    match needed_by(machine, config, dataset, key)? {
+        Some(with) => Err(KeyError::Shared { dataset: named(), with }),
         None => Ok(if now.by_passphrase { Holder::Person } else { Holder::Machine }),
     }
+}
+
+/// Another dataset that was made with the sealed key of this one: it was put aside, or renamed.
+fn needed_by(
+    machine: &dyn Machine,
+    config: &NodeConfig,
+    dataset: &str,
+    key: &NodeDatasetKey,
+) -> Result<Option<String>, MachineError> {
+    let text = machine.run_text(zfs::get_cmd(&config.pool, &["keylocation"], true))?;
+    let location = format!("file://{}", key.key_file);
+    let mut others = zfs::parse_get(&text)?.into_iter().filter(|of| of.dataset != dataset);
+    Ok(others.find(|of| of.value == location).map(|other| other.dataset))
+}
+
+/// What became of the sealed key of a dataset that has a passphrase.
+pub(crate) enum Leftover {
+    /// There was none.
+    None,
+    /// It is gone.
+    Removed,
+    /// This dataset has no other.
+    NeededBy(String),
+}
+
+/// Removes the sealed key of a dataset that has a passphrase, when it is nobody else's.
+pub(crate) fn forget_leftover(
+    machine: &dyn Machine,
+    config: &NodeConfig,
+    dataset: &str,
+    key: &NodeDatasetKey,
+) -> Result<Leftover, MachineError> {
+    if !remains(machine, key) {
+        return Ok(Leftover::None);
+    }
+    if let Some(other) = needed_by(machine, config, dataset, key)? {
+        return Ok(Leftover::NeededBy(other));
+    }
+    forget(machine, key)?;
+    Ok(Leftover::Removed)
 }
 
 /// Gives a dataset a new key, and says each step. One that has a passphrase has a key of the machine from then on.
@@ -128,7 +167,7 @@ pub fn rotate(
     let done = replace(machine, dataset, key, holder, say);
     if done.is_err() {
         // What ZFS reads is the key that it has; when this fails too, the next start does it.
-        let _ = state(machine, dataset).map(|now| tidy(machine, dataset, key, &now));
+        let _ = state(machine, dataset).map(|now| tidy(machine, config, dataset, key, &now));
     }
     done
 }
@@ -189,7 +228,7 @@ pub fn recover(machine: &dyn Machine, config: &NodeConfig) -> Result<Vec<String>
     let mut settled = Vec::new();
     let states = states(machine, config)?;
     for (dataset, key) in kept(config).filter(|(dataset, _)| states.contains_key(*dataset)) {
-        if tidy(machine, dataset, key, &states[dataset])? {
+        if tidy(machine, config, dataset, key, &states[dataset])? {
             settled.push(dataset.to_owned());
         }
     }
@@ -197,9 +236,16 @@ pub fn recover(machine: &dyn Machine, config: &NodeConfig) -> Result<Vec<String>
 }
 
 /// What is sealed is what loads the dataset, and nothing is when that is a passphrase. Whether something was not so.
-fn tidy(machine: &dyn Machine, dataset: &str, key: &NodeDatasetKey, now: &State) -> Result<bool, KeyError> {
+fn tidy(
+    machine: &dyn Machine,
+    config: &NodeConfig,
+    dataset: &str,
+    key: &NodeDatasetKey,
+    now: &State,
+) -> Result<bool, KeyError> {
     if now.by_passphrase {
-        return Ok(forget(machine, key)?);
+        let left = forget_leftover(machine, config, dataset, key)?;
+        return Ok(matches!(left, Leftover::Removed));
     }
     if differ(machine, key)? { settle(machine, dataset, key) } else { Ok(false) }
 }

@@ -7,6 +7,7 @@ use super::mounts;
 use super::store::{Adoption, Event, Stage, Store, Told as _};
 use super::users::User;
 use super::{AdoptError, Adopter, Watch, fill_mount, in_the_way, mounts_of, units_of};
+use crate::destroy::destroyed;
 use crate::host::HostError;
 
 /// What [`Adopter::look_back`] has found.
@@ -95,8 +96,8 @@ impl Adopter<'_> {
         }
     }
 
-    /// The directory is in its place again, and the dataset is gone, or kept when something was written into it. What is
-    /// done already is not done again. Gives what lies elsewhere now.
+    /// The directory is in its place again, and the dataset is gone, or kept when something was written into it, or when somebody
+    /// holds or has cloned a snapshot of it. What is done already is not done again. Gives what lies elsewhere now.
     pub(super) fn go_back(&self, store: &Store<'_>, watch: &mut dyn Watch) -> Result<Vec<String>, HostError> {
         let adoption = &store.adoption;
         let events = store.events()?;
@@ -116,13 +117,9 @@ impl Adopter<'_> {
         if point.is_some() {
             self.forget_in_cache(adoption)?;
             // Before they began to change places, nobody could write into it.
-            if events.as_slice().began_to_swap() && !self.is_untouched(adoption, &events)? {
+            let may_go = !events.as_slice().began_to_swap() || self.is_untouched(adoption, &events)?;
+            if !(may_go && destroyed(self.ground, &adoption.dataset)?) {
                 self.ground.run(&Cmd::new("zfs").args(["rename", &adoption.dataset, &kept]))?;
-            } else {
-                // A timer may have snapshotted it: nothing is in those either.
-                let snapshots = format!("{}@%", adoption.dataset);
-                self.ground.run(&Cmd::new("zfs").args(["destroy", &snapshots]).accept(1))?;
-                self.ground.run(&Cmd::new("zfs").args(["destroy", &adoption.dataset]))?;
             }
         }
         if self.ground.run(&Cmd::new("zfs").args(["list", "-H", "-o", "name", &kept]).accept(1))?.code == 0 {

@@ -87,7 +87,7 @@ impl AdoptError {
                 })
             }
             Self::Failed { left, .. } if !left.is_empty() => {
-                Some(format!("`{}` holds what was written meanwhile", left.join("`, `")))
+                Some(format!("`{}` is what was written meanwhile, or cannot be destroyed", left.join("`, `")))
             }
             Self::Failed { reason, .. } if reason.contains("access control list") => {
                 Some("`-o acltype=posix -o xattr=sa` gives the dataset access control lists".to_owned())

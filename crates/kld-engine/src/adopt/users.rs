@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use kld_host::mounts::{self, is_within};
+use kld_host::mounts::{self, Mount, is_within};
 
 /// Somebody who uses a directory.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,40 +43,83 @@ pub(crate) fn find_holders(path: &str) -> io::Result<Vec<User>> {
     // Whether datasets go along with the one above them, ZFS knows.
     let others = mounts.iter().filter(|mount| mount.point.starts_with(&below) && mount.kind != "zfs");
     users.extend(others.map(|mount| kernel(format!("has {} mounted on {}", mount.kind, mount.point))));
-    users.extend(processes_in(path, |_| None)?);
+    let sockets =
+        sockets_below(&fs::read_to_string("/proc/net/unix").unwrap_or_default(), &|at| is_within(at, path));
+    users.extend(processes(|base| uses(base, &|at| is_within(at, path), &sockets))?);
     users.sort();
     Ok(users)
 }
 
 /// Everybody who uses a directory or something below it, but for this process.
 pub(crate) fn find(path: &str) -> io::Result<Vec<User>> {
-    let own_mounts = mounts::parse(&fs::read_to_string("/proc/self/mountinfo")?);
-    let place = mounts::place_of(&own_mounts, path);
-    let mut users = kernel_users(path);
-    let sees = |text: &str| {
-        let (device, root) = place.as_ref()?;
-        let of_it = |mount: &mounts::Mount| mount.device == *device && is_within(&mount.root, root);
-        mounts::parse(text).into_iter().find(of_it).map(|mount| mount.point)
+    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    let place = mounts::place_of(&mounts::parse(&text), path);
+    let unix = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let look = |text: &str, is_own| {
+        let seen = Seen::in_space(&mounts::parse(text), place.as_ref(), path, is_own);
+        let sockets = sockets_below(&unix, &|at| seen.has(at));
+        (seen, sockets)
     };
     let own_space = fs::read_link("/proc/self/ns/mnt").ok();
-    if let Some(point) = sees(&fs::read_to_string("/proc/self/mountinfo")?) {
-        users.push(kernel(format!("shows it on {point}, too")));
-    }
-    let mut answers: BTreeMap<std::path::PathBuf, Option<String>> = BTreeMap::new();
-    users.extend(processes_in(path, |base| {
-        let space =
-            fs::read_link(base.join("ns/mnt")).ok().filter(|space| Some(space) != own_space.as_ref())?;
-        let ask = || sees(&fs::read_to_string(base.join("mountinfo")).ok()?);
-        answers.entry(space).or_insert_with(ask).as_ref().map(|point| format!("has it mounted on {point}"))
+    let own = look(&text, true);
+    let mut users = kernel_users(path);
+    users.extend(own.0.stays.iter().map(|point| kernel(format!("shows it on {point}, too"))));
+    let mut spaces = BTreeMap::new();
+    users.extend(processes(|base| {
+        let space = fs::read_link(base.join("ns/mnt")).ok().filter(|space| Some(space) != own_space.as_ref());
+        let Some(space) = space else { return uses(base, &|at| own.0.has(at), &own.1) };
+        let text = || fs::read_to_string(base.join("mountinfo")).unwrap_or_default();
+        let (seen, sockets) = spaces.entry(space).or_insert_with(|| look(&text(), false));
+        let stays = || seen.stays.as_ref().map(|point| format!("has it mounted on {point}"));
+        uses(base, &|at| seen.has(at), sockets).or_else(stays)
     })?);
     users.sort();
     Ok(users)
 }
 
+/// A directory in a mount name space.
+struct Seen {
+    /// Its names there: its own, and those that it has through mounts of what is above it.
+    paths: Vec<String>,
+    /// Where it is seen still when something else has its place.
+    stays: Option<String>,
+}
+
+impl Seen {
+    fn in_space(mounts: &[Mount], place: Option<&(String, String)>, path: &str, is_own: bool) -> Self {
+        let mut seen = Self { paths: vec![path.to_owned()], stays: None };
+        let Some(place) = place else { return seen };
+        let (device, root) = place;
+        for mount in mounts.iter().filter(|mount| mount.device == *device) {
+            if is_within(&mount.root, root) {
+                seen.stays.get_or_insert_with(|| mount.point.clone());
+                continue;
+            }
+            let Some(below) = root.strip_prefix(mount.root.trim_end_matches('/')) else { continue };
+            let at = format!("{}{below}", mount.point.trim_end_matches('/'));
+            // Not what only begins alike, nor what another mount hides.
+            if mounts::place_of(mounts, &at).as_ref() != Some(place) {
+                continue;
+            }
+            if !mount.follows && !(is_own && at == path) {
+                seen.stays.get_or_insert_with(|| at.clone());
+            }
+            seen.paths.push(at);
+        }
+        seen
+    }
+
+    /// Whether a path is of it.
+    fn has(&self, at: &str) -> bool {
+        self.paths.iter().any(|path| is_within(at, path))
+    }
+}
+
 /// Every process that has something of the file system mounted on `point` open, or works in it, but for this one; `on` knows its
 /// paths.
 pub(super) fn find_on(point: &str, on: &dyn Fn(&str) -> bool) -> io::Result<Vec<User>> {
-    let sockets = sockets_below(&fs::read_to_string("/proc/net/unix").unwrap_or_default(), point);
+    let sockets =
+        sockets_below(&fs::read_to_string("/proc/net/unix").unwrap_or_default(), &|at| is_within(at, point));
     processes(|base| uses(base, on, &sockets))
 }
 
@@ -96,12 +139,6 @@ pub(super) fn on(mountinfo: &str, point: &str) -> impl Fn(&str) -> bool + use<> 
     let below: Vec<String> = mounts.filter(|at| at != point && is_within(at, point)).collect();
     let point = point.to_owned();
     move |path| is_within(path, &point) && !below.iter().any(|at| is_within(path, at))
-}
-
-/// Processes that use a directory, or of which `also` knows what they do with it.
-fn processes_in(path: &str, mut also: impl FnMut(&Path) -> Option<String>) -> io::Result<Vec<User>> {
-    let sockets = sockets_below(&fs::read_to_string("/proc/net/unix").unwrap_or_default(), path);
-    processes(|base| uses(base, &|at| is_within(at, path), &sockets).or_else(|| also(base)))
 }
 
 /// Those that do something, as `does` says of a folder of `/proc`, in the order of their numbers; but for this process.
@@ -161,12 +198,12 @@ fn uses(base: &Path, is_of_it: &dyn Fn(&str) -> bool, sockets: &BTreeSet<String>
     None
 }
 
-/// `socket:[12345]` for each socket of `/proc/net/unix` whose path lies below a directory.
-fn sockets_below(text: &str, path: &str) -> BTreeSet<String> {
+/// `socket:[12345]` for each socket of `/proc/net/unix` whose path `is_of_it`.
+fn sockets_below(text: &str, is_of_it: &dyn Fn(&str) -> bool) -> BTreeSet<String> {
     let of = |line: &str| {
         let columns: Vec<&str> = line.split_whitespace().collect();
         let at = columns.get(7)?;
-        is_within(at, path).then(|| format!("socket:[{}]", columns[6]))
+        is_of_it(at).then(|| format!("socket:[{}]", columns[6]))
     };
     text.lines().filter_map(of).collect()
 }
@@ -218,7 +255,8 @@ mod tests {
                     0000000000000000: 00000002 00000000 00010000 0001 01 2345 /srv/app/a.sock\n\
                     0000000000000000: 00000002 00000000 00010000 0001 01 2346 /srv/apple.sock\n\
                     0000000000000000: 00000002 00000000 00010000 0001 01 2347\n";
-        assert_eq!(sockets_below(text, "/srv/app").into_iter().collect::<Vec<_>>(), ["socket:[2345]"]);
+        let of_it = |at: &str| is_within(at, "/srv/app");
+        assert_eq!(sockets_below(text, &of_it).into_iter().collect::<Vec<_>>(), ["socket:[2345]"]);
     }
 
     #[test]
@@ -242,6 +280,43 @@ mod tests {
         let on_it = on(mounts, "/srv/app");
         assert!(on_it("/srv/app") && on_it("/srv/app/dba"));
         assert!(!on_it("/srv/app/db") && !on_it("/srv/app/db/x") && !on_it("/srv/apple") && !on_it("/srv"));
+    }
+
+    #[test]
+    fn a_directory_is_known_by_its_name_in_each_name_space() {
+        let place = ("0:23".to_owned(), "/srv/app".to_owned());
+        let seen = |text: &str, is_own| {
+            let seen = Seen::in_space(&mounts::parse(text), Some(&place), "/srv/app", is_own);
+            (seen.paths[1..].join(" "), seen.stays)
+        };
+        let stays = |point: &str| Some(point.to_owned());
+        for (table, paths, point) in [
+            // A service, which follows; a container with `-v /srv:/data`, and with `-v /srv/app:/app`.
+            ("22 1 0:23 / / rw shared:3 master:1 - zfs r/d rw\n", "/srv/app", None),
+            (
+                "22 1 0:9 / / rw - overlay o rw\n40 22 0:23 /srv /data rw - zfs r/d rw\n",
+                "/data/app",
+                stays("/data/app"),
+            ),
+            (
+                "22 1 0:9 / / rw - overlay o rw\n40 22 0:23 /srv /data rw master:1 - zfs r/d rw\n",
+                "/data/app",
+                None,
+            ),
+            ("22 1 0:9 / / rw - overlay o rw\n40 22 0:23 /srv/app /app rw - zfs r/d rw\n", "", stays("/app")),
+            // One that begins alike; one that something else is mounted over.
+            ("22 1 0:9 / / rw - overlay o rw\n40 22 0:23 /srv/ap /x rw - zfs r/d rw\n", "", None),
+            ("40 1 0:23 / / rw - zfs r/d rw\n41 40 0:8 / /srv rw - tmpfs t rw\n", "", None),
+        ] {
+            assert_eq!(seen(table, false), (paths.to_owned(), point), "{table}");
+        }
+        // Its own place is no other one, though nothing is shared there.
+        let own = "22 1 0:23 / / rw - zfs r/d rw\n";
+        assert_eq!(seen(own, true), ("/srv/app".to_owned(), None));
+        let twice = format!("{own}40 22 0:23 /srv /mnt rw - zfs r/d rw\n");
+        assert_eq!(seen(&twice, true), ("/srv/app /mnt/app".to_owned(), stays("/mnt/app")));
+        let of_it = Seen::in_space(&mounts::parse(&twice), Some(&place), "/srv/app", true);
+        assert!(of_it.has("/mnt/app/x") && of_it.has("/srv/app") && !of_it.has("/mnt/apple"));
     }
 
     #[test]

@@ -182,8 +182,9 @@ impl Kind for Account {
         }
         let number = change.uid.unwrap_or_default().to_string();
         let system = change.system.then_some("--system");
+        // A group of that name may be there with another number, which stays.
         host.run(&Cmd::new("groupadd").args(system).args(["--force", "--gid", &number, &change.name]))?;
-        let mut cmd = Cmd::new("useradd").args(system).args(["--uid", &number, "--gid", &number]);
+        let mut cmd = Cmd::new("useradd").args(system).args(["--uid", &number, "--gid", &change.name]);
         cmd = cmd.args(["--home-dir", &change.home, "--shell", &change.shell]);
         cmd = cmd.arg(if change.system { "--no-create-home" } else { "--create-home" });
         if !groups.is_empty() {

@@ -20,11 +20,11 @@ use kld_system::Layer;
 use kld_ui::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use self::apt::{installed, installed_cmd, purge, there};
+use self::apt::{installed, installed_cmd, provided, purge, there};
 use self::locked::Pinned;
 use super::{Found, Kind, Refusal, WayBack, to_value};
 use crate::history::Store;
-use crate::host::{Entry, Host, HostError, Node};
+use crate::host::{Entry, Host, HostError, KeptEntry, Node};
 use crate::interruption::Interruption;
 use crate::plan::{Because, Cause, Left, Step, key};
 use crate::reboot;
@@ -58,11 +58,17 @@ pub(super) enum Memory {
         root: String,
         /// Its snapshot from before.
         before: String,
+        /// The administrator's own [`POLICY`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        policy: Option<KeptEntry>,
     },
     /// Packages go.
     Listed {
         /// Those that were there.
         there: Vec<String>,
+        /// The administrator's own [`POLICY`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        policy: Option<KeptEntry>,
     },
 }
 
@@ -73,8 +79,17 @@ const POLICY_TEXT: &str =
 
 /// Where packages put files; what else changes on the root dataset is not theirs. `/var/spool` is people's: mail and crontabs.
 const TERRITORY: [&str; 8] = ["/usr", "/etc", "/boot", "/opt", "/var/lib", "/var/cache", "/bin", "/lib"];
-/// Files of others within it, which change by themselves.
-const FOREIGN: [&str; 4] = ["/var/lib/systemd", "/var/lib/kldload", "/var/lib/private", "/etc/resolv.conf"];
+/// Files of others within it, which change by themselves; and the policy, which is kept by itself.
+const FOREIGN: [&str; 5] =
+    ["/var/lib/systemd", "/var/lib/kldload", "/var/lib/private", "/etc/resolv.conf", POLICY];
+
+/// The administrator's own policy, which is ours for as long as packages are installed. One of ours that is there was left by a
+/// kill, and is nobody's.
+fn keep_policy(host: &dyn Host, store: &Store<'_>) -> Result<Option<KeptEntry>, HostError> {
+    let there = host.entry(POLICY)?;
+    let is_ours = there.is_some_and(|entry| entry.node == Node::File(POLICY_TEXT.into()));
+    if is_ours { Ok(None) } else { store.keep(POLICY) }
+}
 
 /// What is kept free besides.
 const ROOM: u64 = 64 << 20;
@@ -130,13 +145,20 @@ impl Kind for Package {
             }
         }
         found.at_start = reboot::packages(wanted, &installed);
-        let Some((_, first)) = missing.first().cloned() else {
+        if missing.is_empty() {
             found.off_lock = pinned.off(&installed);
             return Ok(found);
+        }
+        let names_of = |missing: &[(&str, Because)]| -> Vec<String> {
+            missing.iter().map(|(name, _)| (*name).to_owned()).collect()
         };
-        let names: Vec<String> = missing.iter().map(|(name, _)| (*name).to_owned()).collect();
-        let simulated = pinned.simulate(host, &names)?;
+        let simulated = pinned.simulate(host, &names_of(&missing))?;
         found.off_lock = pinned.off(&installed);
+        // What apt would not bring is here by another name, which provides it.
+        let (here, changes_nothing) = (provided(&text), simulated.changes_nothing());
+        missing.retain(|(name, _)| simulated.brings(name) || !(changes_nothing || here.contains(name)));
+        let Some((_, first)) = missing.first().cloned() else { return Ok(found) };
+        let names = names_of(&missing);
         if let Some(removed) = simulated.removed.first() {
             return Err(Refusal::Refused {
                 name: names.join(", "),
@@ -164,6 +186,9 @@ impl Kind for Package {
         }
         notes.extend(pinned.unknown(&simulated));
         let cost = cost::of(host, &pinned.shown(&simulated)).map_err(look)?;
+        if let Some(name) = names.iter().find(|name| !simulated.brings(name)) {
+            return Err(by_another_name(name, cost.providers.get(name)));
+        }
         pinned.check_files(&cost.digests)?;
         let mut prepared = Vec::new();
         for file in &wanted.system.distro.prepared {
@@ -217,24 +242,27 @@ impl Kind for Package {
     }
 
     fn remember(&self, host: &dyn Host, store: &Store<'_>, _change: &Change) -> Result<Memory, HostError> {
+        let policy = keep_policy(host, store)?;
         let Some(root) = root_dataset(host)? else {
             let text = host.text(&installed_cmd())?;
-            return Ok(Memory::Listed { there: there(&text).into_iter().map(str::to_owned).collect() });
+            let there = there(&text).into_iter().map(str::to_owned).collect();
+            return Ok(Memory::Listed { there, policy });
         };
         let before = format!("{root}@{}-packages", store.snapshot());
         snapshot_again(host, &before)?;
-        Ok(Memory::Snapshot { root, before })
+        Ok(Memory::Snapshot { root, before, policy })
     }
 
-    fn make(&self, host: &dyn Host, _store: &Store<'_>, change: &Change) -> Result<(), HostError> {
+    fn make(&self, host: &dyn Host, store: &Store<'_>, change: &Change) -> Result<(), HostError> {
         let root = |text: &str, mode| Entry { node: Node::File(text.into()), mode, uid: 0, gid: 0 };
         for (path, text) in &change.prepared {
             host.put(path, &root(text, 0o644))?;
         }
+        let own = keep_policy(host, store)?;
         host.put(POLICY, &root(POLICY_TEXT, 0o755))?;
         let words = apt::words(&change.names, &change.versions);
         let installed = host.run(&apt::install(&words, !change.versions.is_empty()).timeout(LIMIT));
-        host.remove(POLICY)?;
+        store.put_back(POLICY, own.as_ref())?;
         installed.map(drop)
     }
 
@@ -247,10 +275,11 @@ impl Kind for Package {
     ) -> Result<(), HostError> {
         // Who has killed the apply may have left its apt-get at work.
         host.run(&apt::wait().timeout(LIMIT))?;
-        host.remove(POLICY)?;
+        let (Memory::Snapshot { policy, .. } | Memory::Listed { policy, .. }) = memory;
+        store.put_back(POLICY, policy.as_ref())?;
         let (root, before) = match memory {
-            Memory::Snapshot { root, before } => (root, before),
-            Memory::Listed { there } => {
+            Memory::Snapshot { root, before, .. } => (root, before),
+            Memory::Listed { there, .. } => {
                 purge(host, there)?;
                 return change.prepared.keys().try_for_each(|path| host.remove(path));
             }
@@ -332,13 +361,26 @@ impl Kind for Package {
 
     fn drifted(&self, host: &dyn Host, items: &[(&str, &str)]) -> Result<Vec<String>, HostError> {
         let text = host.text(&installed_cmd())?;
-        let installed = installed(&text);
-        let differs = |name: &str, locked: &str| {
-            installed.get(name).is_none_or(|version| !locked.is_empty() && *version != locked)
+        let (installed, provided) = (installed(&text), provided(&text));
+        let differs = |name: &str, locked: &str| match installed.get(name) {
+            Some(version) => !locked.is_empty() && *version != locked,
+            None => !provided.contains(name),
         };
         let differing = items.iter().filter(|(name, locked)| differs(name, locked));
         Ok(differing.map(|(name, _)| (*name).to_owned()).collect())
     }
+}
+
+/// Refuses a name that apt takes for another: no plan would ever be empty.
+fn by_another_name(name: &str, provider: Option<&String>) -> Refusal {
+    let (reason, hint) = match provider {
+        Some(it) => (format!("`{name}` is `{it}` here"), format!("write `{it}` in `packages:`")),
+        None => (
+            format!("apt has no package `{name}`, and would bring another for it"),
+            format!("`apt-get install -s {name}` shows which: write that name in `packages:`"),
+        ),
+    };
+    Refusal::Refused { name: name.to_owned(), reason, hint }
 }
 
 /// Why packages that come together are wanted: one reason, or a note for each.

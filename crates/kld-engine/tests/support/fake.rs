@@ -28,6 +28,8 @@ pub(crate) struct Deb {
     pub(crate) files: Vec<(&'static str, &'static str)>,
     pub(crate) units: Vec<&'static str>,
     pub(crate) depends: Vec<&'static str>,
+    /// Other names that it has.
+    pub(crate) provides: Vec<&'static str>,
     /// The newest first; none is `1.0`.
     pub(crate) versions: Vec<&'static str>,
 }
@@ -58,6 +60,8 @@ struct State {
     registry: BTreeSet<String>,
     /// Files of the root dataset at a moment.
     snapshots: BTreeMap<String, Machine>,
+    /// Snapshots that somebody holds.
+    holds: BTreeSet<String>,
     archives: BTreeMap<String, Vec<(String, Option<Entry>)>>,
     fuel: Option<usize>,
     refuse: Option<usize>,
@@ -298,7 +302,10 @@ impl State {
             "dpkg" | "networkctl" => Ok(String::new()),
             "dpkg-query" if args[0] == "-L" => self.files_of(&args[1..]),
             "dpkg-query" => {
-                let line = |line: &str| format!("installed\t{}\n", line.replace(' ', "\t"));
+                let line = |line: &str| {
+                    let (name, version) = line.split_once(' ').unwrap_or((line, ""));
+                    format!("installed\t{name}\t{version}\t{}\n", self.provided_by(name))
+                };
                 Ok(self.text(STATUS).lines().map(line).collect())
             }
             "apt-get" => self.apt(args),
@@ -322,8 +329,10 @@ impl State {
                         format!("useradd: user '{}' already exists", args[args.len() - 1]),
                     ));
                 }
+                let gid = self.gid_of("useradd", after(args, "--gid"))?;
+                self.groups_exist("useradd", args)?;
                 self.burn("useradd")?;
-                let (uid, gid, name) = (after(args, "--uid"), after(args, "--gid"), args[args.len() - 1]);
+                let (uid, name) = (after(args, "--uid"), args[args.len() - 1]);
                 let (home, shell) = (after(args, "--home-dir"), after(args, "--shell"));
                 self.append_line("/etc/passwd", &format!("{name}:x:{uid}:{gid}::{home}:{shell}"));
                 self.burn("useradd")?;
@@ -336,6 +345,7 @@ impl State {
                 if self.account(name).is_none() {
                     return Err(refused(6, format!("usermod: user '{name}' does not exist")));
                 }
+                self.groups_exist("usermod", args)?;
                 self.burn("usermod")?;
                 if args[0] == "--password" {
                     self.set_password(name, args[1]);
@@ -381,6 +391,20 @@ impl State {
             "tar" => self.tar(args),
             _ => Err(error(format!("`{program}` is not installed"))),
         }
+    }
+
+    /// The number of a group that is told by name or number.
+    fn gid_of(&self, program: &str, group: &str) -> Result<String, HostError> {
+        let text = self.text("/etc/group");
+        let mut lines = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
+        let found = lines.find(|fields| fields[0] == group || fields[2] == group);
+        let found = found.map(|fields| fields[2].to_owned());
+        found.ok_or_else(|| refused(6, format!("{program}: group '{group}' does not exist")))
+    }
+
+    fn groups_exist(&self, program: &str, args: &[&str]) -> Result<(), HostError> {
+        let groups = after(args, "--groups").split(',').filter(|group| !group.is_empty());
+        groups.map(|group| self.gid_of(program, group)).try_for_each(|gid| gid.map(drop))
     }
 
     /// The line of an account.

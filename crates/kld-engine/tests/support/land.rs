@@ -30,6 +30,8 @@ pub(crate) struct State {
     pub(crate) users: Vec<User>,
     /// Units that name the directory, and have nothing of it open.
     pub(crate) naming: BTreeSet<String>,
+    /// Whether somebody holds a snapshot of each new dataset.
+    pub(crate) holds: bool,
     /// Whether ZFS's event daemon runs.
     pub(crate) daemon_runs: bool,
     /// Whether the file system can exchange two names.
@@ -383,9 +385,14 @@ impl State {
                 self.systems.insert(last, files);
                 Ok(String::new())
             }
-            "destroy" if last.ends_with("@%") => self.burn("zfs destroy").map(|()| String::new()),
+            "destroy" if last.ends_with("@%") && !self.holds => {
+                self.burn("zfs destroy").map(|()| String::new())
+            }
             "destroy" => {
                 self.burn("zfs destroy")?;
+                if self.holds {
+                    return Err(error("a snapshot of it is held"));
+                }
                 if self.mounts.iter().any(|(_, system)| *system == last) {
                     return Err(error("dataset is busy"));
                 }
@@ -492,7 +499,9 @@ impl Host for Land {
         let asks = program == "zfs" && args[0] == "list";
         match state.run(&program, &args) {
             Ok(text) => Ok(Output { code: 0, stdout: text.into_bytes(), stderr: String::new() }),
-            Err(_) if asks => Ok(Output { code: 1, stdout: Vec::new(), stderr: String::new() }),
+            Err(HostError::Exec(_)) if asks || command.accepts(1) => {
+                Ok(Output { code: 1, stdout: Vec::new(), stderr: String::new() })
+            }
             Err(error) => Err(error),
         }
     }

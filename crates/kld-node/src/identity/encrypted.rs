@@ -5,7 +5,7 @@
 //! transactions are committed in order: after a power cut there is never neither.
 
 use super::{Changes, IdentityError, Node, StepResult, chain, mount_unit};
-use crate::keys::{self, KeyError};
+use crate::keys::{self, KeyError, Leftover};
 use crate::machine::{Machine, MachineError};
 use kld_host::{Cmd, zfs};
 use kld_system::node::{NodeConfig, NodeDatasetKey, NodeEncrypted};
@@ -40,7 +40,7 @@ pub(super) fn ensure(node: &Node<'_>) -> StepResult {
         if needs_another_key && shut.iter().any(|above| is_below(&wanted.dataset, above)) {
             continue;
         }
-        match ensure_one(node.machine, wanted, is_there, &mut changes) {
+        match ensure_one(node, wanted, is_there, &mut changes) {
             Ok(Lock::Open) => {}
             Ok(Lock::Shut) => {
                 locked.push(&wanted.dataset);
@@ -94,14 +94,14 @@ enum Lock {
 }
 
 fn ensure_one(
-    machine: &dyn Machine,
+    node: &Node<'_>,
     wanted: &NodeEncrypted,
     is_there: bool,
     changes: &mut Changes,
 ) -> Result<Lock, IdentityError> {
-    let dataset = &wanted.dataset;
+    let (machine, dataset) = (node.machine, &wanted.dataset);
     if let (Some(key), true) = (&wanted.key, is_there)
-        && open(machine, dataset, key, changes)? == Lock::Shut
+        && open(node, dataset, key, changes)? == Lock::Shut
     {
         return Ok(Lock::Shut);
     }
@@ -131,15 +131,22 @@ fn ensure_one(
 
 /// Loads the key of a dataset that is there, when the machine has it.
 fn open(
-    machine: &dyn Machine,
+    node: &Node<'_>,
     dataset: &str,
     key: &NodeDatasetKey,
     changes: &mut Changes,
 ) -> Result<Lock, KeyError> {
+    let machine = node.machine;
     let now = keys::state(machine, dataset)?;
     if now.by_passphrase {
-        if keys::forget(machine, key)? {
-            changes.made.push(format!("an end of the sealed key of {dataset}, which has a passphrase"));
+        match keys::forget_leftover(machine, node.config, dataset, key)? {
+            Leftover::None => {}
+            Leftover::Removed => {
+                changes.made.push(format!("an end of the sealed key of {dataset}, which has a passphrase"))
+            }
+            Leftover::NeededBy(other) => changes.warnings.push(format!(
+                "the sealed key of {dataset}, which has a passphrase, is kept: {other} needs it"
+            )),
         }
         return Ok(if now.is_loaded() { Lock::Open } else { Lock::Shut });
     }

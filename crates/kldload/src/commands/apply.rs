@@ -124,11 +124,12 @@ pub(crate) fn say_kept(printer: &Printer, number: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Names the datasets that an apply had made and that something was written into: they are not destroyed.
+/// Names the datasets that an apply had made and that something was written into, or whose snapshots somebody needs: they are not
+/// destroyed.
 pub(crate) fn say_put_aside(printer: &Printer, number: u32) {
     for name in put_aside(&RealHost, number).unwrap_or_default() {
         printer.note(&format!(
-            "left: `{name}`, with what was written into it; `zfs destroy -r {name}` removes it"
+            "left: `{name}`, with what was written into it, or with snapshots that are held or cloned; `zfs destroy -r {name}` removes it"
         ));
     }
 }

@@ -1,7 +1,7 @@
 //! One change of the machine at a time, whatever makes it.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use kld_engine::{ApplyError, History, ProcedureKind, RealHost, State};
@@ -16,6 +16,9 @@ const LOCK: &str = "/run/kldload-apply.lock";
 /// Whoever changes something has this, too, but for a procedure, whose steps take it one after the other: a step that outlives
 /// its procedure is still at work.
 const LOCK_WITHIN: &str = "/run/kldload-apply-within.lock";
+
+/// Who only looks has ended by then.
+const BRIEFLY: Duration = Duration::from_secs(10);
 
 /// Nobody else changes the machine while it is there.
 #[derive(Debug)]
@@ -44,10 +47,15 @@ pub(crate) fn lock(purpose: &str) -> anyhow::Result<Alone> {
 
 /// The same also while an apply waits to be confirmed: for who ends that, and for who looks, or starts another system.
 pub(crate) fn take_lock(purpose: &str) -> anyhow::Result<Alone> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(Hinted::new("only root changes a machine", format!("`sudo {purpose} …`")).into());
-    }
+    must_be_root(purpose)?;
     Ok(try_both(Path::new(LOCK), Path::new(LOCK_WITHIN), purpose, is_our_procedure)?)
+}
+
+fn must_be_root(purpose: &str) -> anyhow::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Hinted::new("only root changes a machine", format!("`sudo {purpose} …`")).into())
 }
 
 fn try_both(
@@ -61,6 +69,26 @@ fn try_both(
         done => Some(done?),
     };
     Ok(Alone { machine, _within: Some(Lock::try_acquire(within, purpose)?) })
+}
+
+/// For who confirms: what is at work may be the clock, which has looked already, and would take back what is said to stay. A
+/// procedure has the other lock only, and waits for this.
+pub(crate) fn lock_to_confirm() -> anyhow::Result<Alone> {
+    const PURPOSE: &str = "kldload confirm";
+    must_be_root(PURPOSE)?;
+    Ok(wait_briefly(Path::new(LOCK_WITHIN), PURPOSE, BRIEFLY)?)
+}
+
+fn wait_briefly(within: &Path, purpose: &str, limit: Duration) -> Result<Alone, LockError> {
+    let start = Instant::now();
+    loop {
+        match Lock::try_acquire(within, purpose) {
+            Err(LockError::Held { .. }) if start.elapsed() < limit => {
+                std::thread::sleep(Duration::from_millis(100))
+            }
+            done => return Ok(Alone { machine: None, _within: Some(done?) }),
+        }
+    }
 }
 
 /// Whether the lock belongs to the `kldload upgrade` or `kldload dr` of which this is a step.
@@ -105,6 +133,27 @@ mod tests {
             drop(held);
             clock.join().expect("it does not panic").expect("it is its turn");
         });
+    }
+
+    #[test]
+    fn a_confirmation_waits_for_who_is_at_work_and_says_who() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (machine, within) = (dir.path().join("lock"), dir.path().join("within"));
+        let confirm = |limit| wait_briefly(&within, "kldload confirm", limit);
+        let clock = wait_for_both(&machine, &within).expect("free");
+        let error = confirm(Duration::from_millis(150)).expect_err("it is at work").to_string();
+        assert!(error.ends_with("(kldload undo)"), "{error}");
+        std::thread::scope(|scope| {
+            let confirmed = scope.spawn(|| confirm(Duration::from_secs(60)));
+            std::thread::sleep(Duration::from_millis(50));
+            assert!(!confirmed.is_finished());
+            drop(clock);
+            confirmed.join().expect("it does not panic").expect("it is its turn");
+        });
+        let procedure = try_both(&machine, &within, "kldload upgrade", |_| false).expect("free").for_steps();
+        let confirming = confirm(Duration::ZERO).expect("a procedure waits for it");
+        drop(procedure);
+        waits_for(&machine, &within, confirming);
     }
 
     #[test]

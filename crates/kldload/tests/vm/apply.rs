@@ -83,7 +83,7 @@ pub(crate) fn make_package(guest: &Guest) {
         set -e
         mkdir -p /root/debs/p/DEBIAN /root/debs/p/usr/share/kld-probe /root/debs/p/etc /root/debs/p/usr/lib/systemd/system
         cd /root/debs
-        printf 'Package: kld-probe\nVersion: 1.0\nArchitecture: all\nInstalled-Size: 900\nMaintainer: nobody <n@example.com>\nDescription: a probe\n' > p/DEBIAN/control
+        printf 'Package: kld-probe\nVersion: 1.0\nArchitecture: all\nProvides: kld-feeler\nInstalled-Size: 900\nMaintainer: nobody <n@example.com>\nDescription: a probe\n' > p/DEBIAN/control
         echo /etc/kld-probe.conf > p/DEBIAN/conffiles
         echo default > p/etc/kld-probe.conf
         for i in $(seq 200); do echo $i > p/usr/share/kld-probe/$i; done
@@ -287,6 +287,13 @@ fn taken_back_with_what_was_changed_by_hand(guest: &Guest) {
     // Nobody confirms it: forward again, with what was changed by hand.
     let (status, said, error) = kldload(guest, "undo --yes --overwrite --confirm-within 20 --within 300 2");
     assert_eq!(status, 0, "{said}\n{error}");
+    // Who confirms does not say that it stays while somebody is at work, who may be the clock.
+    let (status, error) = {
+        let output =
+            guest.run_for("flock /run/kldload-apply-within.lock kldload confirm", BOOT).expect("it answers");
+        (output.status, output.error_text())
+    };
+    assert!(status == 1 && error.contains("is locked by process"), "{error}");
     let wait = "for i in $(seq 120); do kldload history | grep -q unconfirmed || break; sleep 1; done; \
                 flock /run/kldload-apply.lock true; kldload history";
     let history = guest.run_for(wait, BOOT).expect("it answers").text();

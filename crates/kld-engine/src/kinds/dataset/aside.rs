@@ -6,10 +6,11 @@ use kld_host::Cmd;
 use kld_host::zfs;
 
 use super::{exists, is_mounted, unmount_cmd};
+use crate::destroy::destroyed;
 use crate::history::Store;
 use crate::host::{Host, HostError};
 
-/// Destroys a new dataset, or puts it aside when somebody has written into it.
+/// Destroys a new dataset, or puts it aside when somebody has written into it, or holds or has cloned a snapshot of it.
 pub(super) fn take_away(
     host: &dyn Host,
     store: &Store<'_>,
@@ -19,12 +20,10 @@ pub(super) fn take_away(
     if !exists(host, dataset)? {
         return Ok(());
     }
-    if !holds_anything(host, dataset, mountpoint)? {
-        // A timer may have snapshotted it: nothing is in those either.
-        host.run(&Cmd::new("zfs").args(["destroy", &format!("{dataset}@%")]).accept(1))?;
-        return host.run(&Cmd::new("zfs").args(["destroy", dataset])).map(drop);
+    if !holds_anything(host, dataset, mountpoint)? && destroyed(host, dataset)? {
+        return Ok(());
     }
-    // Somebody has written into it since: out of the way, and nothing lost.
+    // Somebody needs it since: out of the way, and nothing lost.
     host.run(&zfs::set_cmd(dataset, &[("canmount", "noauto")]))?;
     if is_mounted(host, dataset)? {
         host.run(&unmount_cmd(dataset))?;
@@ -73,7 +72,7 @@ fn aside_end(number: u32) -> String {
     format!(".undone-{number:06}")
 }
 
-/// The datasets that taking an apply back has put aside, because something was written into them.
+/// The datasets that taking an apply back has put aside, because something was written into them, or somebody needs their snapshots.
 ///
 /// # Errors
 /// When datasets cannot be listed.

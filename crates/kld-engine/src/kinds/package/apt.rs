@@ -1,6 +1,6 @@
 //! What apt and dpkg are asked, and what they answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kld_host::Cmd;
@@ -12,28 +12,35 @@ use crate::locked::Locked;
 
 /// Asks dpkg what is installed.
 pub(super) fn installed_cmd() -> Cmd {
-    Cmd::new("dpkg-query").args(["-W", "-f", "${db:Status-Status}\t${Package}\t${Version}\n"])
+    Cmd::new("dpkg-query").args(["-W", "-f", "${db:Status-Status}\t${Package}\t${Version}\t${Provides}\n"])
 }
 
-/// State, name and version of each line.
-fn states(text: &str) -> impl Iterator<Item = (&str, &str, &str)> {
-    text.lines().filter_map(|line| {
-        let (state, rest) = line.split_once('\t')?;
-        let (name, version) = rest.split_once('\t')?;
-        Some((state, name, version))
-    })
+/// State, name, version and what it provides of each line.
+fn states(text: &str) -> impl Iterator<Item = [&str; 4]> {
+    text.lines().filter_map(|line| line.split('\t').collect::<Vec<_>>().try_into().ok())
 }
 
 /// Names of all that dpkg has on disk, in whatever state.
 pub(super) fn there(text: &str) -> Vec<&str> {
-    let there = states(text).filter(|(state, ..)| !matches!(*state, "not-installed" | "config-files"));
-    there.map(|(_, name, _)| name).collect()
+    let there = states(text).filter(|[state, ..]| !matches!(*state, "not-installed" | "config-files"));
+    there.map(|[_, name, ..]| name).collect()
 }
 
 /// Versions of the packages that are installed, by name.
 pub(super) fn installed(text: &str) -> BTreeMap<&str, &str> {
-    let installed = states(text).filter(|(state, ..)| *state == "installed");
-    installed.map(|(_, name, version)| (name, version)).collect()
+    let installed = states(text).filter(|[state, ..]| *state == "installed");
+    installed.map(|[_, name, version, _]| (name, version)).collect()
+}
+
+/// Names that installed packages provide besides their own.
+pub(super) fn provided(text: &str) -> BTreeSet<&str> {
+    let installed = states(text).filter(|[state, ..]| *state == "installed");
+    installed.flat_map(|[.., provides]| provided_by(provides)).collect()
+}
+
+/// The names of a field `Provides`: `libssl3 (= 3.5.1-1), libcrypto`.
+pub(super) fn provided_by(field: &str) -> impl Iterator<Item = &str> {
+    field.split(',').filter_map(|one| one.split_whitespace().next())
 }
 
 pub(super) fn apt() -> Cmd {
@@ -70,6 +77,17 @@ pub(super) struct Simulated {
     /// Names and versions.
     pub(super) installed: Vec<(String, String)>,
     pub(super) removed: Vec<String>,
+}
+
+impl Simulated {
+    pub(super) fn changes_nothing(&self) -> bool {
+        self.installed.is_empty() && self.removed.is_empty()
+    }
+
+    /// Whether it would install a package of this name.
+    pub(super) fn brings(&self, name: &str) -> bool {
+        self.installed.iter().any(|(of, _)| of == name)
+    }
 }
 
 pub(super) fn simulate(host: &dyn Host, words: &[String], is_locked: bool) -> Result<Simulated, HostError> {
@@ -139,6 +157,14 @@ mod tests {
             simulated.installed.iter().map(|(name, of)| (name.as_str(), of.as_str())).collect();
         assert_eq!(pairs, [("git", "1:2.47.3-0"), ("a", "1.0"), ("b", "2.0")]);
         assert_eq!(simulated.removed, ["c"]);
+    }
+
+    #[test]
+    fn what_installed_packages_provide_is_read() {
+        let text = "installed\tlibssl3t64\t3.5\tlibssl3 (= 3.5), libcrypto\ninstalled\tgit\t1:2.47\t\n\
+                    config-files\tmawk\t1.3\tawk\n";
+        assert_eq!(installed(text), [("git", "1:2.47"), ("libssl3t64", "3.5")].into());
+        assert_eq!(provided(text), ["libcrypto", "libssl3"].into());
     }
 
     #[test]

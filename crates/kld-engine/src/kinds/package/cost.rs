@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kld_host::Cmd;
 
+use super::apt::provided_by;
 use crate::host::{Host, HostError};
 
 /// Sums over packages, as their index states them.
@@ -14,6 +15,8 @@ pub(super) struct Cost {
     pub(super) on_disk: u64,
     /// SHA-256 of each package file, by the package's name.
     pub(super) digests: BTreeMap<String, String>,
+    /// Other names of these packages, and whose they are.
+    pub(super) providers: BTreeMap<String, String>,
 }
 
 /// What apt's index says of the versions that it would install.
@@ -35,6 +38,9 @@ fn sum(text: &str) -> Cost {
             "Package" => name = value,
             "Size" => cost.download += number(),
             "Installed-Size" => cost.on_disk += number() << 10,
+            "Provides" => {
+                cost.providers.extend(provided_by(value).map(|other| (other.to_owned(), name.to_owned())))
+            }
             "SHA256" => drop(cost.digests.insert(name.to_owned(), value.to_owned())),
             _ => {}
         }
@@ -49,8 +55,9 @@ mod tests {
     #[test]
     fn sizes_are_added_up() {
         let text = "Package: a\nInstalled-Size: 10\nSize: 1500\nSHA256: ab\nDescription: a\n Size: 7\n\n\
-                    Package: b\nSize: 500\nInstalled-Size: 1\n";
+                    Package: b\nSize: 500\nInstalled-Size: 1\nProvides: c (= 1), d\n";
         let digests = [("a".to_owned(), "ab".to_owned())].into();
-        assert_eq!(sum(text), Cost { download: 2000, on_disk: 11 << 10, digests });
+        let providers = ["c", "d"].map(|name| (name.to_owned(), "b".to_owned())).into();
+        assert_eq!(sum(text), Cost { download: 2000, on_disk: 11 << 10, digests, providers });
     }
 }

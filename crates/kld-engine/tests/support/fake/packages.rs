@@ -30,7 +30,7 @@ impl State {
             .collect();
         let pinned: BTreeMap<&str, &str> =
             words.iter().filter_map(|(name, version)| Some((*name, (*version)?))).collect();
-        let mut open: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
+        let mut open: Vec<&str> = words.iter().map(|(name, _)| self.selected(name)).collect();
         let mut wanted: Vec<(String, String)> = Vec::new();
         while let Some(name) = open.pop() {
             let version = self.offered(name, pinned.get(name).copied())?;
@@ -48,7 +48,7 @@ impl State {
             };
             return Ok(wanted.iter().map(line).collect());
         }
-        if self.text("/usr/sbin/policy-rc.d").is_empty() {
+        if !self.text("/usr/sbin/policy-rc.d").contains("exit 101") {
             return Err(error("services would start without their configuration"));
         }
         let rank =
@@ -102,7 +102,11 @@ impl State {
             let Ok(version) = self.offered(name, version) else { return text };
             let digest = digest_of(name, &version);
             text + &format!(
-                "Package: {name}\nVersion: {version}\nInstalled-Size: 100\nSize: 25000\nSHA256: {digest}\n\n"
+                "Package: {name}\nVersion: {version}\nInstalled-Size: 100\nSize: 25000\nSHA256: {digest}\n{}\n",
+                match &self.provided_by(name)[..] {
+                    "" => String::new(),
+                    others => format!("Provides: {others}\n"),
+                }
             )
         })
     }
@@ -117,6 +121,20 @@ impl State {
             Some(name) if there.is_empty() => Err(refused(1, format!("package '{name}' is not installed"))),
             _ => Ok(text),
         }
+    }
+
+    /// A name that the archive has, or the only one that provides it.
+    fn selected<'a>(&'a self, name: &'a str) -> &'a str {
+        let mut providers = self.archive.iter().filter(|(_, deb)| deb.provides.contains(&name));
+        match (self.archive.contains_key(name), providers.next(), providers.next()) {
+            (false, Some((provider, _)), None) => provider,
+            _ => name,
+        }
+    }
+
+    /// What dpkg and apt have in the field `Provides`.
+    pub(super) fn provided_by(&self, name: &str) -> String {
+        self.archive.get(name).map(|deb| deb.provides.join(", ")).unwrap_or_default()
     }
 
     /// The version of a package that is installed.

@@ -38,6 +38,9 @@ impl State {
                 let created = |name: &String| name.rsplit('-').next().unwrap_or_default().to_owned();
                 Ok(of.map(|name| format!("{name}\t{}\n", created(name))).collect())
             }
+            "list" if last == "filesystem,volume" => {
+                Ok(self.machine.datasets.keys().map(|name| format!("{name}\n")).collect())
+            }
             "list" if last == "name" => Ok(self.snapshots.keys().map(|name| format!("{name}\n")).collect()),
             "list" if args.contains(&"snapshot") => {
                 let found = self.snapshots.contains_key(&last);
@@ -131,6 +134,23 @@ impl State {
                 }
                 Ok(String::new())
             }
+            "hold" => {
+                self.burn(&args.join(" "))?;
+                if !self.snapshots.contains_key(&last) {
+                    return Err(absent(&last));
+                }
+                self.holds.insert(last);
+                Ok(String::new())
+            }
+            "release" => {
+                self.burn(&args.join(" "))?;
+                let none = || error(format!("cannot release hold from snapshot '{last}': no such tag"));
+                self.holds.take(&last).map(|_| String::new()).ok_or_else(none)
+            }
+            "destroy" if last.contains('@') && self.is_held(&last) => {
+                self.burn(&args.join(" "))?;
+                Err(error("cannot destroy snapshot: dataset is busy"))
+            }
             "destroy" if last.ends_with("@%") => {
                 self.burn(&args.join(" "))?;
                 let before = self.snapshots.len();
@@ -210,6 +230,7 @@ impl State {
                     let rename = |of: String| if of.starts_with(&own) { renamed(&of) } else { of };
                     self.snapshots =
                         snapshots.into_iter().map(|(of, machine)| (rename(of), machine)).collect();
+                    self.holds = std::mem::take(&mut self.holds).into_iter().map(rename).collect();
                 }
                 Ok(String::new())
             }
@@ -234,6 +255,14 @@ impl State {
         let below = format!("{dataset}/");
         let names = self.machine.datasets.keys().filter(|name| *name == dataset || name.starts_with(&below));
         if self.machine.datasets.contains_key(dataset) { names.cloned().collect() } else { Vec::new() }
+    }
+
+    /// One snapshot, or any of them when the name ends with `%`.
+    fn is_held(&self, snapshot: &str) -> bool {
+        match snapshot.strip_suffix('%') {
+            Some(all) => self.holds.iter().any(|held| held.starts_with(all)),
+            None => self.holds.contains(snapshot),
+        }
     }
 
     fn has_snapshots(&self, dataset: &str) -> bool {

@@ -210,6 +210,35 @@ fn a_sealed_key_of_before_goes_and_is_never_tried() {
     assert_eq!(key(&machine), WORDS);
 }
 
+/// Somebody has given a passphrase to what has the name now, by hand; what had it before was renamed, and has no other key.
+#[test]
+fn a_sealed_key_that_another_dataset_needs_is_kept() {
+    for other in ["rpool/srv/vault.undone-000003", "rpool/srv/vault-old"] {
+        let machine = running();
+        let sealed = machine.text(SEALED);
+        machine.put(&format!("/dataset/{other}/mounted"), "no");
+        machine.put(&format!("/dataset/{other}/keylocation"), &format!("file://{IN_MEMORY}"));
+        machine.put("/dataset/rpool/srv/vault/keyformat", "passphrase");
+        machine.put("/dataset/rpool/srv/vault/keylocation", "prompt");
+
+        let report = start(&machine);
+        assert!(report.is_complete(), "{report:?}");
+        let step = report.steps.iter().find(|step| step.step == "encryption").expect("it was looked at");
+        let kept =
+            format!("the sealed key of rpool/srv/vault, which has a passphrase, is kept: {other} needs it");
+        assert_eq!((step.made.len(), step.warnings.as_slice()), (0, &[kept][..]));
+        assert!(keys::recover(&machine, &config()).expect("nothing to do").is_empty());
+        assert!(!keys::list(&machine, &config()).expect("readable")[0].interrupted, "nothing to do");
+        for place in [SEALED, NEWEST] {
+            assert_eq!(machine.text(place), sealed, "{place}");
+        }
+
+        machine.state().files.0.retain(|path, _| !path.starts_with(format!("/dataset/{other}")));
+        assert_eq!(keys::recover(&machine, &config()).expect("it ends"), [DATASET]);
+        assert_forgotten(&machine, "nobody needs it any more");
+    }
+}
+
 /// Whether the dataset has a key that somebody has, and nothing pretends that it has another.
 fn assert_settled(machine: &FakeMachine, passphrase: &str, when: &str) {
     assert!(!keys::list(machine, &config()).expect("readable")[0].interrupted, "{when}");
