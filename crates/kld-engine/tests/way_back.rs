@@ -4,7 +4,9 @@ mod support;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kld_engine::{ApplyError, CONFIRM_TIMER, History, Host as _, Outcome, Progress, State, Step, put_aside};
+use kld_engine::{
+    ApplyError, CONFIRM_TIMER, History, Host as _, Outcome, Progress, State, Step, put_aside, undo,
+};
 use kld_host::Cmd;
 use support::fake::Machine;
 use support::{Silent, applied, apply, assert_same, changed, engine, plan_for, take_back, wanted};
@@ -65,15 +67,17 @@ fn a_dataset_whose_snapshot_is_held_is_put_aside() {
     let zfs = |words: &[&str]| fake.run(&Cmd::new("zfs").args(words)).expect("a person may");
     zfs(&["snapshot", "rpool/srv/webapp-cache@sent"]);
     zfs(&["hold", "replication", "rpool/srv/webapp-cache@sent"]);
-    assert!(matches!(take_back(&fake), Outcome::Committed { number: 3 }));
+    let back = undo(&fake, None).expect("it can be taken back");
+    let done = engine(&fake).apply(&back, "tester", Some(60), &|| Ok(()), &mut Silent);
+    assert!(matches!(done, Ok(Outcome::Committed { number: 3 })), "{done:?}");
     let aside = "rpool/srv/webapp-cache.undone-000002";
     assert_eq!(put_aside(&fake, 2).expect("readable"), [aside]);
     let machine = fake.machine();
     assert!(!machine.datasets.contains_key("rpool/srv/webapp-cache"));
     assert_eq!(machine.datasets[aside].get("canmount").map(String::as_str), Some("noauto"));
     assert!(machine.unmounted.contains_key(aside), "it is mounted nowhere");
-    // And forward again, by its old name.
-    assert!(matches!(take_back(&fake), Outcome::Committed { number: 4 }));
+    // Nobody confirms it: by its old name again.
+    engine(&fake).take_back("nobody has confirmed it", "kldload", &mut Silent).expect("it goes forward");
     assert!(fake.machine().datasets.contains_key("rpool/srv/webapp-cache"));
 }
 

@@ -101,7 +101,7 @@ impl Seen {
             if mounts::place_of(mounts, &at).as_ref() != Some(place) {
                 continue;
             }
-            if !mount.follows && !(is_own && at == path) {
+            if !(mount.follows || is_own && at == path) {
                 seen.stays.get_or_insert_with(|| at.clone());
             }
             seen.paths.push(at);
