@@ -122,7 +122,7 @@ impl Number {
     }
 }
 
-/// Reads the output of [`status_cmd`].
+/// Reads the output of [`super::status_cmd`].
 ///
 /// # Errors
 /// When it is not that JSON, or holds another pool.
