@@ -36,12 +36,13 @@ pub(super) fn check(
     is_free(host, &name, path, mounted, hint)
 }
 
-/// Whether a dataset is to be mounted by itself on this path, could be, and is not.
+/// Whether a dataset is to be mounted by itself on this path, could be, and is not. Encrypted ones come and go with the units of
+/// their keys.
 pub(super) fn is_missing(there: &BTreeMap<String, Property>, path: &str) -> bool {
     value(there, "canmount") == "on"
         && value(there, "mountpoint") == path
         && value(there, "mounted") == "no"
-        && !encryption::is_locked(there)
+        && matches!(value(there, "keystatus"), "" | "-")
 }
 
 /// Refuses a place that holds what a dataset would hide; the hint is for files.
