@@ -131,7 +131,7 @@ pub(crate) fn restarts(
     let seen = look_at_units(host, wanted)?;
     for unit in &services {
         let state = seen.get(*unit).map_or("", |unit| unit_property(unit, "ActiveState"));
-        if !matches!(state, "active" | "activating" | "reloading") {
+        if !runs(state) {
             // It ran when the last apply was done: that was its proof.
             let has_run = before.contains_key(&key("unit", unit)) || contained.contains(*unit);
             let cause = if has_run { Cause::Drift } else { Cause::Wish };
@@ -274,17 +274,8 @@ fn leaving(
     };
     let gone: Vec<(String, String)> =
         files.filter_map(|step| Some((own(&step.name)?, step.name.clone()))).collect();
-    if gone.is_empty() {
-        return Ok(gone);
-    }
-    let units: Vec<&str> = gone.iter().map(|(unit, _)| unit.as_str()).collect();
-    let seen = unit_properties(host, &units, "ActiveState")?;
-    let runs = |unit: &str| {
-        seen.get(unit).is_some_and(|unit| {
-            matches!(unit_property(unit, "ActiveState"), "active" | "activating" | "reloading")
-        })
-    };
-    Ok(gone.into_iter().filter(|(unit, _)| runs(unit)).collect())
+    let running = running_of(host, gone.iter().map(|(unit, _)| unit.as_str()).collect())?;
+    Ok(gone.into_iter().filter(|(unit, _)| running.contains(unit)).collect())
 }
 
 /// Services by the paths that their own files name.
@@ -356,12 +347,19 @@ fn unit_told(tell: &Tell) -> Option<&str> {
 
 /// Those that run of the units that are to be told.
 pub(crate) fn running(host: &dyn Host, tells: &[Tell]) -> Result<BTreeSet<String>, HostError> {
-    let units: BTreeSet<&str> = tells.iter().filter_map(unit_told).collect();
+    running_of(host, tells.iter().filter_map(unit_told).collect())
+}
+
+/// Those of these units that run.
+fn running_of(host: &dyn Host, units: BTreeSet<&str>) -> Result<BTreeSet<String>, HostError> {
     let found = unit_properties(host, &units.into_iter().collect::<Vec<_>>(), "ActiveState")?;
-    let runs = |of: &BTreeMap<String, String>| {
-        matches!(unit_property(of, "ActiveState"), "active" | "activating" | "reloading")
-    };
-    Ok(found.into_iter().filter(|(_, of)| runs(of)).map(|(unit, _)| unit).collect())
+    let running = found.into_iter().filter(|(_, of)| runs(unit_property(of, "ActiveState")));
+    Ok(running.map(|(unit, _)| unit).collect())
+}
+
+/// Whether a unit in this `ActiveState` runs, or is about to.
+fn runs(state: &str) -> bool {
+    matches!(state, "active" | "activating" | "reloading")
 }
 
 /// Whether what is told is among those; what is no unit always runs.

@@ -24,7 +24,7 @@ use serde_json::Value;
 
 pub use self::aside::put_aside;
 use self::aside::{bring_back, take_away};
-use self::place::{check as check_place, is_missing, is_mounted, set};
+use self::place::{check as check_place, is_missing, set};
 use self::values::{same, shown};
 use super::{Found, Kind, Refusal, WayBack, digest, file, to_value};
 use crate::history::Store;
@@ -351,14 +351,14 @@ impl Kind for Dataset {
             there.get(property).is_none_or(|found| same(property, value, &found.value))
                 || encryption::is_of_a_person(property, there)
         };
-        let places = stated.clone().filter(|((_, property), value)| {
-            // What is to be mounted by itself: a manifest may say `canmount=noauto`.
-            *property == "mountpoint" && value.starts_with('/')
+        // What is to be mounted by itself: a manifest may say `canmount=noauto`.
+        let by_hand = stated.clone().filter(|item| matches!(item, ((_, "canmount"), "noauto")));
+        let by_hand: BTreeSet<&str> = by_hand.map(|((dataset, _), _)| dataset).collect();
+        let places = stated.clone().filter(|((dataset, property), value)| {
+            *property == "mountpoint" && value.starts_with('/') && !by_hand.contains(dataset)
         });
-        let missing = places.filter(|((dataset, _), path)| {
-            let is_stated = |value: &str| stated.clone().any(|item| item == ((*dataset, "canmount"), value));
-            !is_stated("noauto") && seen.get(*dataset).is_some_and(|there| is_missing(there, path))
-        });
+        let missing = places
+            .filter(|((dataset, _), path)| seen.get(*dataset).is_some_and(|there| is_missing(there, path)));
         let missing = missing.map(|((dataset, _), path)| format!("{dataset} is not mounted on {path}"));
         let drifted =
             stated.clone().filter(|((dataset, property), value)| !is_as_wanted(dataset, property, value));

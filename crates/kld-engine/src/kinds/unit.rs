@@ -61,22 +61,7 @@ impl Kind for Unit {
             if is_as_wanted && !(may_come && unit.state == Enablement::Disabled) {
                 continue;
             }
-            let (action, summary) = match unit.state {
-                Enablement::Enabled => (Action::Add, "starts by itself"),
-                Enablement::Disabled => (Action::Change, "no longer starts by itself"),
-                Enablement::Masked => (Action::Change, "cannot be started"),
-            };
-            found.steps.push(Step {
-                kind: Self::NAME.to_owned(),
-                name: name.clone(),
-                action,
-                cause: Cause::Wish,
-                summary: summary.to_owned(),
-                interrupts: None,
-                notes: Vec::new(),
-                because: Because::from(&unit.because),
-                change: to_value(&Change { unit: name, state: unit.state.to_string(), leaves: false }),
-            });
+            found.steps.push(switch(name, unit.state, Because::from(&unit.because), false));
         }
         leaving(host, before, earlier, &mut found).map_err(|error| Refusal::Look("the units", error))?;
         Ok(found)
@@ -203,27 +188,15 @@ fn leaving(
     let gone = super::gone(Unit::NAME, before, &found.items);
     let gone: Vec<&str> =
         gone.filter(|unit| before[&key(Unit::NAME, unit)] == Enablement::Enabled.to_string()).collect();
-    let states = if gone.is_empty() { BTreeMap::new() } else { states(host, &gone)? };
+    let states = states(host, &gone)?;
     for unit in gone.into_iter().filter(|unit| states.get(*unit).is_some_and(|state| state == "enabled")) {
         let name = unit.to_owned();
         let file = own_file(unit);
         let file = earlier.iter().find(|step| step.action == Action::Remove && step.name == file);
         match file {
-            Some(file) => found.steps.push(Step {
-                kind: Unit::NAME.to_owned(),
-                name: name.clone(),
-                action: Action::Change,
-                cause: Cause::Wish,
-                summary: "no longer starts by itself".to_owned(),
-                interrupts: None,
-                notes: Vec::new(),
-                because: file.because.clone(),
-                change: to_value(&Change {
-                    unit: name,
-                    state: Enablement::Disabled.to_string(),
-                    leaves: true,
-                }),
-            }),
+            Some(file) => {
+                found.steps.push(switch(name, Enablement::Disabled, file.because.clone(), true));
+            }
             None => found.left.push(Left {
                 kind: Unit::NAME.to_owned(),
                 remove_with: format!("systemctl disable --now {name}"),
@@ -232,6 +205,25 @@ fn leaving(
         }
     }
     Ok(())
+}
+
+fn switch(unit: String, state: Enablement, because: Because, leaves: bool) -> Step {
+    let (action, summary) = match state {
+        Enablement::Enabled => (Action::Add, "starts by itself"),
+        Enablement::Disabled => (Action::Change, "no longer starts by itself"),
+        Enablement::Masked => (Action::Change, "cannot be started"),
+    };
+    Step {
+        kind: Unit::NAME.to_owned(),
+        name: unit.clone(),
+        action,
+        cause: Cause::Wish,
+        summary: summary.to_owned(),
+        interrupts: None,
+        notes: Vec::new(),
+        because,
+        change: to_value(&Change { unit, state: state.to_string(), leaves }),
+    }
 }
 
 /// Whether a step switches a unit off whose file goes.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use kld_host::Cmd;
 use kld_host::zfs;
 
-use super::{exists, is_mounted, unmount_cmd};
+use super::place::{is_mounted, mount, set};
+use super::{exists, unmount_cmd};
 use crate::destroy::destroyed;
 use crate::history::Store;
 use crate::host::{Host, HostError};
@@ -48,23 +49,11 @@ pub(super) fn bring_back(
         host.run(&Cmd::new("zfs").args(["rename", &aside, dataset]))?;
     }
     let wanted = properties.iter().find(|(name, _)| name == "canmount").map_or("on", |(_, value)| value);
-    let found = zfs::parse_get(&host.text(&zfs::get_cmd(
-        dataset,
-        &["canmount", "keystatus", "mountpoint"],
-        false,
-    ))?)?;
-    let is = |name: &str, value: &str| found.iter().any(|of| of.name == name && of.value == value);
+    let found = zfs::parse_get(&host.text(&zfs::get_cmd(dataset, &["canmount"], false))?)?;
     // A volume has none.
-    if !is("canmount", wanted) && !is("canmount", "-") {
-        host.run(&zfs::set_cmd(dataset, &[("canmount", wanted)]))?;
-    }
-    let has_place = found.iter().any(|of| of.name == "mountpoint" && of.value.starts_with('/'));
+    let differs = found.iter().any(|of| of.value != wanted && of.value != "-");
     // One that is locked is mounted when somebody unlocks it.
-    let may_mount = wanted == "on" && has_place && !is("keystatus", "unavailable");
-    if may_mount && !is_mounted(host, dataset)? {
-        host.run(&zfs::mount_cmd(dataset))?;
-    }
-    Ok(())
+    if differs { set(host, dataset, "canmount", wanted) } else { mount(host, dataset) }
 }
 
 /// How the name of a dataset ends that taking this apply back has put aside.

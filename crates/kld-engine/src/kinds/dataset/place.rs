@@ -9,7 +9,7 @@ use super::encryption;
 use crate::host::{Host, HostError};
 use crate::kinds::Refusal;
 
-/// What [`is_missing`] looks at.
+/// What [`is_missing`] and [`mount`] look at.
 pub(super) const ASKED: [&str; 4] = ["canmount", "keystatus", "mounted", "mountpoint"];
 
 /// Refuses a dataset that is not where it should be, because what belongs into it would be written below it; and another place for
@@ -69,17 +69,18 @@ pub(super) fn is_free(
 /// Gives a property another value. `zfs set canmount=on` itself mounts nothing.
 pub(super) fn set(host: &dyn Host, dataset: &str, property: &str, value: &str) -> Result<(), HostError> {
     host.run(&zfs::set_cmd(dataset, &[(property, value)]))?;
-    if (property, value) != ("canmount", "on") {
-        return Ok(());
-    }
-    let found = zfs::parse_get(&host.text(&zfs::get_cmd(dataset, &["mounted", "mountpoint"], false))?)?;
-    let is = |name: &str, fits: &dyn Fn(&str) -> bool| {
-        found.iter().any(|property| property.name == name && fits(&property.value))
-    };
-    match is("mounted", &|value| value == "no") && is("mountpoint", &|value| value.starts_with('/')) {
-        true => host.run(&zfs::mount_cmd(dataset)).map(drop),
-        false => Ok(()),
-    }
+    if (property, value) == ("canmount", "on") { mount(host, dataset) } else { Ok(()) }
+}
+
+/// Mounts a dataset that is to be mounted by itself, has a place, and is not locked; one that is mounted stays.
+pub(super) fn mount(host: &dyn Host, dataset: &str) -> Result<(), HostError> {
+    let found = zfs::parse_get(&host.text(&zfs::get_cmd(dataset, &ASKED, false))?)?;
+    let there: BTreeMap<String, Property> = found.into_iter().map(|of| (of.name.clone(), of)).collect();
+    let waits = value(&there, "canmount") == "on"
+        && value(&there, "mounted") == "no"
+        && value(&there, "mountpoint").starts_with('/')
+        && !encryption::is_locked(&there);
+    if waits { host.run(&zfs::mount_cmd(dataset)).map(drop) } else { Ok(()) }
 }
 
 pub(super) fn is_mounted(host: &dyn Host, dataset: &str) -> Result<bool, HostError> {
