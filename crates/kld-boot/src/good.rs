@@ -8,18 +8,8 @@ use crate::machine::{Machine, MachineError};
 /// The kernel's name for this start of the machine.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// Remembers that the running environment is well: it is the way back from then on. Returns its name. Said twice between
-/// two starts, it counts once.
-///
-/// # Errors
-/// What cannot be read, and what the machine refuses.
-pub fn mark_good(machine: &dyn Machine) -> Result<String, BootError> {
-    let (plan, name) = plan_good(machine)?;
-    carry_out(machine, &plan, &mut |_| ())?;
-    Ok(name)
-}
-
-/// What [`mark_good`] would do, and to which.
+/// Remembers that the running environment is well, which is the way back from then on; and its name. Said twice between two
+/// starts, it counts once.
 ///
 /// # Errors
 /// What cannot be read.

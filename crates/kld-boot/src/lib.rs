@@ -45,7 +45,7 @@ pub use destroy::{frees, plan_destroy};
 pub use diff::{common_snapshot, file_changes, look_into};
 pub use error::{BootError, Protection};
 pub use esp::{Entry, Esp};
-pub use good::{claim, mark_good, plan_good};
+pub use good::{claim, plan_good};
 pub use kernel::{kernel_after, kernels};
 pub use loader::Loader;
 pub use look::{Environment, Good, Looked, Maker, Snapshot, Unfinished};

@@ -169,7 +169,7 @@ fn enter(
 /// Says that the running environment, which was on trial, is well: it starts from now on. Returns its name.
 ///
 /// # Errors
-/// As [`activate`] and [`crate::mark_good`].
+/// As [`activate`] and [`crate::plan_good`].
 pub fn pass_trial(machine: &dyn Machine, progress: &mut dyn FnMut(&Action)) -> Result<String, BootError> {
     let looked = Looked::before_change(machine)?;
     let running = looked.running().ok_or_else(|| BootError::NoModel { dataset: looked.root.clone() })?;

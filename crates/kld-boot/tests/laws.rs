@@ -7,11 +7,10 @@ use std::collections::BTreeSet;
 
 use kld_boot::{
     Action, BootError, Keep, Looked, Maker, Origin, Plan, Starts, activate, carry_out, choose, claim,
-    common_snapshot, create, export, file_changes, import, kernels, leftovers, look_into, mark_good,
-    outdated, plan_activate, plan_destroy, plan_export, plan_good, plan_import, plan_mount, plan_rename,
-    plan_umount,
+    common_snapshot, create, export, file_changes, import, kernels, leftovers, look_into, outdated,
+    plan_activate, plan_destroy, plan_export, plan_good, plan_import, plan_mount, plan_rename, plan_umount,
 };
-use support::{Cut, ESPS, Fake};
+use support::{Cut, ESPS, Fake, mark_good};
 
 type Begin = fn() -> Fake;
 type Act = fn(&Fake) -> Result<(), BootError>;

@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 
 use kld_boot::{
     BootError, Looked, Maker, Origin, Plan, Starts, Trial, activate, carry_out, create, fail_trial,
-    leftovers, mark_good, pass_trial, plan_activate, plan_destroy, plan_pass_trial, try_out,
+    leftovers, pass_trial, plan_activate, plan_destroy, plan_pass_trial, try_out,
 };
-use support::{Cut, ESPS, Fake};
+use support::{Cut, ESPS, Fake, mark_good};
 
 const OLD: &str = "rpool/ROOT/debian";
 const NEW: &str = "rpool/ROOT/new";
