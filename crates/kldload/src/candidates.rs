@@ -63,7 +63,7 @@ pub(crate) fn origins(current: &OsStr) -> Vec<CompletionCandidate> {
     beginning(current, names)
 }
 
-/// Numbers of what was applied, the newest first, and when.
+/// Numbers of what was applied, the newest first.
 pub(crate) fn applies(current: &OsStr) -> Vec<CompletionCandidate> {
     let records = History::new(&RealHost).records().unwrap_or_default();
     beginning(current, records.iter().rev().map(|record| record.number.to_string()))

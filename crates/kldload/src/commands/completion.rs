@@ -71,13 +71,8 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
 }
 
 fn completer(shell: &OsStr) -> io::Result<&'static dyn EnvCompleter> {
-    const BUILT_IN: Shells<'_> = Shells::builtins();
-    BUILT_IN
-        .0
-        .iter()
-        .copied()
-        .find(|of| of.is(&shell.to_string_lossy()))
-        .ok_or_else(|| io::ErrorKind::NotFound.into())
+    const KNOWN: &Shells<'static> = &Shells::builtins();
+    KNOWN.completer(&shell.to_string_lossy()).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 /// Answers a shell that wants to know how a line goes on; `false` when none does.

@@ -27,16 +27,15 @@ pub(crate) struct Args {
 }
 
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
-    if args.dry_run {
-        let _lock = take_lock("kbe export")?;
-        printer.data(&plan_export(&RealMachine, &args.name)?.to_string())?;
-        return Ok(ExitStatus::Pending);
-    }
-    if std::io::stdout().is_terminal() {
+    if !args.dry_run && std::io::stdout().is_terminal() {
         let hint = format!("name a file: `kbe export {} > FILE`", args.name);
         return Err(Hinted::new("a stream is nothing for a terminal", hint).into());
     }
     let _lock = take_lock("kbe export")?;
+    if args.dry_run {
+        printer.data(&plan_export(&RealMachine, &args.name)?.to_string())?;
+        return Ok(ExitStatus::Pending);
+    }
     let send = |cmd: &kld_host::Cmd| -> Result<(), BootError> {
         Ok(cmd.run_attached().map_err(MachineError::from)?)
     };
