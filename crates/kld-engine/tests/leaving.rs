@@ -174,3 +174,19 @@ fn a_unit_that_was_masked_by_hand_starts_again() {
     engine(&fake).apply(&plan_for(&fake, &old), "tester", None, &no, &mut Silent).expect("it goes back");
     assert_same(&fake.machine(), &before, 0);
 }
+
+/// Nobody is there who has its key, and the way back does not stop for that.
+#[test]
+fn a_locked_dataset_that_may_be_mounted_waits_for_its_key() {
+    let (fake, ..) = applied();
+    let off = support::recipe()
+        .replace("encryption=on  recordsize=64k", "encryption=on  canmount=off  recordsize=64k");
+    assert!(matches!(apply(&fake, &plan_for(&fake, &wanted(&off))), Outcome::Committed { .. }));
+    fake.change(|machine| {
+        let own = machine.datasets.get_mut("rpool/srv/safe").expect("it is there");
+        own.insert("keystatus".to_owned(), "unavailable".to_owned());
+    });
+    let back = take_back(&fake);
+    assert!(matches!(back, Outcome::Committed { .. }), "{back:?}");
+    assert!(fake.machine().unmounted.contains_key("rpool/srv/safe"));
+}

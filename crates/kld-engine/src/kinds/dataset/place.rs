@@ -72,14 +72,14 @@ pub(super) fn set(host: &dyn Host, dataset: &str, property: &str, value: &str) -
     if (property, value) == ("canmount", "on") { mount(host, dataset) } else { Ok(()) }
 }
 
-/// Mounts a dataset that is to be mounted by itself, has a place, and is not locked; one that is mounted stays.
+/// Mounts a dataset that is to be mounted by itself, has a place, and whose key is there; one that is mounted stays.
 pub(super) fn mount(host: &dyn Host, dataset: &str) -> Result<(), HostError> {
     let found = zfs::parse_get(&host.text(&zfs::get_cmd(dataset, &ASKED, false))?)?;
     let there: BTreeMap<String, Property> = found.into_iter().map(|of| (of.name.clone(), of)).collect();
     let waits = value(&there, "canmount") == "on"
         && value(&there, "mounted") == "no"
         && value(&there, "mountpoint").starts_with('/')
-        && !encryption::is_locked(&there);
+        && value(&there, "keystatus") != "unavailable";
     if waits { host.run(&zfs::mount_cmd(dataset)).map(drop) } else { Ok(()) }
 }
 

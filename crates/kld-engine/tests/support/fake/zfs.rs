@@ -200,6 +200,9 @@ impl State {
             "mount" if self.is_mounted(&last) => {
                 Err(error(format!("cannot mount '{last}': filesystem already mounted")))
             }
+            "mount" if self.property(&last, "keystatus").0 == "unavailable" => {
+                Err(error(format!("cannot mount '{last}': encryption key not loaded")))
+            }
             "mount" => {
                 self.burn(&args.join(" "))?;
                 let files = self.machine.unmounted.remove(&last).unwrap_or_default();
