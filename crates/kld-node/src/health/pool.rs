@@ -1,6 +1,6 @@
 //! Whether the pools are whole and have room.
 
-use super::{DEADLINE, Family, Probe, Status, View, age};
+use super::{DEADLINE, Family, Probe, Status, View};
 use crate::machine::MachineError;
 use kld_host::Cmd;
 use kld_host::zpool::{self, Imported, PoolStatus};
@@ -102,10 +102,4 @@ pub(super) fn status_of(view: &View, pool: &str) -> Result<PoolStatus, MachineEr
         return Ok(zpool::parse_status(pool, &json)?);
     }
     Ok(zpool::parse_status_text(pool, &view.machine.run_text(zpool::status_text_cmd(pool))?)?)
-}
-
-/// How long ago a scan ended, from the seconds since 1970 that `zpool status --json-int` writes.
-pub(super) fn scan_age(view: &View, ended: Option<&str>) -> Option<(u64, String)> {
-    let seconds = view.machine.now().saturating_sub(ended?.parse().ok()?);
-    Some((seconds, age(seconds)))
 }

@@ -1,7 +1,7 @@
 //! Whether every block was read lately, and found good.
 
-use super::pool::{scan_age, status_of};
-use super::{Family, Probe, Status, View};
+use super::pool::status_of;
+use super::{AHEAD, Family, Probe, Status, View, age};
 
 /// The timer scrubs once a month; a week later something is wrong.
 const OLD: u64 = 38 * 86_400;
@@ -31,11 +31,19 @@ fn probe_one(view: &View, pool: &str) -> Probe {
         let command = format!("zpool status -v {pool}");
         return Probe::new("scrub", Status::Fail, summary).with_command(command).with_subjects([pool]);
     }
-    match (scan.state.as_str(), scan_age(view, scan.ended.as_deref())) {
+    // Seconds since 1970, as `zpool status --json-int` writes them.
+    let ended: Option<u64> = scan.ended.as_deref().and_then(|text| text.parse().ok());
+    let now = view.machine.now();
+    match (scan.state.as_str(), ended) {
         ("SCANNING", _) => Probe::new("scrub", Status::Info, format!("{what} of {pool} is running")),
-        ("FINISHED", Some((seconds, age))) => {
+        ("FINISHED", Some(ended)) if ended > now.saturating_add(AHEAD) => {
+            let summary = format!("the last {what} of {pool} is dated in the future: the clock was wrong");
+            Probe::new("scrub", Status::Warn, summary).with_command(start).with_subjects([pool])
+        }
+        ("FINISHED", Some(ended)) => {
+            let seconds = now.saturating_sub(ended);
             let status = if seconds > OLD { Status::Warn } else { Status::Ok };
-            Probe::new("scrub", status, format!("{what} of {pool} found no errors {age} ago"))
+            Probe::new("scrub", status, format!("{what} of {pool} found no errors {} ago", age(seconds)))
                 .with_command(start)
                 .with_metric(Family::ScrubAge, pool, seconds as f64)
         }

@@ -59,7 +59,8 @@ fn warn_of_future(mut probe: Probe, future: &BTreeMap<&str, usize>) -> Probe {
     let list = format!("zfs list -d 1 -t snapshot -S creation -o name,creation {}", datasets.join(" "));
     let show = if probe.status > Status::Info { format!("{SHOW}; {list}") } else { list };
     let count: usize = future.values().sum();
-    probe.summary += &format!("; {count} snapshots are dated in the future: the clock was wrong");
+    let are = if count == 1 { "1 snapshot is".to_owned() } else { format!("{count} snapshots are") };
+    probe.summary += &format!("; {are} dated in the future: the clock was wrong");
     if probe.subjects.is_empty() {
         probe = probe.with_subjects(datasets);
     }

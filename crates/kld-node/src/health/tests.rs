@@ -256,6 +256,7 @@ fn every_probe_sees_what_it_is_for() {
             m.tool("zpool", |args, _, _| pool(args, "\"errors\":0,\"bytes", "\"errors\":2,\"bytes"))
         }),
         ("scrub", Status::Warn, |m| m.tool("zpool", |args, _, _| pool(args, "1795219200", "1700000000"))),
+        ("scrub", Status::Warn, |m| m.tool("zpool", |args, _, _| pool(args, "1795219200", "1999999999"))),
         ("disks", Status::Fail, |m| {
             m.tool("smartctl", |args, _, _| Ok(disk(args, &DISK.replace("true", "false"))))
         }),
@@ -355,6 +356,7 @@ fn every_probe_sees_what_it_is_for() {
         pool: rpool is not imported
         scrub: scrub of rpool found 2 errors
         scrub: scrub of rpool found no errors 1103 days ago
+        scrub: the last scrub of rpool is dated in the future: the clock was wrong
         disks: /dev/sda says that it fails
         disks: /dev/sda has 8 reallocated sectors and 8 pending sectors
         disks: /dev/sda says that it fails
@@ -482,6 +484,18 @@ fn a_disk_that_sleeps_or_cannot_be_asked_is_left_alone() {
     .assert_eq(&text);
 }
 
+/// It would count as fresh until the clock has come there.
+#[test]
+fn a_handshake_that_is_dated_in_the_future_says_nothing() {
+    let machine = machine();
+    let peer = format!("PEER=\t(none)\t(none)\t10.8.0.2/32\t{}\t0\t0\toff\n", NOW + 86_400);
+    machine.answer("wg", &format!("P\tP\t1\toff\n{peer}"));
+    let health =
+        check_some(Arc::new(machine), Some(config()), DEADLINE, Vec::new(), |name| name == "wireguard");
+    assert_eq!(health.probes[0].summary, "wg0 up, 0 of 1 peers up");
+    assert!(health.probes.iter().all(|probe| probe.metrics.is_empty()));
+}
+
 /// It would be the newest for ever, however old the rest becomes.
 #[test]
 fn a_snapshot_that_is_dated_in_the_future_is_no_new_one() {
@@ -500,9 +514,9 @@ fn a_snapshot_that_is_dated_in_the_future_is_no_new_one() {
     expect![[r#"
         warn ["rpool/srv/app"]: newest of 1 datasets at most 10 min old; 2 snapshots are dated in the future: the clock was wrong
           zfs list -d 1 -t snapshot -S creation -o name,creation rpool/srv/app
-        fail ["rpool/srv/app"]: too old: rpool/srv/app: 2 h; 1 snapshots are dated in the future: the clock was wrong
+        fail ["rpool/srv/app"]: too old: rpool/srv/app: 2 h; 1 snapshot is dated in the future: the clock was wrong
           systemctl status sanoid.timer sanoid.service; zfs list -d 1 -t snapshot -S creation -o name,creation rpool/srv/app
-        warn ["rpool/srv/app"]: none yet of rpool/srv/app; 1 snapshots are dated in the future: the clock was wrong
+        warn ["rpool/srv/app"]: none yet of rpool/srv/app; 1 snapshot is dated in the future: the clock was wrong
           systemctl status sanoid.timer sanoid.service; zfs list -d 1 -t snapshot -S creation -o name,creation rpool/srv/app
         ok []: newest of 1 datasets at most 0 s old
           systemctl status sanoid.timer sanoid.service

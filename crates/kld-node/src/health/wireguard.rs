@@ -1,6 +1,6 @@
 //! Whether the planes are up, and which peers have been heard of.
 
-use super::{DEADLINE, Family, Probe, Status, View, age};
+use super::{AHEAD, DEADLINE, Family, Probe, Status, View, age};
 use crate::machine::MachineError;
 use kld_host::{Cmd, wireguard};
 
@@ -32,11 +32,10 @@ fn probe_one(view: &View, interface: &str) -> Probe {
         Err(error) => return silent(view, interface, &error),
     };
     let now = view.machine.now();
-    let ages: Vec<(&str, Option<u64>)> = plane
-        .peers
-        .iter()
-        .map(|peer| (&*peer.public_key, peer.handshake.map(|at| now.saturating_sub(at))))
-        .collect();
+    // Nothing is known of the age of one that is dated ahead of the clock.
+    let age_of = |at: u64| (at <= now.saturating_add(AHEAD)).then(|| now.saturating_sub(at));
+    let ages: Vec<(&str, Option<u64>)> =
+        plane.peers.iter().map(|peer| (&*peer.public_key, peer.handshake.and_then(age_of))).collect();
     let seen = ages.iter().filter_map(|(_, age)| *age);
     let fresh = seen.clone().filter(|age| *age <= FRESH).count();
     let last =
