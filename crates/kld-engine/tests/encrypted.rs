@@ -65,6 +65,33 @@ fn an_apply_that_failed_leaves_the_key_and_the_next_one_uses_it() {
     assert_eq!(fake.text(SEALED), key);
 }
 
+/// Its data is nobody's to lose because a line was deleted.
+#[test]
+fn a_dataset_that_leaves_the_manifest_is_unlocked_at_every_start() {
+    let (plain, new) = (wanted(RECIPE), wanted(&recipe()));
+    let fake = without(&new);
+    apply(&fake, &plan_for(&fake, &new));
+    let unlocking = kld_system::unlocking_files(&SAFE.parse().expect("a name"));
+    assert!(unlocking.iter().all(|path| new.files.contains_key(path)), "{unlocking:?}");
+    let leaves = plan_for(&fake, &plain);
+    for path in &unlocking {
+        assert!(leaves.all().all(|step| step.name != *path), "{leaves:#?}");
+        let left = leaves.left.iter().find(|left| left.name == *path).expect("it is named");
+        assert_eq!(left.remove_with, format!("rm {path}   # it unlocks {SAFE}: once that is destroyed"));
+    }
+    assert!(leaves.restarts.iter().all(|step| !step.name.contains("key")), "{leaves:#?}");
+    assert!(matches!(apply(&fake, &leaves), Outcome::Committed { .. }));
+    assert!(unlocking.iter().all(|path| fake.machine().files.contains_key(path)));
+    assert!(fake.machine().datasets.contains_key(SAFE) && fake.keys_load());
+    // Nothing is in the way of its coming back.
+    apply(&fake, &plan_for(&fake, &new));
+    assert!(plan_for(&fake, &new).is_empty());
+    // Without their dataset they are files as any other.
+    fake.run(&Cmd::new("zfs").args(["destroy", "-r", SAFE])).expect("a person may");
+    let leaves = plan_for(&fake, &plain);
+    assert!(unlocking.iter().all(|path| leaves.all().any(|step| step.name == *path)), "{leaves:#?}");
+}
+
 #[test]
 fn what_somebody_has_written_into_it_is_put_aside_with_its_key() {
     let new = wanted(&recipe());
@@ -203,7 +230,8 @@ fn one_that_leaves_the_manifest_is_named_and_comes_back_with_its_key() {
     let (fake, old, _) = applied();
     let key = fake.text(SEALED);
     let plan = plan_for(&fake, &wanted(RECIPE));
-    assert_eq!(plan.left.iter().map(|left| left.name.as_str()).collect::<Vec<_>>(), [SAFE]);
+    let left = plan.left.iter().filter(|left| left.kind == "dataset");
+    assert_eq!(left.map(|left| left.name.as_str()).collect::<Vec<_>>(), [SAFE]);
     apply(&fake, &plan);
     assert!(fake.keys_load());
     let plan = plan_for(&fake, &old);

@@ -24,6 +24,7 @@ use serde_json::Value;
 
 pub use self::aside::put_aside;
 use self::aside::{bring_back, take_away};
+pub(super) use self::encryption::still_unlock;
 use self::place::{check as check_place, is_missing, set};
 use self::values::{same, shown};
 use super::{Found, Kind, Refusal, WayBack, digest, file, to_value};

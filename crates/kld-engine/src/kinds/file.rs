@@ -1,6 +1,7 @@
 //! Files, links and directories that are not a package's own.
 //!
-//! A file that leaves the manifest is removed when it is as kldload put it there; one that was changed since stays.
+//! A file that leaves the manifest is removed when it is as kldload put it there; one that was changed since stays, and so does what
+//! unlocks a dataset.
 
 mod mount_cache;
 mod settings;
@@ -120,11 +121,20 @@ impl Kind for File {
             let file = mount_cache::shared(path, file, there.as_ref());
             found.steps.extend(compare_one(&accounts, path, &file, there)?);
         }
+        let unlocks = dataset::still_unlock(host, wanted, before).map_err(look)?;
         // The deepest first: directories empty themselves.
         for gone in super::gone(Self::NAME, before, &found.items).rev() {
             let Some(there) = host.entry(gone).map_err(look)? else { continue };
             // A directory may be somebody else's by now, and harms nobody.
             if there.node == Node::Directory {
+                continue;
+            }
+            if let Some(dataset) = unlocks.get(gone) {
+                found.left.push(Left {
+                    kind: Self::NAME.to_owned(),
+                    name: gone.to_owned(),
+                    remove_with: format!("rm {gone}   # it unlocks {dataset}: once that is destroyed"),
+                });
                 continue;
             }
             if digest_of(&there.node, there.mode) != before[&key(Self::NAME, gone)] {

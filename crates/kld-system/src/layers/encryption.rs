@@ -5,6 +5,8 @@
 //! A person can put a passphrase in its place: then that unit is skipped, and zfs-mount-generator(8) asks.
 //! The properties `org.openzfs.systemd:*` stay on the dataset, so that the mount cache keeps them when it is rewritten.
 
+use kld_manifest::names::DatasetName;
+
 use crate::context::{Context, IDENTITY_UNIT, unit_escape};
 use crate::draft::Draft;
 use crate::layers::datasets::{algorithm, lineage, set};
@@ -95,6 +97,21 @@ pub(crate) fn key_of(path_in_pool: &str, algorithm: &str) -> NodeDatasetKey {
     }
 }
 
+/// The files that unlock a dataset with a key of its own at every start.
+pub fn unlocking_files(dataset: &DatasetName) -> [String; 2] {
+    // Their names do not depend on the algorithm.
+    let key = key_of(dataset.path_in_pool(), "");
+    [key_unit_path(&key), load_drop_in_path(dataset.as_str())]
+}
+
+fn key_unit_path(key: &NodeDatasetKey) -> String {
+    format!("/etc/systemd/system/{}", key.unit)
+}
+
+fn load_drop_in_path(dataset: &str) -> String {
+    format!("/etc/systemd/system/zfs-load-key@{}.service.d/50-kldload.conf", unit_escape(dataset))
+}
+
 /// The generated unit that loads a key requires ours, but is not ordered after it (zfs-mount-generator of OpenZFS 2.3).
 fn load_after_unlock(key: &NodeDatasetKey, dataset: &str, span: kld_manifest::Span) -> SystemFile {
     let because = |reason: &str| Because::new(Layer::Encryption, span, reason);
@@ -104,8 +121,10 @@ fn load_after_unlock(key: &NodeDatasetKey, dataset: &str, span: kld_manifest::Sp
     // The generated units are ordered before zfs-mount.service, and that before everything else.
     let waits = because("a start without a person does not wait for a passphrase longer than for a disk");
     unit.add(Section::Service, "TimeoutStartSec", ASKS_FOR, waits);
-    let path = format!("/etc/systemd/system/zfs-load-key@{}.service.d/50-kldload.conf", unit_escape(dataset));
-    unit.into_file(path, because(&format!("loads the key of {dataset} once it is unlocked")))
+    unit.into_file(
+        load_drop_in_path(dataset),
+        because(&format!("loads the key of {dataset} once it is unlocked")),
+    )
 }
 
 fn key_unit(key: &NodeDatasetKey, dataset: &str, span: kld_manifest::Span) -> SystemFile {
@@ -140,8 +159,5 @@ fn key_unit(key: &NodeDatasetKey, dataset: &str, span: kld_manifest::Span) -> Sy
     for (name, value, reason) in super::hardening::KEY_UNLOCKER {
         add(Service, name, value, reason);
     }
-    unit.into_file(
-        format!("/etc/systemd/system/{}", key.unit),
-        because(&format!("unlocks the key of {dataset} before it is mounted")),
-    )
+    unit.into_file(key_unit_path(key), because(&format!("unlocks the key of {dataset} before it is mounted")))
 }

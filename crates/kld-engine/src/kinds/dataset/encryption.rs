@@ -3,9 +3,14 @@
 use std::collections::BTreeMap;
 
 use kld_host::zfs::Property;
-use kld_system::{Created, KEYS_IN_MEMORY, SystemDataset};
+use kld_manifest::names::DatasetName;
+use kld_system::{Created, KEYS_IN_MEMORY, SystemDataset, unlocking_files};
 
-use super::super::Refusal;
+use crate::host::{Host, HostError};
+use crate::kinds::file::File;
+use crate::kinds::{Kind as _, Refusal};
+use crate::plan::key;
+use crate::wanted::Wanted;
 
 /// How to come by a dataset whose encryption is another one.
 pub(super) const BESIDE: &str = "make a dataset beside it, copy into it, and swap their mountpoints";
@@ -26,6 +31,28 @@ pub(super) fn is_of_a_person(property: &str, there: &BTreeMap<String, Property>)
 /// Whether nobody has given the passphrase since the machine was started.
 pub(super) fn is_locked(there: &BTreeMap<String, Property>) -> bool {
     has_passphrase(there) && there.get("keystatus").is_some_and(|found| found.value == "unavailable")
+}
+
+/// Files that unlock datasets which the manifest no longer names and which are still there, by their paths. They stay with them: a
+/// dataset that left is unlocked at every start, until a person destroys it.
+pub(in crate::kinds) fn still_unlock(
+    host: &dyn Host,
+    wanted: &Wanted,
+    before: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, HostError> {
+    let is_wanted = |name: &str| wanted.system.datasets.iter().any(|dataset| dataset.name.as_str() == name);
+    let prefix = key(super::Dataset::NAME, "");
+    let left = before.keys().filter_map(|item| item.strip_prefix(prefix.as_str()));
+    let mut unlock = BTreeMap::new();
+    for name in left.filter(|name| !name.contains('#') && !is_wanted(name)) {
+        let Ok(dataset) = name.parse::<DatasetName>() else { continue };
+        let files = unlocking_files(&dataset);
+        let had_key = files.iter().any(|path| before.contains_key(&key(File::NAME, path)));
+        if had_key && super::exists(host, name)? {
+            unlock.extend(files.map(|path| (path, name.to_owned())));
+        }
+    }
+    Ok(unlock)
 }
 
 /// How files come into a dataset that only the node can make.

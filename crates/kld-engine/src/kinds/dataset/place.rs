@@ -36,13 +36,12 @@ pub(super) fn check(
     is_free(host, &name, path, mounted, hint)
 }
 
-/// Whether a dataset is to be mounted by itself on this path, could be, and is not. Encrypted ones come and go with the units of
-/// their keys.
+/// Whether a dataset is to be mounted by itself on this path, could be, and is not.
 pub(super) fn is_missing(there: &BTreeMap<String, Property>, path: &str) -> bool {
     value(there, "canmount") == "on"
         && value(there, "mountpoint") == path
         && value(there, "mounted") == "no"
-        && matches!(value(there, "keystatus"), "" | "-")
+        && value(there, "keystatus") != "unavailable"
 }
 
 /// Refuses a place that holds what a dataset would hide; the hint is for files.
