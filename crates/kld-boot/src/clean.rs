@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::action::Action;
-use crate::entries::{PER_FILE, SPARE, remove_unneeded};
+use crate::entries::{PER_FILE, SPARE, keep_default, remove_unneeded};
 use crate::esp::{Entry, Esp};
-use crate::look::{Looked, Unfinished};
+use crate::look::{Environment, Looked, Unfinished};
 
 /// What was left.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,13 +16,18 @@ pub struct Leftovers {
     pub frees: BTreeMap<String, u64>,
     /// What it is, for a person.
     pub said: Vec<String>,
+    /// Boot partitions that lack an environment which another one starts, and have room for it: one was replaced, or away.
+    pub unequal: Vec<String>,
+    /// What brings it to them, once the rest is done.
+    pub equalizing: Vec<Action>,
 }
 
 /// Finds what was left. Nothing of it is needed by what starts.
 pub fn leftovers(looked: &Looked) -> Leftovers {
     let mut found = Leftovers::default();
     let mut gone: BTreeSet<&str> = BTreeSet::new();
-    let mut completed: BTreeSet<&str> = BTreeSet::new();
+    // What is brought to one is on it.
+    let mut partitions = looked.partitions.clone();
     let mut datasets = Vec::new();
     let mut snapshots = Vec::new();
     for environment in looked.environments.iter().filter(|of| of.unfinished.is_some()) {
@@ -30,8 +35,8 @@ pub fn leftovers(looked: &Looked) -> Leftovers {
         let is_in_use = looked.protection(environment).is_some();
         let making = environment.unfinished == Some(Unfinished::Making);
         if is_in_use || (making && is_whole) {
-            completed.insert(&*environment.dataset);
-            found.actions.extend(equal(looked, &environment.dataset));
+            let entry = looked.entry(&environment.dataset);
+            found.actions.extend(entry.into_iter().flat_map(|entry| equal(&mut partitions, entry).1));
             let dataset = environment.dataset.clone();
             found.actions.push(Action::Mark { dataset, state: None });
             continue;
@@ -45,6 +50,18 @@ pub fn leftovers(looked: &Looked) -> Leftovers {
         found.said.push(format!("`{}` is {what}", environment.name()));
         gone.insert(&environment.dataset);
         datasets.push(Action::Destroy { dataset: environment.dataset.clone() });
+    }
+    let is_settled = |of: &&Environment| of.unfinished.is_none() && of.trial.is_none();
+    for environment in looked.environments.iter().filter(is_settled) {
+        let entry = looked.entry(&environment.dataset).filter(|entry| entry.tries_left().is_none());
+        let Some(entry) = entry else { continue };
+        let (lacking, actions) = equal(&mut partitions, entry);
+        let name = environment.name();
+        found.unequal.extend(lacking.iter().map(|mount| format!("`{mount}` does not start `{name}`")));
+        found.equalizing.extend(actions);
+    }
+    if !found.equalizing.is_empty() {
+        found.equalizing.splice(..0, keep_default(looked));
     }
     for snapshot in looked.environments.iter().flat_map(|environment| &environment.snapshots) {
         let stays = snapshot.clones.iter().any(|clone| !gone.contains(clone.as_str()));
@@ -105,13 +122,8 @@ pub fn leftovers(looked: &Looked) -> Leftovers {
     }
     found.actions.extend(datasets);
     found.actions.extend(snapshots);
-    for esp in &looked.partitions {
-        // What an entry needs that is only now brought here is needed here.
-        let mut esp = esp.clone();
-        let entries = looked.partitions.iter().flat_map(|of| &of.entries);
-        esp.entries
-            .extend(entries.filter(|of| of.dataset().is_some_and(|of| completed.contains(of))).cloned());
-        let (actions, bytes) = remove_unneeded(&esp, leaves);
+    for esp in &partitions {
+        let (actions, bytes) = remove_unneeded(esp, leaves);
         if bytes > 0 {
             found.said.push(format!("`{}` has kernels that no entry needs", esp.mount));
         }
@@ -131,26 +143,33 @@ fn has_passed(looked: &Looked, entry: &Entry, dataset: &str) -> bool {
             .all(|esp| esp.entries_of(dataset).any(|of| beside(of) && esp.is_complete(of)))
 }
 
-/// What brings an entry, and what it boots from, to the boot partitions that lack it, where there is room.
-fn equal(looked: &Looked, dataset: &str) -> Vec<Action> {
-    let whole = |esp: &'_ &Esp| esp.entries_of(dataset).any(|entry| esp.is_complete(entry));
-    let Some(from) = looked.partitions.iter().find(whole) else { return Vec::new() };
-    let Some(entry) = from.entries_of(dataset).find(|entry| from.is_complete(entry)) else {
-        return Vec::new();
+/// What brings an entry, and what it boots from, to the boot partitions that lack its environment, where there is room; and which
+/// ones those are.
+fn equal(partitions: &mut [Esp], entry: &Entry) -> (Vec<String>, Vec<Action>) {
+    let (mut lacking, mut actions) = (Vec::new(), Vec::new());
+    let starts = |esp: &Esp| {
+        entry.dataset().is_some_and(|dataset| esp.entries_of(dataset).any(|of| esp.is_complete(of)))
     };
-    let mut actions = Vec::new();
-    for esp in looked.partitions.iter().filter(|esp| !whole(esp)) {
+    let has_it = |esp: &&Esp| esp.entries.contains(entry) && esp.is_complete(entry);
+    let Some(from) = partitions.iter().find(has_it).cloned() else { return (lacking, actions) };
+    for esp in partitions.iter_mut().filter(|esp| !starts(esp)) {
         let missing = entry.boot_files().filter(|file| esp.files.get(*file) != from.files.get(*file));
         let missing: Vec<_> = missing.filter_map(|file| Some((file, *from.files.get(file)?))).collect();
-        if missing.iter().map(|(_, size)| size + PER_FILE).sum::<u64>() + PER_FILE + SPARE > esp.free {
+        let needed = missing.iter().map(|(_, size)| size + PER_FILE).sum::<u64>() + PER_FILE;
+        if needed + SPARE > esp.free {
             continue;
         }
-        actions.extend(missing.into_iter().map(|(file, size)| Action::Copy {
+        let copies = missing.into_iter().map(|(file, size)| Action::Copy {
             from: from.path(file),
             to: esp.path(file),
             size,
-        }));
-        actions.push(Action::Write { path: esp.entry_path(&entry.file), text: entry.entry.to_string() });
+        });
+        let write = Action::Write { path: esp.entry_path(&entry.file), text: entry.entry.to_string() };
+        let bring: Vec<Action> = copies.chain([write]).collect();
+        bring.iter().for_each(|action| esp.after(action));
+        esp.free -= needed;
+        lacking.push(esp.mount.clone());
+        actions.extend(bring);
     }
-    actions
+    (lacking, actions)
 }

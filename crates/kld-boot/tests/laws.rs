@@ -667,6 +667,35 @@ fn who_looks_into_one_is_shown_where_first() {
     }
 }
 
+fn equalize(fake: &Fake) -> Result<(), BootError> {
+    let left = leftovers(&Looked::before_change(fake)?);
+    let actions = left.actions.into_iter().chain(left.equalizing).collect();
+    run(fake, &Plan { actions, ..Plan::default() })
+}
+
+/// Otherwise the machine has lost its environments with the first disk.
+#[test]
+fn a_boot_partition_that_was_replaced_gets_what_it_lacks() {
+    dies_anywhere("equalize", replaced, equalize, false);
+    let fake = replaced();
+    let left = leftovers(&Looked::at(&fake).expect("readable"));
+    assert_eq!(left.unequal, ["`/efi2` does not start `upgraded`", "`/efi2` does not start `spare`"]);
+    equalize(&fake).expect("brought");
+    let looked = Looked::at(&fake).expect("readable");
+    for (environment, esp) in
+        looked.environments.iter().flat_map(|of| looked.partitions.iter().map(move |esp| (of, esp)))
+    {
+        let mut entries = esp.entries_of(&environment.dataset);
+        assert!(entries.any(|entry| esp.is_complete(entry)), "{} on {}", environment.name(), esp.mount);
+    }
+    let left = leftovers(&looked);
+    assert_eq!((left.unequal.len(), left.equalizing.len(), left.actions.len()), (0, 0, 0), "{left:?}");
+    // Where there is no room, nothing is begun.
+    let fake = replaced();
+    fake.change(|state| state.capacity = 64 << 10);
+    assert_eq!(leftovers(&Looked::at(&fake).expect("readable")).unequal, [""; 0]);
+}
+
 #[test]
 fn environments_are_compared_from_where_they_parted() {
     let fake = Fake::new();

@@ -44,8 +44,11 @@ fn judge(looked: &Looked) -> Probe {
         return Probe::new(PROBE, Status::Warn, format!("{summary}; {note}")).with_command("kbe list");
     }
     // A command that is still at work leaves the same signs as one that was interrupted.
-    let left = leftovers(looked).said;
-    match (&left[..], runs == next) {
+    let left = leftovers(looked);
+    if let Some(first) = left.unequal.first() {
+        return Probe::new(PROBE, Status::Warn, format!("{summary}; {first}")).with_command("kbe prune");
+    }
+    match (&left.said[..], runs == next) {
         ([], true) => Probe::new(PROBE, Status::Ok, summary),
         ([], false) => Probe::new(PROBE, Status::Info, summary),
         ([first, ..], _) => {

@@ -60,9 +60,12 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     for note in &looked.notes {
         printer.warning(note);
     }
-    let said = leftovers(&looked).said;
-    if !said.is_empty() {
-        let said = said.join("\n  ");
+    let left = leftovers(&looked);
+    for unequal in &left.unequal {
+        printer.warning(&format!("{unequal}: `kbe prune` brings it there"));
+    }
+    if !left.said.is_empty() {
+        let said = left.said.join("\n  ");
         // What is half-made may be in somebody's hands.
         match take_lock("kbe list") {
             Err(error) if error.is::<LockError>() => {

@@ -11,7 +11,8 @@ use crate::commands::lock::lock;
 /// Destroy the oldest boot environments, and what interrupted commands have left
 ///
 /// Never the one that runs, the one that starts next, the last one that was well, or one without a boot entry. Without
-/// --keep and --free, only what interrupted commands have left goes.
+/// --keep and --free, only what interrupted commands have left goes. A boot partition that lacks an environment, because it
+/// was replaced or away, is given it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  kbe prune\n  kbe prune --keep 5\n  kbe prune --free 10G --dry-run")]
 pub(crate) struct Args {
@@ -44,12 +45,12 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     let left = leftovers(&looked);
     let keep = args.keep.map(Keep::Newest).or_else(|| args.free.map(|size| Keep::Free(size.0)));
     let chosen = keep.map(|keep| choose(&looked, keep)).unwrap_or_default();
-    if left.actions.is_empty() && chosen.is_empty() {
+    if left.actions.is_empty() && left.equalizing.is_empty() && chosen.is_empty() {
         printer.note("nothing to destroy");
     } else {
         if args.shown.output.json {
-            let left =
-                left.said.iter().map(|said| Goes { environment: None, leftover: Some(said), frees: 0 });
+            let said = left.said.iter().chain(&left.unequal);
+            let left = said.map(|said| Goes { environment: None, leftover: Some(said), frees: 0 });
             let names = chosen.iter().map(|of| Goes {
                 environment: Some(&of.name),
                 leftover: None,
@@ -58,6 +59,7 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
             printer.envelope("prune", &left.chain(names).collect::<Vec<_>>())?;
         } else {
             let lines = left.said.iter().map(|said| format!("  remove: {said}"));
+            let lines = lines.chain(left.unequal.iter().map(|said| format!("  mend: {said}")));
             let names = chosen.iter().map(|of| format!("  destroy `{}`, {} will be free", of.name, of.frees));
             printer.data(&lines.chain(names).collect::<Vec<_>>().join("\n"))?;
         }
@@ -68,13 +70,15 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
             asked(printer, "destroy them?", args.yes)?;
         }
         let mut said = |action: &Action| printer.detail(&action.to_string());
-        carry_out(&RealMachine, &Plan { actions: left.actions, ..Plan::default() }, &mut said)?;
+        let actions = left.actions.into_iter().chain(left.equalizing).collect();
+        carry_out(&RealMachine, &Plan { actions, ..Plan::default() }, &mut said)?;
         for environment in &chosen {
             // What one shares with the next changes with each that goes.
             let plan = plan_destroy(&Looked::before_change(&RealMachine)?, &environment.name)?;
             carry_out(&RealMachine, &plan, &mut said)?;
         }
         printer.note(&match chosen.len() {
+            0 if left.said.is_empty() => "every boot partition starts every environment".to_owned(),
             0 => "what interrupted commands have left is gone".to_owned(),
             1 => "1 environment is gone".to_owned(),
             many => format!("{many} environments are gone"),
