@@ -4,6 +4,7 @@
 //! for all snapshots `NAME-YYYYmmdd-HHMMSS` (UTC); the newest is meant.
 
 mod bookmark;
+mod destroy;
 mod find;
 mod freed;
 mod name;
@@ -15,12 +16,13 @@ mod swap;
 mod words;
 
 pub use bookmark::{Bookmark, bookmarks_cmd, parse_bookmarks};
+pub use destroy::{Destroyed, destroy_cmd, destroy_together_cmd, parse_destroyed, pool_of};
 pub use find::{Unclear, choose, find};
-pub use freed::reclaim_cmds;
+pub use freed::{by_snapshots_cmd, known, parse_by_snapshots, parse_reclaim, reclaim_cmds};
 pub use name::{NameError, ShortName, short_of, stamp};
 pub use pace::Pace;
 pub use prune::{Keep, KeepError, Pruned, Spared, prune, spared};
 pub use rollback::{Blocker, IsSystem, Rollback, is_no_system, rollback};
-pub use snapshot::{Snapshot, destroy_cmd, list_cmd, parse_list, parse_reclaim, rollback_cmd, snapshot_cmd};
+pub use snapshot::{Snapshot, list_cmd, parse_list, rollback_cmd, snapshot_cmd};
 pub use swap::{Seen, Swap, SwapError, grants_cmd, has_grants, marks_cmd, parse_marks, properties_cmd};
 pub use words::{WordsError, split_words};

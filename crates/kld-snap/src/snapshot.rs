@@ -1,4 +1,4 @@
-//! Snapshots as `zfs list` knows them, and the commands that make and remove them.
+//! Snapshots as `zfs list` knows them, and the commands that make them and go back.
 
 use std::time::Duration;
 
@@ -101,25 +101,10 @@ pub fn rollback_cmd(full_name: &str, destroying: bool) -> Cmd {
     Cmd::new("zfs").arg("rollback").args(newer).arg(full_name).timeout(DEADLINE)
 }
 
-/// Removes these snapshots of one dataset in one transaction group; [`crate::Pace`] says how many that should be. What it
-/// frees is read with [`parse_reclaim`].
-pub fn destroy_cmd(dataset: &str, names: &[String]) -> Cmd {
-    let list = format!("{dataset}@{}", names.join(","));
-    Cmd::new("zfs").args(["destroy", "-vp"]).arg(list).timeout(DEADLINE)
-}
-
-/// The bytes that `zfs destroy -vp` frees: its line `reclaim<TAB>BYTES`.
-///
-/// # Errors
-/// When there is no such line.
-pub fn parse_reclaim(text: &str) -> Result<u64, ParseError> {
-    let bytes = text.lines().find_map(|line| line.strip_prefix("reclaim\t")?.trim().parse().ok());
-    bytes.ok_or_else(|| ParseError { tool: "zfs destroy", reason: "no line `reclaim`".to_owned() })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::destroy::{destroy_cmd, destroy_together_cmd};
     use expect_test::expect;
 
     #[test]
@@ -132,7 +117,12 @@ mod tests {
             snapshot_cmd(&names[1..], true),
             rollback_cmd("tank/c@x", false),
             rollback_cmd("tank/c@x", true),
-            destroy_cmd("tank/a", &["s0".to_owned(), "s1".to_owned()]),
+            destroy_together_cmd(
+                "tank",
+                &parse_list("tank/a b@s0\t0\t1\t0\t0\t0\t0\t\ntank/c@s1\t0\t2\t0\t0\t0\t0\t\n")
+                    .expect("good"),
+            ),
+            destroy_cmd("tank/a", &["s0", "s1"]),
         ];
         let text: Vec<String> = commands.iter().map(ToString::to_string).collect();
         expect![[r#"
@@ -142,19 +132,18 @@ mod tests {
             zfs snapshot -r tank/c@x
             zfs rollback tank/c@x
             zfs rollback -r tank/c@x
+            zfs program -j tank - 'tank/a b@s0' tank/c@s1
             zfs destroy -vp tank/a@s0,s1"#]]
         .assert_eq(&text.join("\n"));
     }
 
     #[test]
-    fn reads_lists_and_what_is_freed() {
+    fn reads_lists() {
         let text = "t/a b@pre-20261127-041300\t1795752780\t77\t4096\t8192\t512\t1\tt/x,t/y\nt/a b@z\t5\t8\t0\t0\t0\t0\t\n";
         let snapshots = parse_list(text).expect("good");
         assert_eq!((snapshots[0].dataset.as_str(), snapshots[0].short()), ("t/a b", Some("pre")));
         assert_eq!((snapshots[0].holds, snapshots[0].clones.len(), snapshots[1].clones.len()), (1, 2, 0));
         assert_eq!(snapshots[1].full(), "t/a b@z");
         assert!(parse_list("t/a\t1\n").is_err() && parse_list("t/a\t1\t2\t3\t4\t5\t6\t7\n").is_err());
-        assert_eq!(parse_reclaim("destroy\tt@a\nreclaim\t4096\n"), Ok(4096));
-        assert!(parse_reclaim("").is_err());
     }
 }

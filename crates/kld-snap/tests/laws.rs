@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kld_snap::{Keep, Snapshot, choose, prune, reclaim_cmds, stamp};
+use kld_snap::{Keep, Snapshot, choose, known, prune, reclaim_cmds, stamp};
 use proptest::prelude::*;
 
 fn snapshot(created: u64, txg: u64, holds: u64, clones: usize) -> Snapshot {
@@ -146,11 +146,19 @@ proptest! {
     fn what_comes_free_is_exact_for_any_choice(
         count in 1_usize..40,
         picked in prop::collection::vec(any::<bool>(), 40),
+        // Whether no block is in two snapshots.
+        brief in any::<bool>(),
         lives in prop::collection::vec((0_usize..40, 0_usize..20, 1_u64..1 << 30), 0..80),
     ) {
-        let all: Vec<Snapshot> = (0..count as u64).map(|n| snapshot(1_700_000_000 + n, n + 1, 0, 0)).collect();
+        let mut all: Vec<Snapshot> = (0..count as u64).map(|n| snapshot(1_700_000_000 + n, n + 1, 0, 0)).collect();
+        let longest = if brief { 1 } else { usize::MAX };
+        let lives = lives.into_iter().map(|(from, longer, bytes)| (from % count, longer % longest, bytes));
+        let blocks: Vec<_> = lives.map(|(from, longer, bytes)| (from, from + longer, bytes)).collect();
+        for (at, snapshot) in all.iter_mut().enumerate() {
+            let alone = blocks.iter().filter(|(from, to, _)| (*from, *to) == (at, at));
+            snapshot.used = alone.map(|(_, _, bytes)| bytes).sum();
+        }
         let chosen: Vec<&Snapshot> = all.iter().zip(&picked).filter(|(_, is)| **is).map(|(s, _)| s).collect();
-        let blocks: Vec<_> = lives.into_iter().map(|(from, longer, bytes)| (from % count, from % count + longer, bytes)).collect();
         let mut asked = 0;
         let mut named = BTreeSet::new();
         for cmd in reclaim_cmds("t/a", &all, &chosen) {
@@ -163,6 +171,11 @@ proptest! {
         let is_chosen = |at: usize| picked[at];
         let goes = |(from, to, _): &&(usize, usize, u64)| *to < count && (*from..=*to).all(is_chosen);
         prop_assert_eq!(asked, blocks.iter().filter(goes).map(|(_, _, bytes)| bytes).sum::<u64>());
+        // What is known without asking is the same.
+        let by_snapshots = blocks.iter().filter(|(_, to, _)| *to < count).map(|(_, _, bytes)| bytes).sum();
+        let known = [None, Some(by_snapshots)].map(|by| known("t/a", &all, &chosen, by));
+        prop_assert!(known.iter().flatten().all(|known| *known == asked), "{:?}, {}", known, asked);
+        prop_assert!(known[1].is_some() || !brief);
         prop_assert_eq!(named, chosen.iter().map(|s| s.full()).collect::<BTreeSet<_>>());
     }
 }

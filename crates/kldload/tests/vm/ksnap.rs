@@ -39,7 +39,7 @@ fn snapshots_are_made_found_and_gone_back_to() {
             Some("diff") => "M  /srv/webapp/notes.txt",
             Some("show") if !words.contains("--restore") => "now ",
             Some("rollback") => "running: postgresql@17-main.service",
-            Some("prune") => " to destroy (",
+            Some("prune") => " to destroy",
             _ => "",
         };
         assert!(said.contains(part), "{words}: {part:?} in {said}");
@@ -215,4 +215,21 @@ fn what_is_pruned_is_freed(guest: &Guest) {
     assert!(freed.abs_diff(frees) < 1 << 20, "{freed} freed, {frees} said");
     let left = guest.run_ok("zfs list -Ht snapshot -o name rpool/srv/many").expect("listed");
     assert!(left.lines().count() == 3 && left.contains("@other"), "{left}");
+
+    // Of many datasets at once. One snapshot is looked into, which keeps no other from going; and somebody else may destroy, too.
+    let prune = "ksnap prune --yes -r --keep 1 rpool/srv/many";
+    for (by, of) in [("", "a volume"), ("runuser -u nobody -- ", "b")] {
+        let script = format!(
+            "set -e; for i in 1 2 3; do zfs create \"rpool/srv/many/{of} $i\"; done; zfs create -s -V 8M \"rpool/srv/many/{of} 4\"
+             zfs allow -u nobody destroy,mount rpool/srv/many
+             for i in 1 2 3; do ksnap -r rpool/srv/many each; sleep 1; done
+             oldest=$(ls \"/srv/many/{of} 2/.zfs/snapshot\" | head -1); test -z '{by}' && ls \"/srv/many/{of} 2/.zfs/snapshot/$oldest\"
+             {by}{prune} 2>&1
+             zfs list -Ht snapshot -o name -r rpool/srv/many | grep -c @each; zfs destroy -r rpool/srv/many@%"
+        );
+        let said = guest.run_for(&script, BOOT).expect("it answers");
+        assert!(said.text().contains("snapshots destroyed"), "{}{}", said.text(), said.error_text());
+        let datasets = guest.run_ok("zfs list -Ho name -r rpool/srv/many | wc -l").expect("counted");
+        assert!(said.text().lines().any(|line| *line == *datasets), "{}{}", said.text(), said.error_text());
+    }
 }

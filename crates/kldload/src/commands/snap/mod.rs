@@ -16,7 +16,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use kld_snap::{Snapshot, Spared, list_cmd, parse_list, parse_reclaim, reclaim_cmds};
+use kld_snap::{Snapshot, Spared, known, list_cmd, parse_list, parse_reclaim, reclaim_cmds};
 use kld_ui::{ExitStatus, Printer};
 
 use super::place::{Chosen, dataset, place};
@@ -72,8 +72,11 @@ pub(super) fn snapshots(datasets: &[String], recursive: bool) -> anyhow::Result<
     Ok(parse_list(&list_cmd(datasets, recursive).stdout_string()?)?)
 }
 
-/// Bytes that come free when the chosen ones of a dataset go, of all that it has.
+/// Bytes that come free when the chosen ones of a dataset go, of all that it has. ZFS is asked when they are not known without.
 pub(super) fn reclaimed(dataset: &str, all: &[Snapshot], chosen: &[&Snapshot]) -> anyhow::Result<u64> {
+    if let Some(bytes) = known(dataset, all, chosen, None) {
+        return Ok(bytes);
+    }
     let mut bytes = 0;
     for cmd in reclaim_cmds(dataset, all, chosen) {
         bytes += parse_reclaim(&cmd.stdout_string()?)?;

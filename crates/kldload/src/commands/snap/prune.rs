@@ -6,7 +6,11 @@ use std::io;
 use std::time::Instant;
 
 use clap_complete::engine::ArgValueCompleter;
-use kld_snap::{Keep, KeepError, Pace, Pruned, Snapshot, destroy_cmd, parse_reclaim, prune};
+use kld_host::ExecError;
+use kld_snap::{
+    Keep, KeepError, Pace, Pruned, Snapshot, by_snapshots_cmd, destroy_cmd, destroy_together_cmd, known,
+    parse_by_snapshots, parse_destroyed, parse_reclaim, pool_of, prune,
+};
 use kld_ui::{ByteSize, ExitStatus, Hinted, Phases, Printer};
 use serde::Serialize;
 
@@ -16,7 +20,8 @@ use crate::candidates;
 /// Destroy snapshots that ksnap has made, but for those that a policy keeps
 ///
 /// Each short name of each dataset counts by itself. Snapshots that are held or cloned, and those of others (sanoid, zfs),
-/// stay. They go in batches, as many at a time as the pool destroys in a quarter of a second, so that others never wait long.
+/// stay. They go in batches, of all datasets, as many at a time as make others wait a quarter of a second longer than one
+/// alone.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  ksnap prune --dry-run --keep 5 rpool/srv/webapp-db\n  ksnap prune -r --keep last=3,daily=7,monthly=12 rpool/srv\n  ksnap prune --keep 1 --name pre-upgrade rpool/srv/webapp-db"
@@ -45,6 +50,9 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// Snapshots that are destroyed in a moment.
+const AT_ONCE: usize = 25;
+
 /// What goes from one dataset.
 #[derive(Debug, Serialize)]
 struct Row {
@@ -61,23 +69,19 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     let asked_for = |snapshot: &&Snapshot| args.name.is_none() || snapshot.short() == args.name.as_deref();
     let asked_for: Vec<Snapshot> = all.iter().filter(asked_for).cloned().collect();
     let pruned = prune(&asked_for, args.keep);
-    let mut by_dataset: BTreeMap<&str, Vec<&Snapshot>> = BTreeMap::new();
-    for snapshot in &pruned.gone {
-        by_dataset.entry(&snapshot.dataset).or_default().push(snapshot);
-    }
-    let mut rows = Vec::new();
-    for (dataset, gone) in by_dataset {
-        let frees = reclaimed(dataset, &all, &gone)?;
-        let destroy = gone.iter().map(|snapshot| snapshot.name.clone()).collect();
-        rows.push(Row { dataset: dataset.to_owned(), destroy, frees });
-    }
+    // Who is not asked learns what came free, which is not worked out before.
+    let foretold = args.dry_run || !args.yes;
+    let mut rows = rows(&datasets, args.recursive, &all, &pruned.gone, foretold)?;
     let go = !rows.is_empty() && !args.dry_run;
-    show(printer, args.json, go && !args.yes, &page(&pruned, &rows))?;
+    show(printer, args.json, go && !args.yes, &page(&pruned, &rows, foretold))?;
     if go {
         if !printer.confirm("destroy them?", args.yes) {
             return Err(Hinted::new("nothing was destroyed: not confirmed", "`--yes` does not ask").into());
         }
-        destroy(printer, &mut rows)?;
+        let freed = destroy(printer, &pruned.gone)?;
+        for row in &mut rows {
+            row.frees = freed.get(&row.dataset).copied().unwrap_or(0);
+        }
         let freed = rows.iter().map(|row| row.frees).sum();
         printer.note(&format!(
             "{} destroyed, {} freed",
@@ -103,25 +107,64 @@ fn show(printer: &Printer, json: bool, asks: bool, page: &str) -> io::Result<()>
     }
 }
 
-/// Destroys them, and puts down what that has freed.
-fn destroy(printer: &Printer, rows: &mut [Row]) -> anyhow::Result<()> {
-    let mut pace = Pace::default();
-    let total: usize = rows.iter().map(|row| row.destroy.len()).sum();
+/// What goes, dataset by dataset, and what that would free when it is to be foretold: one question says it for most of them.
+fn rows(
+    asked: &[String],
+    recursive: bool,
+    all: &[Snapshot],
+    gone: &[Snapshot],
+    foretold: bool,
+) -> anyhow::Result<Vec<Row>> {
+    let mut by_dataset: BTreeMap<&str, (Vec<Snapshot>, Vec<&Snapshot>)> = BTreeMap::new();
+    for snapshot in gone {
+        by_dataset.entry(&snapshot.dataset).or_default().1.push(snapshot);
+    }
+    for snapshot in all {
+        if let Some((all, _)) = by_dataset.get_mut(snapshot.dataset.as_str()) {
+            all.push(snapshot.clone());
+        }
+    }
+    let by_snapshots = match foretold && !by_dataset.is_empty() {
+        true => Some(parse_by_snapshots(&by_snapshots_cmd(asked, recursive).stdout_string()?)),
+        false => None,
+    };
+    let row = |(dataset, (all, gone)): (&str, (Vec<Snapshot>, Vec<&Snapshot>))| {
+        let frees = match &by_snapshots {
+            None => 0,
+            Some(by) => match known(dataset, &all, &gone, by.get(dataset).copied()) {
+                Some(bytes) => bytes,
+                None => reclaimed(dataset, &all, &gone)?,
+            },
+        };
+        let destroy = gone.iter().map(|snapshot| snapshot.name.clone()).collect();
+        Ok(Row { dataset: dataset.to_owned(), destroy, frees })
+    };
+    by_dataset.into_iter().map(row).collect()
+}
+
+/// Destroys them. Gives what came free, by dataset.
+fn destroy(printer: &Printer, gone: &[Snapshot]) -> anyhow::Result<BTreeMap<String, u64>> {
+    let mut pools: BTreeMap<&str, Vec<Snapshot>> = BTreeMap::new();
+    for snapshot in gone {
+        pools.entry(pool_of(&snapshot.dataset)).or_default().push(snapshot.clone());
+    }
     // What is over at once needs no progress.
-    let phases = (total > pace.batch()).then(|| Phases::new(printer, 1));
+    let phases = (gone.len() > AT_ONCE).then(|| Phases::new(printer, 1));
     let phase = phases.as_ref().map(|phases| phases.start("destroy snapshots"));
-    let mut done = 0;
-    for row in rows {
-        row.frees = 0;
-        let mut left = &row.destroy[..];
+    let (mut freed, mut done, mut together) = (BTreeMap::new(), 0, true);
+    for (pool, snapshots) in pools {
+        let mut pace = Pace::default();
+        let mut left = &snapshots[..];
         while !left.is_empty() {
             let (batch, rest) = left.split_at(pace.batch().min(left.len()));
             let start = Instant::now();
-            row.frees += parse_reclaim(&destroy_cmd(&row.dataset, batch).stdout_string()?)?;
+            let refused = if together { destroy_together(pool, batch, &mut freed)? } else { None };
+            together = refused.is_some();
+            destroy_each(refused.as_deref().unwrap_or(batch), &mut freed)?;
             pace = pace.after(batch.len(), start.elapsed());
             done += batch.len();
             if let Some(phase) = &phase {
-                phase.set(done as u64, total as u64);
+                phase.set(done as u64, gone.len() as u64);
             }
             left = rest;
         }
@@ -129,13 +172,45 @@ fn destroy(printer: &Printer, rows: &mut [Row]) -> anyhow::Result<()> {
     if let Some(phase) = phase {
         phase.finish();
     }
+    Ok(freed)
+}
+
+/// Destroys these of a pool at once, and gives back those that this does not destroy. `None`: it is not for this user, or this pool.
+fn destroy_together(
+    pool: &str,
+    batch: &[Snapshot],
+    freed: &mut BTreeMap<String, u64>,
+) -> anyhow::Result<Option<Vec<Snapshot>>> {
+    let said = match destroy_together_cmd(pool, batch).stdout_string() {
+        Ok(said) => parse_destroyed(&said)?,
+        Err(ExecError::Failed { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    for (dataset, bytes) in said.freed {
+        *freed.entry(dataset).or_default() += bytes;
+    }
+    let refused = batch.iter().filter(|snapshot| said.refused.contains_key(&snapshot.full()));
+    Ok(Some(refused.cloned().collect()))
+}
+
+/// Destroys these, one dataset after the other. Whatever is in the way is said by ZFS.
+fn destroy_each(snapshots: &[Snapshot], freed: &mut BTreeMap<String, u64>) -> anyhow::Result<()> {
+    let mut by_dataset: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for snapshot in snapshots {
+        by_dataset.entry(&snapshot.dataset).or_default().push(&snapshot.name);
+    }
+    for (dataset, names) in by_dataset {
+        let bytes = parse_reclaim(&destroy_cmd(dataset, &names).stdout_string()?)?;
+        *freed.entry(dataset.to_owned()).or_default() += bytes;
+    }
     Ok(())
 }
 
-fn page(pruned: &Pruned, rows: &[Row]) -> String {
+fn page(pruned: &Pruned, rows: &[Row], foretold: bool) -> String {
     let mut text = String::new();
     for row in rows {
-        let _ = writeln!(text, "{}: frees {}", row.dataset, ByteSize(row.frees));
+        let frees = if foretold { format!(": frees {}", ByteSize(row.frees)) } else { String::new() };
+        let _ = writeln!(text, "{}{frees}", row.dataset);
         for name in &row.destroy {
             let _ = writeln!(text, "  - @{name}");
         }
@@ -143,9 +218,10 @@ fn page(pruned: &Pruned, rows: &[Row]) -> String {
     for (snapshot, spared) in &pruned.spared {
         let _ = writeln!(text, "{} stays: it {}", snapshot.full(), why(snapshot, *spared));
     }
-    let frees = rows.iter().map(|row| row.frees).sum();
+    let frees: u64 = rows.iter().map(|row| row.frees).sum();
+    let frees = if foretold { format!(" ({})", ByteSize(frees)) } else { String::new() };
     let gone = counted(pruned.gone.len(), "snapshot");
-    let _ = writeln!(text, "{gone} to destroy ({}), {} kept", ByteSize(frees), pruned.kept.len());
+    let _ = writeln!(text, "{gone} to destroy{frees}, {} kept", pruned.kept.len());
     text
 }
 
