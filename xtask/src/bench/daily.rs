@@ -51,7 +51,7 @@ pub(super) fn run(printer: &Printer, root: &Path, args: &Args) -> anyhow::Result
     guest.wait_system(LIMIT, |step| phase.message(step))?;
     phase.finish();
 
-    let phase = phases.start(&format!("measure, {} datasets and snapshots", args.scale));
+    let phase = phases.start(&format!("measure, {} datasets", args.scale));
     let script = format!("set -- {} {}\n{MEASURE}", args.scale, args.runs.max(1));
     let output =
         guest.run_for(&format!("exec bash -s -- <<'END-OF-MEASURE'\n{script}\nEND-OF-MEASURE"), LIMIT)?;
@@ -109,7 +109,12 @@ fn table(measured: &Measured) -> Markdown {
         ("list-zfs", "list-zfs", "`zfs list -Hp -t all`", None),
         ("list-kdf", "list-zfs", "`kdf`", None),
         ("list-kdf-json", "list-zfs", "`kdf --json`", None),
-        ("prune-ksnap", "prune-ksnap", "`ksnap prune --keep 1`", stall(measured, "prune-ksnap")),
+        (
+            "prune-ksnap",
+            "prune-ksnap",
+            "`ksnap prune -r --keep 1`, seven of each dataset",
+            stall(measured, "prune-ksnap"),
+        ),
         ("prune-sanoid", "prune-ksnap", "`sanoid --prune-snapshots`", stall(measured, "prune-sanoid")),
         ("prune-each", "prune-ksnap", "`zfs destroy`, one by one", stall(measured, "prune-each")),
         ("prune-nothing", "prune-nothing", "nothing, 5 seconds", stall(measured, "prune-nothing")),

@@ -80,18 +80,28 @@ for run in $(seq "$runs"); do
     measure start-true begin /bin/true
 done
 
-# Clearing up: the same snapshots for each, and how long somebody else waits meanwhile.
+# Clearing up: seven snapshots of each dataset go, for each the same ones, and how long somebody else waits meanwhile. What they hold they
+# hold alone, or share with the one after.
+gone=7
 for of in p q r; do
     zfs create "bench/$of"
-    for i in $(seq "$scale"); do
-        echo "$i" > "/bench/$of/file"
+    for i in $(seq "$scale"); do zfs create "bench/$of/$i"; done
+    for n in $(seq "$gone"); do
+        for i in $(seq "$scale"); do
+            echo "$n" > "/bench/$of/$i/often"
+            [ $((n % 2)) = 0 ] || echo "$n" > "/bench/$of/$i/seldom"
+        done
         case $of in
-            r) name=autosnap_2026-01-01_$(printf %08d "$i")_hourly ;;
-            *) name=x-20260101-$(printf %06d "$i") ;;
+            r) zfs snapshot -r "bench/$of@autosnap_2026-01-0${n}_00000000_hourly" ;;
+            *) zfs snapshot -r "bench/$of@x-2026010$n-000000" ;;
         esac
-        zfs snapshot "bench/$of@$name"
     done
+    # Of those that ksnap is to keep one stays.
+    [ "$of" = r ] || zfs snapshot -r "bench/$of@x-20260108-000000"
+    zfs list -Ho name -t snapshot -d 1 "bench/$of" > /run/own
+    while read -r name; do zfs destroy "$name"; done < /run/own
 done
+say pruned $((gone * scale))
 zpool sync bench
 others() {
     local start end longest=0
@@ -110,18 +120,24 @@ watched() {
     rm /run/pruning; wait "$other"
     say "stall-$name" "$(cat /run/longest)"
 }
-one_by_one() { local name; for name in $(zfs list -Ho name -t snapshot bench/q | head -n -1); do zfs destroy "$name"; done; }
+one_by_one() {
+    local name
+    for name in $(zfs list -Ho name -t snapshot -r bench/q | grep -v 20260108); do zfs destroy "$name"; done
+}
 idle() { sleep 5; }
 watched prune-nothing idle
-watched prune-ksnap ksnap prune --yes --keep 1 bench/p
+watched prune-ksnap ksnap prune --yes -r --keep 1 bench/p
 watched prune-each one_by_one
 if [ -x /usr/sbin/sanoid ]; then
     mkdir -p /run/pruned.d
     cp /usr/share/sanoid/sanoid.defaults.conf /run/pruned.d/
-    printf '[bench/r]\nuse_template=none\n[template_none]\nautosnap=no\nautoprune=yes\nhourly=0\ndaily=0\nweekly=0\nmonthly=0\nyearly=0\nfrequently=0\n' > /run/pruned.d/sanoid.conf
+    printf '[bench/r]\nuse_template=none\nrecursive=yes\nprocess_children_only=yes\n[template_none]\nautosnap=no\nautoprune=yes\nhourly=0\ndaily=0\nweekly=0\nmonthly=0\nyearly=0\nfrequently=0\n' > /run/pruned.d/sanoid.conf
     watched prune-sanoid sanoid --configdir=/run/pruned.d --cache-dir=/run/pruned.d --run-dir=/run/pruned.d --prune-snapshots
-    left=$(zfs list -Ho name -t snapshot bench/r | wc -l)
+    left=$(zfs list -Ho name -t snapshot -r bench/r | wc -l)
     [ "$left" = 0 ] || { echo "sanoid has left $left snapshots" >&2; exit 1; }
 fi
-say left "$(zfs list -Ho name -t snapshot bench/p bench/q | wc -l)"
+for of in p q; do
+    left=$(zfs list -Ho name -t snapshot -r "bench/$of" | wc -l)
+    [ "$left" = "$scale" ] || { echo "$left snapshots of bench/$of are left" >&2; exit 1; }
+done
 zpool destroy bench
