@@ -114,6 +114,7 @@ fn states(report: &Report) -> String {
     let of = |step: &kld_engine::StepReport| match step.state {
         StepState::Earlier => 'e',
         StepState::Open => '.',
+        StepState::Waiting => 'w',
         StepState::UnderWay => 'u',
         StepState::Done => 'd',
         StepState::Failed => 'f',
@@ -220,7 +221,7 @@ fn people_answer_for_what_is_theirs() {
 
     // Nobody is there: it stops before the step, and goes on from it.
     let report = run(&fake, &upgrade(PEOPLE), None, &mut Script::new());
-    assert_eq!((states(&report).as_str(), report.end), ("d...", ProcedureEnd::Stopped));
+    assert_eq!((states(&report).as_str(), report.end), ("dw..", ProcedureEnd::Stopped));
     let mut script = Script::new().answering(&[Answer::Done, Answer::Done]);
     script.now += 60_000;
     let report = run(&fake, &upgrade(PEOPLE), Some(2), &mut script);

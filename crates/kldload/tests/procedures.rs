@@ -113,6 +113,30 @@ fn a_recovery_is_measured_and_waits_for_nobody() {
     );
 }
 
+/// Whoever obeyed the wrong name would roll back what is well, or go on behind what has failed.
+#[test]
+fn what_waits_for_a_person_is_named_and_nothing_else() {
+    let upgrade = "  1. true\n  2. If failed: touch /run/rolled-back\n  3. Boot it, then look\n";
+    let said = script(upgrade, PERSON, "kldload upgrade --yes; kldload upgrade --report 1");
+    holds(
+        &said,
+        &[
+            "error: step 3 `Boot it, then look` is for a person, and nobody is at the terminal\n\n\
+             hint: do it, then `kldload upgrade --from 3 --answer done`",
+            "  not taken ",
+            "  waits for a person ",
+        ],
+    );
+    let upgrade = "  1. false\n  2. Boot it, then look\n  3. If failed: call the owner\n";
+    let said = script(upgrade, PERSON, "kldload upgrade --yes; echo status $?");
+    holds(
+        &said,
+        &["error: step 1 `false` failed: it ended with 1\n  \
+             step 3 `If failed: call the owner` is for a person, and nobody is at the terminal\n\n\
+             hint: do what step 3 says; once it is mended, `kldload upgrade --from 1`"],
+    );
+}
+
 #[test]
 fn a_kill_in_a_step_is_remembered_and_two_do_not_mix() {
     let upgrade = "  1. true\n  2. touch /run/begun && exec sleep 600\n  3. touch /run/finished\n";

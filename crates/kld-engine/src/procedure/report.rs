@@ -66,6 +66,8 @@ pub enum StepState {
     Earlier,
     /// Not begun.
     Open,
+    /// It was asked of a person who was not there.
+    Waiting,
     /// Begun, and nobody knows how it ended.
     UnderWay,
     /// Done.
@@ -128,6 +130,11 @@ impl Report {
         self.steps.iter().find(|step| step.state == StepState::Failed)
     }
 
+    /// The step that waits for a person.
+    pub fn waiting(&self) -> Option<&StepReport> {
+        self.steps.iter().find(|step| step.state == StepState::Waiting)
+    }
+
     /// The step to go on with when this one is done: the next that is no branch.
     pub fn step_behind(&self, number: usize) -> Option<usize> {
         let work = |step: &&StepReport| step.number > number && step.role != StepRole::Branch;
@@ -137,7 +144,9 @@ impl Report {
     /// Where it was interrupted.
     pub(super) fn interrupted(&self) -> Interrupted {
         let named = |step: &StepReport| Interrupted::In(step.number, step.text.clone());
-        let ended = |step: &&StepReport| !matches!(step.state, StepState::Open | StepState::Earlier);
+        let ended = |step: &&StepReport| {
+            !matches!(step.state, StepState::Open | StepState::Waiting | StepState::Earlier)
+        };
         match self.steps.iter().find(|step| step.state == StepState::UnderWay) {
             Some(step) => named(step),
             // A step that has failed leads into its branch, not to the next step.
@@ -212,8 +221,7 @@ impl Report {
                     (end, ended_at) = (*how, Some(*at));
                     newest = restored;
                     for step in steps.iter_mut().filter(|step| step.state == StepState::UnderWay) {
-                        // It was asked of a person who was not there.
-                        step.state = StepState::Open;
+                        step.state = StepState::Waiting;
                     }
                 }
             }

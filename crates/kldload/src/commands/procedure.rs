@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kld_engine::{
     Adopter, Answer, Hands, Objective, Procedure, ProcedureEnd, ProcedureError, ProcedureKind, ProcedureStep,
-    Procedures, RealHost, Report, Request, StepReport, StepState, Verdict,
+    Procedures, RealHost, Report, Request, StepState, Verdict,
 };
 use kld_host::{Cmd, ExecError};
 use kld_manifest::model::{StepAction, StepRole};
@@ -84,8 +84,10 @@ pub(crate) fn run(printer: &Printer, kind: ProcedureKind, args: &Common) -> anyh
         }
         return Ok(ExitStatus::Pending);
     }
-    let _lock = lock::lock(&format!("kldload {name}"))?.for_steps();
+    let lock = lock::lock(&format!("kldload {name}"))?;
     apply::recover(printer, apply::engine(), Adopter::new(&RealHost))?;
+    // From here on a clock that runs out waits for the steps alone: nothing is interrupted that it could recover, too.
+    let _lock = lock.for_steps();
     printer.note(&steps(&procedure, args.from.unwrap_or(1)));
     if !printer.confirm("begin?", args.yes) {
         return Err(Hinted::new("nothing was done: not confirmed", "`--yes` begins without asking").into());
@@ -126,21 +128,31 @@ fn verdict(report: &Report) -> anyhow::Result<ExitStatus> {
                 format!("`kldload {name} --report {number}` shows it"),
             ),
         },
-        ProcedureEnd::Stopped | ProcedureEnd::Interrupted => {
-            let open = |step: &&StepReport| step.state == StepState::Open;
-            let step = report.steps.iter().find(open);
-            let (number, text) = step.map_or((1, ""), |step| (step.number, step.text.as_str()));
-            let next = match report.step_behind(number) {
-                Some(next) => format!("do it, then `kldload {name} --from {next}`"),
-                None => format!("do it, then `kldload {name} --from {number} --answer done`"),
-            };
-            Hinted::new(
-                format!("step {number} `{text}` is for a person, and nobody is at the terminal"),
-                format!("{next}; `--answer` answers for all such steps"),
-            )
-        }
+        ProcedureEnd::Stopped | ProcedureEnd::Interrupted => stopped(report),
     };
     Err(error.into())
+}
+
+/// It waits for a person: at a step of the way, or in the branch of one that has failed.
+fn stopped(report: &Report) -> Hinted {
+    let name = report.procedure.name();
+    let (number, text) = report.waiting().map_or((1, ""), |step| (step.number, step.text.as_str()));
+    let waits = format!("step {number} `{text}` is for a person, and nobody is at the terminal");
+    if let Some(failed) = report.failed() {
+        let reason = failed.reason.as_deref().unwrap_or_default();
+        return Hinted::new(
+            format!("step {} `{}` failed: {reason}\n  {waits}", failed.number, failed.text),
+            format!(
+                "do what step {number} says; once it is mended, `kldload {name} --from {}`",
+                failed.number
+            ),
+        );
+    }
+    let next = match report.step_behind(number) {
+        Some(next) => format!("do it, then `kldload {name} --from {next}`"),
+        None => format!("do it, then `kldload {name} --from {number} --answer done`"),
+    };
+    Hinted::new(waits, format!("{next}; `--answer` answers for all such steps"))
 }
 
 /// Earlier ones.
@@ -271,6 +283,7 @@ fn page(report: &Report) -> String {
             StepState::Earlier => "earlier",
             StepState::Open if step.role == StepRole::Branch => "not taken",
             StepState::Open => "not begun",
+            StepState::Waiting => "waits for a person",
             StepState::UnderWay => "under way",
             StepState::Done => "done",
             StepState::Failed => "failed",
