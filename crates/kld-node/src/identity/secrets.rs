@@ -57,9 +57,14 @@ fn ensure_one(
     Ok(true)
 }
 
+/// Bound to the TPM itself, when there is one, and to no measurement: up to systemd 257 the state of Secure Boot (PCR 7) would have
+/// to stay as it is, and an update of the firmware would lose what is sealed for good.
+const NO_MEASUREMENTS: &str = "--tpm2-pcrs=";
+
 /// Encrypts `value` under `name` and puts it at `path`.
 pub(crate) fn seal(machine: &dyn Machine, name: &str, value: &[u8], path: &Path) -> Result<(), MachineError> {
-    let command = Cmd::new("systemd-creds").arg("encrypt").arg(format!("--name={name}")).args(["-", "-"]);
+    let name = format!("--name={name}");
+    let command = Cmd::new("systemd-creds").args(["encrypt", &name, NO_MEASUREMENTS, "-", "-"]);
     let sealed = machine.run(command.timeout(DEADLINE), value)?;
     machine.write(path, &sealed, Access::SECRET)
 }

@@ -194,8 +194,8 @@ fn commands_carry_no_secret_and_are_what_an_admin_would_type() {
         wg genkey
         wg pubkey
         ssh-keygen -A
-        systemd-creds encrypt --name=session - -
-        systemd-creds encrypt --name=token - -
+        systemd-creds encrypt --name=session --tpm2-pcrs= - -
+        systemd-creds encrypt --name=token --tpm2-pcrs= - -
         sfdisk --quiet --no-reread --no-tell-kernel --disk-id /dev/vda 03030303-0303-4303-8303-030303030303
         zpool reguid rpool
         zpool get -Hp -o value guid rpool
@@ -212,7 +212,7 @@ fn commands_carry_no_secret_and_are_what_an_admin_would_type() {
         zpool online -e rpool 42
         zpool get -Hp -o value size rpool
         zfs list -H -o name -t filesystem -r rpool
-        systemd-creds encrypt --name=srv@vault - -
+        systemd-creds encrypt --name=srv@vault --tpm2-pcrs= - -
         systemd-creds decrypt --name=srv@vault /etc/kldload/keys/srv@vault.cred -
         zfs create -o canmount=noauto -o org.kldload:fill=copying -o encryption=aes-256-gcm -o keyformat=raw -o keylocation=file:///run/kldload/keys/srv@vault -o mountpoint=/srv/vault -o recordsize=8k rpool/srv/vault
         zfs get -Hp -o name,property,value,source org.kldload:fill rpool/srv/vault

@@ -48,7 +48,7 @@ fn a_dataset_gets_another_key_and_nobody_sees_it() {
     expect![[r#"
         zfs get -Hp -o name,property,value,source keyformat,keystatus rpool/srv/vault
         zfs get -Hpr -t filesystem,volume -o name,property,value,source keylocation rpool
-        systemd-creds encrypt --name=srv@vault - -
+        systemd-creds encrypt --name=srv@vault --tpm2-pcrs= - -
         systemd-creds decrypt --name=srv@vault /var/lib/kldload/keys/srv@vault.cred -
         zfs change-key rpool/srv/vault
         zfs load-key -n rpool/srv/vault

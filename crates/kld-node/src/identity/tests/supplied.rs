@@ -20,7 +20,7 @@ fn a_secret_is_sealed_and_nobody_sees_it() {
     assert!(!start(&machine).is_complete(), "nobody has given it");
     machine.take_log();
     set(&machine, VALUE).expect("it is sealed");
-    assert_eq!(machine.take_log(), ["systemd-creds encrypt --name=token - -"]);
+    assert_eq!(machine.take_log(), ["systemd-creds encrypt --name=token --tpm2-pcrs= - -"]);
     assert_eq!(machine.state().files.0[Path::new(SEALED)].mode, 0o600);
     let unsealed = super::super::secrets::unseal(&machine, "token", Path::new(SEALED)).expect("it is sealed");
     assert_eq!(unsealed, VALUE, "byte for byte");
