@@ -1,20 +1,22 @@
 //! Which dataset a word of the command line stands for.
 
 use std::fs;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use kld_host::mounts;
+use kld_host::folder;
+use kld_host::mounts::{self, Mount};
 use kld_host::zpool::{self, Imported, imported};
-use kld_host::{Cmd, folder};
 use kld_ui::{ExitStatus, Hinted, Printer};
 
 /// Where a path lies.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) dataset: String,
-    pub(crate) mounted_at: String,
+    /// Its way in the dataset.
+    pub(crate) within: PathBuf,
+    /// Where all of the dataset is seen, `.zfs` too; a bind mount may show but a part.
+    pub(crate) root: Option<PathBuf>,
 }
 
 /// The datasets that a command is about.
@@ -96,8 +98,21 @@ pub(crate) fn dataset_above(path: &str) -> anyhow::Result<Option<String>> {
 }
 
 fn above(mountinfo: &str, path: &str) -> Option<String> {
-    let mounts = mounts::parse(mountinfo);
-    mounts::above(&mounts, path).filter(|mount| mount.kind == "zfs").map(|mount| mount.source.clone())
+    lies(&mounts::parse(mountinfo), path).map(|place| place.dataset)
+}
+
+fn lies(mounts: &[Mount], path: &str) -> Option<Place> {
+    let mount = mounts::above(mounts, path).filter(|mount| mount.kind == "zfs")?;
+    let below = path.strip_prefix(mount.point.trim_end_matches('/')).unwrap_or_default();
+    let within = format!("{}{below}", mount.root.trim_end_matches('/'));
+    let is_whole = |of: &Mount| of.device == mount.device && of.root == "/";
+    let is_seen = |of: &&Mount| mounts::above(mounts, &of.point).is_some_and(is_whole);
+    let root = [mount].into_iter().chain(mounts).filter(|of| is_whole(of)).find(is_seen);
+    Some(Place {
+        dataset: mount.source.clone(),
+        within: within.trim_start_matches('/').into(),
+        root: root.map(|mount| mount.point.clone().into()),
+    })
 }
 
 /// Where something that is there lies. Its pool answers.
@@ -106,19 +121,13 @@ pub(crate) fn place(path: &Path) -> anyhow::Result<Place> {
         can_be_asked(&dataset)?;
     }
     let path = path.canonicalize().with_context(|| format!("cannot look at `{}`", path.display()))?;
-    let cmd = Cmd::new("findmnt").args(["-J", "-o", "FSTYPE,SOURCE,TARGET", "-T"]).arg(&path);
-    let text = cmd.timeout(Duration::from_secs(10)).stdout_string()?;
-    let answer: serde_json::Value = serde_json::from_str(&text).context("cannot understand `findmnt`")?;
-    let field = |name: &str| answer["filesystems"][0][name].as_str().unwrap_or_default().to_owned();
-    if field("fstype") != "zfs" {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo")?;
+    let Some(place) = lies(&mounts::parse(&mountinfo), &path.to_string_lossy()) else {
         let hint = "`zfs list` names the datasets";
         return Err(Hinted::new(format!("`{}` does not lie on ZFS", path.display()), hint).into());
-    }
-    // `rpool/srv[/dir]` is what a bind mount says.
-    let source = field("source");
-    let dataset = source.split_once('[').map_or(source.as_str(), |(dataset, _)| dataset).to_owned();
-    can_be_asked(&dataset)?;
-    Ok(Place { dataset, mounted_at: field("target") })
+    };
+    can_be_asked(&place.dataset)?;
+    Ok(place)
 }
 
 #[cfg(test)]
@@ -132,6 +141,24 @@ mod tests {
         assert_eq!(above(mounts, "/srv/app/x").as_deref(), Some("tank/srv"));
         assert_eq!(above(mounts, "/srvx").as_deref(), Some("rpool/ROOT/debian"));
         assert_eq!(above(mounts, "/run/x"), None);
+    }
+
+    #[test]
+    fn a_bind_mount_shows_a_part_and_the_rest_is_elsewhere() {
+        let place = |mounts: &str, path: &str| {
+            let place = lies(&mounts::parse(mounts), path).expect("on ZFS");
+            let root = place.root.map(|root| root.display().to_string());
+            (place.dataset, place.within.display().to_string(), root.unwrap_or_default())
+        };
+        let said = |dataset: &str, within: &str, root: &str| (dataset.into(), within.into(), root.into());
+        let whole = "22 1 0:23 / / rw - zfs rpool/ROOT/debian rw\n40 22 0:40 / /srv rw - zfs rpool/srv rw\n";
+        let bind = "41 22 0:40 /www /export rw - zfs rpool/srv rw\n";
+        let (both, hidden) = (format!("{whole}{bind}"), "42 22 0:42 / /srv rw - tmpfs tmpfs rw\n");
+        assert_eq!(place(&both, "/srv/a/b"), said("rpool/srv", "a/b", "/srv"));
+        assert_eq!(place(&both, "/export/b"), said("rpool/srv", "www/b", "/srv"));
+        assert_eq!(place(&both, "/etc"), said("rpool/ROOT/debian", "etc", "/"));
+        assert_eq!(place(&both, "/"), said("rpool/ROOT/debian", "", "/"));
+        assert_eq!(place(&format!("{both}{hidden}"), "/export"), said("rpool/srv", "www", ""));
     }
 
     #[test]

@@ -59,10 +59,14 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     let place = place(parent)?;
     // A link in its last component is a version of its own, and is not followed.
     let file = parent.canonicalize()?.join(name);
-    let within = file.strip_prefix(&place.mounted_at)?.to_owned();
+    let Some(root) = &place.root else {
+        let message =
+            format!("`{}` itself is mounted nowhere, and only there its snapshots are seen", place.dataset);
+        return Err(Hinted::new(message, format!("`zfs mount {}`", place.dataset)).into());
+    };
+    let within = place.within.join(name);
     let all = snapshots(std::slice::from_ref(&place.dataset), false)?;
-    let old =
-        |snapshot: &str| Path::new(&place.mounted_at).join(".zfs/snapshot").join(snapshot).join(&within);
+    let old = |snapshot: &str| root.join(".zfs/snapshot").join(snapshot).join(&within);
     if let Some(name) = &args.restore {
         let snapshot = find(&place.dataset, &all, name)?;
         return restore(printer, args, &old(&snapshot.name), &file);
