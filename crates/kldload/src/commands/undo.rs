@@ -108,6 +108,10 @@ fn end_waiting(printer: &Printer, args: &Args, waiting: &Record, lock: Alone) ->
     if waiting.undoes.is_empty() {
         show(printer, args, &kld_engine::undo(&RealHost, Some(waiting.number))?)?;
     } else {
+        if args.json {
+            // What would hold again is what the waiting plan took.
+            printer.envelope("plan", History::new(&RealHost).plan(waiting.number)?.as_slice())?;
+        }
         let again = numbers(&waiting.undoes);
         printer.note(&format!("{} waits to be confirmed: {again} would hold again", waiting.name()));
     }
