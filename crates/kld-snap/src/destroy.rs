@@ -10,18 +10,26 @@ use crate::snapshot::{DEADLINE, Snapshot};
 /// Lua for zfs-program(8), whose words are full names. It gives back what came free, by dataset, and the names of those that stay
 /// with the reason, as errno(3).
 const PROGRAM: &str = r#"
-local refused, freed = {}, {}
-for _, name in ipairs((...)["argv"]) do
-    local dataset = string.match(name, "[^@]*")
-    local before = zfs.get_prop(dataset, "usedbysnapshots")
-    local why = zfs.sync.destroy(name)
-    if why == 0 then
+local refused, freed, dataset, before = {}, {}, nil, nil
+local function settle()
+    if before then
         local after = zfs.get_prop(dataset, "usedbysnapshots")
         freed[dataset] = (freed[dataset] or 0) + before - after
-    else
-        refused[name] = why
     end
 end
+for _, name in ipairs((...)["argv"]) do
+    local of = string.match(name, "[^@]*")
+    if of ~= dataset then
+        settle()
+        -- Asking for properties of what somebody has destroyed meanwhile would end the program.
+        dataset, before = of, zfs.exists(of) and zfs.get_prop(of, "usedbysnapshots")
+    end
+    if before then
+        local why = zfs.sync.destroy(name)
+        if why ~= 0 then refused[name] = why end
+    end
+end
+settle()
 return { refused = refused, freed = freed }
 "#;
 
@@ -40,8 +48,8 @@ pub struct Destroyed {
 }
 
 /// Removes these snapshots of one pool in one transaction group; [`crate::Pace`] says how many that should be. One that cannot go
-/// keeps no other: one that is held, cloned, or mounted below `.zfs`, which [`destroy_cmd`] unmounts. For root alone. Its output is
-/// read with [`parse_destroyed`].
+/// keeps no other: one that is held, cloned, sent, or mounted below `.zfs`, which [`destroy_cmd`] unmounts; one that is gone already is
+/// none. For root alone. Its output is read with [`parse_destroyed`].
 pub fn destroy_together_cmd(pool: &str, snapshots: &[Snapshot]) -> Cmd {
     Cmd::new("zfs")
         .args(["program", "-j", pool, "-"])
@@ -65,7 +73,7 @@ pub fn parse_destroyed(text: &str) -> Result<Destroyed, ParseError> {
 
 /// Removes these snapshots of one dataset in one transaction group, all of them or none. What it frees is read with
 /// [`crate::parse_reclaim`].
-pub fn destroy_cmd(dataset: &str, names: &[&str]) -> Cmd {
+pub fn destroy_cmd(dataset: &str, names: &[String]) -> Cmd {
     let list = format!("{dataset}@{}", names.join(","));
     Cmd::new("zfs").args(["destroy", "-vp"]).arg(list).timeout(DEADLINE)
 }

@@ -9,6 +9,8 @@ use kld_disk::esp::civil_from_days;
 const LONGEST: usize = 255;
 /// `-YYYYmmdd-HHMMSS`.
 const STAMP: usize = 16;
+/// Days from 1 March of year 0 to 1 January 1970.
+const TO_1970: u64 = 719_468;
 
 /// What a person calls a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,13 +103,30 @@ pub fn stamp(seconds: u64) -> String {
 
 /// The short name of a snapshot that was called so by us.
 pub fn short_of(snapshot: &str) -> Option<&str> {
+    Some(apart(snapshot)?.0)
+}
+
+/// Seconds since 1970 of the time in the name of a snapshot that was called so by us.
+pub(crate) fn stamped(snapshot: &str) -> Option<u64> {
+    let digits = |from: usize, to: usize| apart(snapshot)?.1.get(from..to)?.parse::<u64>().ok();
+    let (year, month, day) = (digits(1, 5)?, digits(5, 7)?, digits(7, 9)?);
+    let (hour, minute, second) = (digits(10, 12)?, digits(12, 14)?, digits(14, 16)?);
+    // Days since 1 March of year 0, as in Hinnant, "chrono-Compatible Low-Level Date Algorithms", days_from_civil.
+    let (years, months) = if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
+    let days = years * 365 + years / 4 - years / 100 + years / 400 + (months * 153 + 2) / 5 + day;
+    // One for the day, which counts from 1.
+    let since_1970 = days.checked_sub(TO_1970 + 1)?;
+    Some(since_1970 * 86_400 + hour * 3600 + minute * 60 + second)
+}
+
+fn apart(snapshot: &str) -> Option<(&str, &str)> {
     let at = snapshot.len().checked_sub(STAMP)?;
     let (name, stamp) = (snapshot.get(..at)?, snapshot.get(at..)?);
     let fits = stamp.bytes().enumerate().all(|(at, byte)| match at {
         0 | 9 => byte == b'-',
         _ => byte.is_ascii_digit(),
     });
-    (fits && !name.is_empty()).then_some(name)
+    (fits && !name.is_empty()).then_some((name, stamp))
 }
 
 #[cfg(test)]
@@ -142,7 +161,18 @@ mod tests {
         for other in
             ["pre", "-20261127-041300", "pre-20261127-04130", "pre_20261127-041300", "größe", "autosnap_2026"]
         {
-            assert_eq!(short_of(other), None, "{other}");
+            assert_eq!((short_of(other), stamped(other)), (None, None), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_time_in_a_name_is_the_time_that_was_put_there() {
+        for seconds in (0..200).map(|n| n * 31_415_927).chain([951_782_400, 1_795_752_780, 4_107_542_399]) {
+            assert_eq!(stamped(&format!("x-{}", stamp(seconds))), Some(seconds));
+        }
+        // Nobody makes such names, and they are no reason to end.
+        for odd in ["x-00000000-000000", "x-19691231-235959", "x-20261399-999999", "x-99999999-999999"] {
+            let _ = stamped(odd);
         }
     }
 }

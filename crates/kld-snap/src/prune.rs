@@ -6,6 +6,7 @@ use std::str::FromStr;
 use kld_disk::esp::civil_from_days;
 use serde::Serialize;
 
+use crate::name::stamped;
 use crate::snapshot::Snapshot;
 
 /// How many are kept: the newest `last`, and the newest of each of the newest so many hours, days, … that have one.
@@ -100,7 +101,8 @@ pub struct Pruned {
     pub spared: Vec<(Snapshot, Spared)>,
 }
 
-/// Decides. Each series (short name) of each dataset counts by itself; snapshots that are not ours are not looked at.
+/// Decides, by the times in their names, which are what people see. Each series (short name) of each dataset counts by itself;
+/// snapshots that are not ours are not looked at.
 pub fn prune(snapshots: &[Snapshot], keep: Keep) -> Pruned {
     let mut series: BTreeMap<(&str, &str), Vec<&Snapshot>> = BTreeMap::new();
     for snapshot in snapshots {
@@ -149,7 +151,7 @@ fn kept(series: &[&Snapshot], keep: Keep) -> Vec<bool> {
             if seen.len() == count {
                 break;
             }
-            if seen.insert(period(snapshot.created)) {
+            if seen.insert(period(stamped(&snapshot.name).unwrap_or(snapshot.created))) {
                 *kept = true;
             }
         }

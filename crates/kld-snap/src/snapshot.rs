@@ -48,13 +48,55 @@ impl Snapshot {
 
 /// The snapshots of these datasets, and of all below when `recursive`.
 pub fn list_cmd(datasets: &[String], recursive: bool) -> Cmd {
+    list(datasets, recursive, COLUMNS)
+}
+
+/// These snapshots, by their full names. Its output is read as that of [`list_cmd`].
+pub fn list_these_cmd(full_names: &[String]) -> Cmd {
+    Cmd::new("zfs").args(["list", "-Hp", "-t", "snapshot", "-o", COLUMNS]).args(full_names).timeout(DEADLINE)
+}
+
+/// As [`list_cmd`], but for names and the order alone, which ZFS since 2.2 knows without opening any of them: four times as fast.
+/// Its output is read with [`parse_names`].
+pub fn names_cmd(datasets: &[String], recursive: bool) -> Cmd {
+    list(datasets, recursive, "name,createtxg")
+}
+
+fn list(datasets: &[String], recursive: bool, columns: &str) -> Cmd {
     let depth: &[&str] = if recursive { &["-r"] } else { &["-d", "1"] };
     Cmd::new("zfs")
         .args(["list", "-Hp", "-t", "snapshot"])
         .args(depth)
-        .args(["-o", COLUMNS, "-s", "createtxg"])
+        .args(["-o", columns, "-s", "createtxg"])
         .args(datasets)
         .timeout(DEADLINE)
+}
+
+/// Reads the output of [`names_cmd`]. What was not asked is zero: sizes, times, holds and clones.
+///
+/// # Errors
+/// When a line has other columns.
+pub fn parse_names(text: &str) -> Result<Vec<Snapshot>, ParseError> {
+    let one = |line: &str| {
+        let error = || ParseError {
+            tool: "zfs list",
+            reason: format!("the name of a snapshot and a number expected in `{line}`"),
+        };
+        let (full, txg) = line.split_once('\t').ok_or_else(error)?;
+        let (dataset, name) = full.split_once('@').ok_or_else(error)?;
+        Ok(Snapshot {
+            dataset: dataset.to_owned(),
+            name: name.to_owned(),
+            created: 0,
+            txg: txg.trim().parse().map_err(|_| error())?,
+            used: 0,
+            referenced: 0,
+            written: 0,
+            holds: 0,
+            clones: Vec::new(),
+        })
+    };
+    text.lines().map(one).collect()
 }
 
 /// Reads the output of [`list_cmd`].
@@ -113,6 +155,8 @@ mod tests {
         let commands = [
             list_cmd(&["tank/a b".to_owned()], false),
             list_cmd(&["tank".to_owned()], true),
+            names_cmd(&["tank".to_owned()], true),
+            list_these_cmd(&names),
             snapshot_cmd(&names, false),
             snapshot_cmd(&names[1..], true),
             rollback_cmd("tank/c@x", false),
@@ -122,12 +166,14 @@ mod tests {
                 &parse_list("tank/a b@s0\t0\t1\t0\t0\t0\t0\t\ntank/c@s1\t0\t2\t0\t0\t0\t0\t\n")
                     .expect("good"),
             ),
-            destroy_cmd("tank/a", &["s0", "s1"]),
+            destroy_cmd("tank/a", &["s0".to_owned(), "s1".to_owned()]),
         ];
         let text: Vec<String> = commands.iter().map(ToString::to_string).collect();
         expect![[r#"
             zfs list -Hp -t snapshot -d 1 -o name,creation,createtxg,used,referenced,written,userrefs,clones -s createtxg 'tank/a b'
             zfs list -Hp -t snapshot -r -o name,creation,createtxg,used,referenced,written,userrefs,clones -s createtxg tank
+            zfs list -Hp -t snapshot -r -o name,createtxg -s createtxg tank
+            zfs list -Hp -t snapshot -o name,creation,createtxg,used,referenced,written,userrefs,clones 'tank/a b@-x-20261127-041300' tank/c@x
             zfs snapshot 'tank/a b@-x-20261127-041300' tank/c@x
             zfs snapshot -r tank/c@x
             zfs rollback tank/c@x
@@ -144,6 +190,9 @@ mod tests {
         assert_eq!((snapshots[0].dataset.as_str(), snapshots[0].short()), ("t/a b", Some("pre")));
         assert_eq!((snapshots[0].holds, snapshots[0].clones.len(), snapshots[1].clones.len()), (1, 2, 0));
         assert_eq!(snapshots[1].full(), "t/a b@z");
+        let names = parse_names("t/a b@pre-20261127-041300\t77\nt/a b@z\t8\n").expect("good");
+        assert_eq!((names[0].full(), names[0].txg), (snapshots[0].full(), 77));
+        assert!(parse_names("t/a\t1\n").is_err() && parse_names("t/a@b\n").is_err());
         assert!(parse_list("t/a\t1\n").is_err() && parse_list("t/a\t1\t2\t3\t4\t5\t6\t7\n").is_err());
     }
 }

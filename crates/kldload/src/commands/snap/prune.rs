@@ -8,8 +8,9 @@ use std::time::Instant;
 use clap_complete::engine::ArgValueCompleter;
 use kld_host::ExecError;
 use kld_snap::{
-    Keep, KeepError, Pace, Pruned, Snapshot, by_snapshots_cmd, destroy_cmd, destroy_together_cmd, known,
-    parse_by_snapshots, parse_destroyed, parse_reclaim, pool_of, prune,
+    Keep, KeepError, Pace, Pruned, Snapshot, Spared, by_snapshots_cmd, destroy_cmd, destroy_together_cmd,
+    known, list_these_cmd, names_cmd, parse_by_snapshots, parse_destroyed, parse_list, parse_names,
+    parse_reclaim, pool_of, prune, spared,
 };
 use kld_ui::{ByteSize, ExitStatus, Hinted, Phases, Printer};
 use serde::Serialize;
@@ -52,6 +53,8 @@ pub(crate) struct Args {
 
 /// Snapshots that are destroyed in a moment.
 const AT_ONCE: usize = 25;
+/// Snapshots that an error names.
+const NAMED: usize = 10;
 
 /// What goes from one dataset.
 #[derive(Debug, Serialize)]
@@ -65,34 +68,64 @@ struct Row {
 /// Shows, asks, destroys.
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
     let datasets = Chosen::of(&args.datasets)?.datasets;
-    let all = snapshots(&datasets, args.recursive)?;
+    // Who is not asked learns what has come free, which is not worked out before; and ZFS knows what cannot go.
+    let foretold = args.dry_run || !args.yes;
+    let all = if foretold {
+        snapshots(&datasets, args.recursive)?
+    } else {
+        parse_names(&names_cmd(&datasets, args.recursive).stdout_string()?)?
+    };
     let asked_for = |snapshot: &&Snapshot| args.name.is_none() || snapshot.short() == args.name.as_deref();
     let asked_for: Vec<Snapshot> = all.iter().filter(asked_for).cloned().collect();
-    let pruned = prune(&asked_for, args.keep);
-    // Who is not asked learns what came free, which is not worked out before.
-    let foretold = args.dry_run || !args.yes;
+    let mut pruned = prune(&asked_for, args.keep);
     let mut rows = rows(&datasets, args.recursive, &all, &pruned.gone, foretold)?;
     let go = !rows.is_empty() && !args.dry_run;
-    show(printer, args.json, go && !args.yes, &page(&pruned, &rows, foretold))?;
+    if foretold || !go {
+        show(printer, args.json, go, &page(&pruned, &rows, "to destroy"))?;
+    }
+    let mut failed = BTreeMap::new();
     if go {
         if !printer.confirm("destroy them?", args.yes) {
             return Err(Hinted::new("nothing was destroyed: not confirmed", "`--yes` does not ask").into());
         }
-        let freed = destroy(printer, &pruned.gone)?;
+        let done = destroy(printer, &pruned.gone)?;
+        pruned.gone.retain(|snapshot| !done.stays(snapshot));
+        pruned.spared.extend(done.spared);
         for row in &mut rows {
-            row.frees = freed.get(&row.dataset).copied().unwrap_or(0);
+            row.frees = done.freed.get(&row.dataset).copied().unwrap_or(0);
+            let of_it = pruned.gone.iter().filter(|snapshot| snapshot.dataset == row.dataset);
+            row.destroy = of_it.map(|snapshot| snapshot.name.clone()).collect();
         }
-        let freed = rows.iter().map(|row| row.frees).sum();
-        printer.note(&format!(
-            "{} destroyed, {} freed",
-            counted(pruned.gone.len(), "snapshot"),
-            ByteSize(freed)
-        ));
+        rows.retain(|row| !row.destroy.is_empty());
+        let said = page(&pruned, &rows, "destroyed");
+        match foretold {
+            true => printer.note(said.lines().last().unwrap_or_default()),
+            false => show(printer, args.json, false, &said)?,
+        }
+        failed = done.failed;
     }
     if args.json {
         printer.envelope("prune", &rows)?;
     }
+    if !failed.is_empty() {
+        return Err(stay(&failed).into());
+    }
     Ok(if go || rows.is_empty() { ExitStatus::Done } else { ExitStatus::Pending })
+}
+
+/// The error about those that are still there.
+fn stay(failed: &BTreeMap<String, String>) -> Hinted {
+    let mut message = format!("{} could not be destroyed", counted(failed.len(), "snapshot"));
+    for (name, why) in failed.iter().take(NAMED) {
+        let _ = write!(message, "\n  `{name}`: {why}");
+    }
+    if failed.len() > NAMED {
+        let _ = write!(message, "\n  and {} more", failed.len() - NAMED);
+    }
+    Hinted::new(
+        message,
+        "whoever uses them now (a `zfs send`, a hold, a clone) keeps them; prune again later",
+    )
 }
 
 /// Who is asked sees it in any case; with `--json`, what is done is said once.
@@ -142,8 +175,26 @@ fn rows(
     by_dataset.into_iter().map(row).collect()
 }
 
-/// Destroys them. Gives what came free, by dataset.
-fn destroy(printer: &Printer, gone: &[Snapshot]) -> anyhow::Result<BTreeMap<String, u64>> {
+/// What has become of them.
+#[derive(Default)]
+struct Done {
+    /// Bytes that came free, by dataset.
+    freed: BTreeMap<String, u64>,
+    /// Those that cannot go.
+    spared: Vec<(Snapshot, Spared)>,
+    /// Full names of the others that are still there, with the words of ZFS.
+    failed: BTreeMap<String, String>,
+}
+
+impl Done {
+    fn stays(&self, snapshot: &Snapshot) -> bool {
+        let full = snapshot.full();
+        self.failed.contains_key(&full) || self.spared.iter().any(|(spared, _)| spared.full() == full)
+    }
+}
+
+/// Destroys them. One that cannot go keeps no other.
+fn destroy(printer: &Printer, gone: &[Snapshot]) -> anyhow::Result<Done> {
     let mut pools: BTreeMap<&str, Vec<Snapshot>> = BTreeMap::new();
     for snapshot in gone {
         pools.entry(pool_of(&snapshot.dataset)).or_default().push(snapshot.clone());
@@ -151,20 +202,20 @@ fn destroy(printer: &Printer, gone: &[Snapshot]) -> anyhow::Result<BTreeMap<Stri
     // What is over at once needs no progress.
     let phases = (gone.len() > AT_ONCE).then(|| Phases::new(printer, 1));
     let phase = phases.as_ref().map(|phases| phases.start("destroy snapshots"));
-    let (mut freed, mut done, mut together) = (BTreeMap::new(), 0, true);
+    let (mut done, mut count, mut together) = (Done::default(), 0, true);
     for (pool, snapshots) in pools {
         let mut pace = Pace::default();
         let mut left = &snapshots[..];
         while !left.is_empty() {
             let (batch, rest) = left.split_at(pace.batch().min(left.len()));
             let start = Instant::now();
-            let refused = if together { destroy_together(pool, batch, &mut freed)? } else { None };
-            together = refused.is_some();
-            destroy_each(refused.as_deref().unwrap_or(batch), &mut freed)?;
+            let refused = if together { destroy_together(pool, batch, &mut done)? } else { None };
             pace = pace.after(batch.len(), start.elapsed());
-            done += batch.len();
+            together = refused.is_some();
+            destroy_each(refused.as_deref().unwrap_or(batch), &mut done)?;
+            count += batch.len();
             if let Some(phase) = &phase {
-                phase.set(done as u64, gone.len() as u64);
+                phase.set(count as u64, gone.len() as u64);
             }
             left = rest;
         }
@@ -172,14 +223,14 @@ fn destroy(printer: &Printer, gone: &[Snapshot]) -> anyhow::Result<BTreeMap<Stri
     if let Some(phase) = phase {
         phase.finish();
     }
-    Ok(freed)
+    Ok(done)
 }
 
 /// Destroys these of a pool at once, and gives back those that this does not destroy. `None`: it is not for this user, or this pool.
 fn destroy_together(
     pool: &str,
     batch: &[Snapshot],
-    freed: &mut BTreeMap<String, u64>,
+    done: &mut Done,
 ) -> anyhow::Result<Option<Vec<Snapshot>>> {
     let said = match destroy_together_cmd(pool, batch).stdout_string() {
         Ok(said) => parse_destroyed(&said)?,
@@ -187,30 +238,48 @@ fn destroy_together(
         Err(error) => return Err(error.into()),
     };
     for (dataset, bytes) in said.freed {
-        *freed.entry(dataset).or_default() += bytes;
+        *done.freed.entry(dataset).or_default() += bytes;
     }
     let refused = batch.iter().filter(|snapshot| said.refused.contains_key(&snapshot.full()));
     Ok(Some(refused.cloned().collect()))
 }
 
-/// Destroys these, one dataset after the other. Whatever is in the way is said by ZFS.
-fn destroy_each(snapshots: &[Snapshot], freed: &mut BTreeMap<String, u64>) -> anyhow::Result<()> {
-    let mut by_dataset: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for snapshot in snapshots {
-        by_dataset.entry(&snapshot.dataset).or_default().push(&snapshot.name);
+/// Destroys these, one dataset after the other, but for those that cannot go.
+fn destroy_each(snapshots: &[Snapshot], done: &mut Done) -> anyhow::Result<()> {
+    if snapshots.is_empty() {
+        return Ok(());
     }
-    for (dataset, names) in by_dataset {
-        let bytes = parse_reclaim(&destroy_cmd(dataset, &names).stdout_string()?)?;
-        *freed.entry(dataset.to_owned()).or_default() += bytes;
+    let full: Vec<String> = snapshots.iter().map(Snapshot::full).collect();
+    let mut by_dataset: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for snapshot in parse_list(&list_these_cmd(&full).stdout_string()?)? {
+        match spared(&snapshot) {
+            Some(why) => done.spared.push((snapshot, why)),
+            None => by_dataset.entry(snapshot.dataset).or_default().push(snapshot.name),
+        }
+    }
+    by_dataset.into_iter().try_for_each(|(dataset, names)| destroy_list(&dataset, &names, done))
+}
+
+/// Destroys these of one dataset. A list goes whole or not at all; when it does not, its names are tried one by one.
+fn destroy_list(dataset: &str, names: &[String], done: &mut Done) -> anyhow::Result<()> {
+    match (destroy_cmd(dataset, names).stdout_string(), names) {
+        (Ok(said), _) => *done.freed.entry(dataset.to_owned()).or_default() += parse_reclaim(&said)?,
+        (Err(ExecError::Failed { stderr, .. }), [name]) => {
+            done.failed.insert(format!("{dataset}@{name}"), stderr.trim().replace('\n', "; "));
+        }
+        (Err(ExecError::Failed { .. }), names) => {
+            names.chunks(1).try_for_each(|name| destroy_list(dataset, name, done))?;
+        }
+        (Err(error), _) => return Err(error.into()),
     }
     Ok(())
 }
 
-fn page(pruned: &Pruned, rows: &[Row], foretold: bool) -> String {
+/// `done`: what has been, or is to be, done.
+fn page(pruned: &Pruned, rows: &[Row], done: &str) -> String {
     let mut text = String::new();
     for row in rows {
-        let frees = if foretold { format!(": frees {}", ByteSize(row.frees)) } else { String::new() };
-        let _ = writeln!(text, "{}{frees}", row.dataset);
+        let _ = writeln!(text, "{}: {}", row.dataset, ByteSize(row.frees));
         for name in &row.destroy {
             let _ = writeln!(text, "  - @{name}");
         }
@@ -218,10 +287,9 @@ fn page(pruned: &Pruned, rows: &[Row], foretold: bool) -> String {
     for (snapshot, spared) in &pruned.spared {
         let _ = writeln!(text, "{} stays: it {}", snapshot.full(), why(snapshot, *spared));
     }
-    let frees: u64 = rows.iter().map(|row| row.frees).sum();
-    let frees = if foretold { format!(" ({})", ByteSize(frees)) } else { String::new() };
+    let frees = rows.iter().map(|row| row.frees).sum();
     let gone = counted(pruned.gone.len(), "snapshot");
-    let _ = writeln!(text, "{gone} to destroy{frees}, {} kept", pruned.kept.len());
+    let _ = writeln!(text, "{gone} {done} ({}), {} kept", ByteSize(frees), pruned.kept.len());
     text
 }
 
