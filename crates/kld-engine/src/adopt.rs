@@ -39,6 +39,7 @@ use kld_host::{Cmd, zfs};
 
 use crate::engine::chain;
 use crate::host::{Entry, HostError, Node};
+use crate::pools;
 use error::list;
 use store::{Event, Store, Told};
 
@@ -234,10 +235,16 @@ impl<'a> Adopter<'a> {
         Ok(!found?.is_empty())
     }
 
-    /// The dataset is in place: on disk, known to systemd, used by its services again.
+    /// The dataset is in place, and that is on disk.
+    fn complete(&self, adoption: &Adoption) -> Result<(), HostError> {
+        self.ground.remove(&fill_mount(adoption.number))?;
+        self.sync(adoption)
+    }
+
+    /// The same, known to systemd, and used by its services again.
     fn commit(&self, store: &Store<'_>, watch: &mut dyn Watch) -> Result<(), HostError> {
-        self.ground.remove(&fill_mount(store.adoption.number))?;
-        self.sync()?;
+        // What its services write must not keep it from going back.
+        self.complete(&store.adoption)?;
         self.settle(store, watch);
         store.write(&Event::Adopted)
     }
@@ -306,8 +313,9 @@ impl<'a> Adopter<'a> {
         Ok(mounts::mounted_on(&mounts, &adoption.path).is_some_and(|mount| mount.source == adoption.dataset))
     }
 
-    fn sync(&self) -> Result<(), HostError> {
-        self.ground.run(&Cmd::new("zpool").arg("sync")).map(drop)
+    /// Waits until all that was written is on disk, also where the directory lies, which may be another pool.
+    fn sync(&self, adoption: &Adoption) -> Result<(), HostError> {
+        pools::sync(self.ground, [adoption.dataset.as_str()], &[&adoption.aside])
     }
 
     /// What the dataset of an adoption has for a mount point; `None`: there is none, or another has that name.
@@ -360,8 +368,11 @@ impl<'a> Adopter<'a> {
             return Ok((false, self.go_back(store, watch)?));
         }
         self.mount(&store.adoption)?;
+        // It does not go back from here: services need not wait for what may fail for other reasons.
+        self.settle(store, watch);
         self.leave_fill_mount(&store.adoption)?;
-        self.commit(store, watch)?;
+        self.complete(&store.adoption)?;
+        store.write(&Event::Adopted)?;
         Ok((true, Vec::new()))
     }
 

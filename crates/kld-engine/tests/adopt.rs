@@ -327,6 +327,34 @@ fn a_busy_dataset_stays_and_a_bad_property_touches_nothing() {
 }
 
 #[test]
+fn services_run_again_though_it_cannot_be_brought_to_its_end() {
+    for exchanges in [true, false] {
+        let land = land(exchanges, true);
+        let before = land.seen(PATH);
+        let check = |done: Result<(), AdoptError>, when: &str| {
+            assert!(matches!(done, Err(AdoptError::Stuck { .. })), "{when}: {done:?}");
+            assert!(land.state().active.contains("webapp.service"), "{when}: the service runs");
+            assert_eq!(land.seen(PATH), before, "{when}");
+        };
+        land.state().refuses_sync = true;
+        check(adopt(&land, true).map(drop), "adopting");
+        let adopter = Adopter::new(&land);
+        check(adopter.recover(&mut Silent).map(drop), "recovering");
+        land.state().refuses_sync = false;
+        adopter.recover(&mut Silent).expect("it takes writes again");
+        assert_as_before(&land, "in the end");
+
+        adopt(&land, true).expect("it is adopted");
+        land.state().users.push(user());
+        land.state().refuses_sync = true;
+        check(adopter.take_back(PATH, true, &mut Silent).map(drop), "taking back");
+        land.state().refuses_sync = false;
+        adopter.recover(&mut Silent).expect("it takes writes again");
+        assert_as_before(&land, "taken back");
+    }
+}
+
+#[test]
 fn a_service_that_names_it_is_in_the_way_though_nothing_is_open() {
     let land = land(true, false);
     land.state().naming.insert("webapp.service".to_owned());

@@ -101,7 +101,6 @@ impl Adopter<'_> {
     pub(super) fn go_back(&self, store: &Store<'_>, watch: &mut dyn Watch) -> Result<Vec<String>, HostError> {
         let adoption = &store.adoption;
         let events = store.events()?;
-        self.leave_fill_mount(adoption)?;
         let point = self.mount_point(adoption)?;
         if point.is_some() && self.is_mounted(adoption)? {
             // Not `zfs unmount`, which refuses one whose mount point is `legacy` by now.
@@ -113,9 +112,13 @@ impl Adopter<'_> {
         }
         let mut left = Vec::new();
         left.extend(self.bring_back(adoption)?);
+        let forgotten = if point.is_some() { self.forget_in_cache(adoption) } else { Ok(()) };
+        // The directory is in its place. Whatever else fails, services do not stay down for it.
+        self.settle(store, watch);
+        forgotten?;
+        self.leave_fill_mount(adoption)?;
         let kept = format!("{}.undone-adopt-{:06}", adoption.dataset, adoption.number);
         if point.is_some() {
-            self.forget_in_cache(adoption)?;
             // Before they began to change places, nobody could write into it.
             let may_go = !events.as_slice().began_to_swap() || self.is_untouched(adoption, &events)?;
             if !(may_go && destroyed(self.ground, &adoption.dataset)?) {
@@ -126,8 +129,7 @@ impl Adopter<'_> {
             left.push(kept);
         }
         self.ground.remove(&fill_mount(adoption.number))?;
-        self.sync()?;
-        self.settle(store, watch);
+        self.sync(adoption)?;
         store.write(&Event::TakenBack)?;
         Ok(left)
     }

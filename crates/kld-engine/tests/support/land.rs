@@ -9,6 +9,7 @@ use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard};
 
 use kld_engine::{Comparison, Difference, Entry, Ground, Host, HostError, Node, Survey, User};
+use kld_host::zpool::KSTAT;
 use kld_host::{Cmd, ExecError, Output};
 
 /// A file or directory: its number, when it was changed, what it is.
@@ -32,6 +33,8 @@ pub(crate) struct State {
     pub(crate) naming: BTreeSet<String>,
     /// Whether somebody holds a snapshot of each new dataset.
     pub(crate) holds: bool,
+    /// Whether the pool takes no more writes.
+    pub(crate) refuses_sync: bool,
     /// Whether ZFS's event daemon runs.
     pub(crate) daemon_runs: bool,
     /// Whether the file system can exchange two names.
@@ -232,7 +235,11 @@ impl State {
     fn run(&mut self, program: &str, args: &[&str]) -> Result<String, HostError> {
         match program {
             "zfs" => self.zfs(args),
-            "zpool" => self.burn("zpool").map(|()| String::new()),
+            // Some pool is always suspended, or was imported read-only: who names none has asked that one, too.
+            "zpool" => match args[1..] {
+                ["rpool"] if !self.refuses_sync => self.burn("zpool").map(|()| String::new()),
+                _ => Err(error("cannot sync 'backup': pool is read-only")),
+            },
             "mount" => {
                 self.burn("mount")?;
                 if args[0] == "--bind" {
@@ -443,6 +450,9 @@ impl Host for Land {
     }
 
     fn list(&self, path: &str) -> Result<Vec<String>, HostError> {
+        if path == KSTAT {
+            return Ok(["backup", "rpool"].map(str::to_owned).into());
+        }
         let state = self.state();
         let (system, at) = state.find(path);
         let below = format!("{at}/");
