@@ -33,6 +33,7 @@ pub use users::{User, users_of_device};
 pub use wish::{Prospect, Wish};
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kld_host::mounts::{self, Mount};
 use kld_host::{Cmd, zfs};
@@ -72,6 +73,24 @@ pub struct Mended {
 pub struct Adopter<'a> {
     ground: &'a dyn Ground,
     starting: bool,
+    stop: &'a AtomicBool,
+}
+
+/// Nobody wants anything to stop.
+static NEVER: AtomicBool = AtomicBool::new(false);
+
+/// Why a directory does not become a dataset.
+enum Failure {
+    /// In words.
+    Failed(String),
+    /// Somebody wanted it to stop.
+    Stopped,
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
 }
 
 impl std::fmt::Debug for Adopter<'_> {
@@ -97,13 +116,20 @@ pub(crate) fn mounts_of(ground: &dyn Ground) -> Result<Vec<Mount>, HostError> {
 impl<'a> Adopter<'a> {
     /// An adopter for a machine.
     pub fn new(ground: &'a dyn Ground) -> Self {
-        Self { ground, starting: false }
+        Self { ground, starting: false, stop: &NEVER }
     }
 
     /// The same for a machine that is starting: services come later, by themselves.
     #[must_use]
     pub fn while_starting(mut self) -> Self {
         self.starting = true;
+        self
+    }
+
+    /// The same that looks at this wherever it can still go back, also while it copies and compares, and does when it is set.
+    #[must_use]
+    pub fn unless(mut self, stop: &'a AtomicBool) -> Self {
+        self.stop = stop;
         self
     }
 
@@ -160,20 +186,33 @@ impl<'a> Adopter<'a> {
         let store = store::begin(self.ground, adoption)?;
         match self.carry_out(&store, prospect, watch) {
             Ok(()) => Ok(store.adoption),
-            Err(reason) => {
+            Err(failure) => {
+                let error = match &failure {
+                    Failure::Failed(reason) => reason.clone(),
+                    Failure::Stopped => "told to stop".to_owned(),
+                };
                 // A journal that cannot take this line (a full disk) is read as interrupted, which means the same.
-                let _ = store.write(&Event::Failed { error: reason.clone() });
+                let _ = store.write(&Event::Failed { error });
                 watch.doing("it goes back");
                 let stuck = |source| AdoptError::Stuck { path: path.clone(), source };
                 let left = self.go_back(&store, watch).map_err(stuck)?;
-                Err(AdoptError::Failed { path, reason, left })
+                Err(match failure {
+                    Failure::Failed(reason) => AdoptError::Failed { path, reason, left },
+                    Failure::Stopped => AdoptError::Stopped { path, left },
+                })
             }
         }
     }
 
-    fn carry_out(&self, store: &Store<'_>, prospect: &Prospect, watch: &mut dyn Watch) -> Result<(), String> {
+    fn carry_out(
+        &self,
+        store: &Store<'_>,
+        prospect: &Prospect,
+        watch: &mut dyn Watch,
+    ) -> Result<(), Failure> {
         let Adoption { path, dataset, aside, .. } = &store.adoption;
-        let said = |error: HostError| chain(&error);
+        let said = |error: HostError| Failure::Failed(chain(&error));
+        self.is_wanted_still()?;
         watch.doing(&format!("make {dataset}"));
         self.create(&store.adoption).map_err(said)?;
         let units = units_of(&prospect.users);
@@ -181,46 +220,58 @@ impl<'a> Adopter<'a> {
             watch.doing(&format!("stop {}", units.iter().map(String::as_str).collect::<Vec<_>>().join(" ")));
             self.stop(store, &units).map_err(said)?;
         }
+        self.is_wanted_still()?;
         self.unused(path)?;
         let fill = fill_mount(store.adoption.number);
         self.mount_for_filling(&store.adoption).map_err(said)?;
         let before = self.ground.survey(path).map_err(said)?;
         watch.doing(&format!("copy {} files and directories", before.entries));
-        self.ground.run(&copy_cmd(path, &fill)).map_err(said)?;
+        let copied = self.ground.run_unless(&copy_cmd(path, &fill), self.stop).map_err(said)?;
+        copied.ok_or(Failure::Stopped)?;
         watch.doing("compare the copy with the directory");
-        let comparison = self.ground.compare(path, &fill).map_err(said)?;
+        let comparison = self.ground.compare_unless(path, &fill, self.stop).map_err(said)?;
+        let comparison = comparison.ok_or(Failure::Stopped)?;
         if !comparison.differences.is_empty() {
-            return Err(format!("the copy is not the directory{}", list(&comparison.differences)));
+            return Err(format!("the copy is not the directory{}", list(&comparison.differences)).into());
         }
         if comparison.old != before.stamp {
-            return Err("something in it was changed while it was copied, and copied all the same".to_owned());
+            return Err("something in it was changed while it was copied, and copied all the same"
+                .to_owned()
+                .into());
         }
         let Comparison { old, new, .. } = comparison;
         store.write(&Event::Compared { old: old.clone(), new }).map_err(said)?;
         self.ground.run(&Cmd::new("umount").arg(&fill)).map_err(said)?;
         self.ground.put(aside, &PLACEHOLDER).map_err(said)?;
         self.unused(path)?;
+        self.is_wanted_still()?;
         watch.doing("exchange them");
         store.write(&Event::Swapping).map_err(said)?;
         self.exchange(path, aside).map_err(said)?;
         if self.ground.number(aside).map_err(said)? != Some(store.adoption.directory) {
-            return Err("somebody has put another directory into its place".to_owned());
+            return Err("somebody has put another directory into its place".to_owned().into());
         }
         if !self.ground.list(path).map_err(said)?.is_empty() {
-            return Err("something was written into its place in that instant".to_owned());
+            return Err("something was written into its place in that instant".to_owned().into());
         }
+        self.is_wanted_still()?;
         self.ground.run(&in_place_cmd(&store.adoption)).map_err(said)?;
         self.mount(&store.adoption).map_err(said)?;
         if self.is_something_hidden(&store.adoption).map_err(said)? {
-            return Err("something was written into its place in that instant".to_owned());
+            return Err("something was written into its place in that instant".to_owned().into());
         }
         // Whoever had it open across the exchange writes where nobody will look.
         self.unused(aside)?;
         if self.ground.survey(aside).map_err(said)?.stamp != old {
             let changed = self.ground.compare(aside, path).map_err(said)?;
-            return Err(format!("it was changed after it was copied{}", list(&changed.differences)));
+            return Err(format!("it was changed after it was copied{}", list(&changed.differences)).into());
         }
+        self.is_wanted_still()?;
         self.commit(store, watch).map_err(said)
+    }
+
+    fn is_wanted_still(&self) -> Result<(), Failure> {
+        if self.stop.load(Ordering::SeqCst) { Err(Failure::Stopped) } else { Ok(()) }
     }
 
     /// Whether something lies in the empty directory, below the dataset that is mounted on it.

@@ -3,6 +3,9 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use kld_engine::{AdoptError, Adopter, Adoption, Stage, User, Watch, Wish};
 use support::land::{Land, PATH, file};
 
@@ -352,6 +355,67 @@ fn services_run_again_though_it_cannot_be_brought_to_its_end() {
         adopter.recover(&mut Silent).expect("it takes writes again");
         assert_as_before(&land, "taken back");
     }
+}
+
+/// Adopts, or takes back, and is told to stop before each change of it; `check` looks at what is left, told whether it has stopped.
+/// Gives how often it did, and how often not.
+fn tell_anywhere(
+    prepare: &dyn Fn(bool) -> Land,
+    act: &dyn Fn(Adopter<'_>) -> Result<(), AdoptError>,
+    check: &dyn Fn(&Land, bool, &str),
+) -> (usize, usize) {
+    let mut counts = (0, 0);
+    for exchanges in [true, false] {
+        let length = {
+            let land = prepare(exchanges);
+            let start = land.changes();
+            act(Adopter::new(&land)).expect("nobody tells it anything");
+            land.changes() - start
+        };
+        for at in 0..length {
+            let land = prepare(exchanges);
+            let told = Arc::new(AtomicBool::new(false));
+            let at_change = land.changes() + at;
+            land.state().teller = Some((at_change, Arc::clone(&told)));
+            let done = act(Adopter::new(&land).unless(&told));
+            let when = format!("before {at} of {length}, exchanges: {exchanges}: {done:?}");
+            let has_stopped = match done {
+                Ok(()) => false,
+                Err(AdoptError::Stopped { left, .. }) if left.is_empty() => true,
+                Err(_) => panic!("{when}"),
+            };
+            check(&land, has_stopped, &when);
+            if has_stopped { counts.0 += 1 } else { counts.1 += 1 }
+        }
+    }
+    counts
+}
+
+#[test]
+fn whoever_tells_it_to_stop_has_everything_as_it_was() {
+    let act = |adopter: Adopter<'_>| {
+        let prospect = adopter.look(&wish())?;
+        adopter.adopt(&prospect, "tester", true, &mut Silent).map(drop)
+    };
+    let (stopped, done) = tell_anywhere(&|exchanges| land(exchanges, true), &act, &|land, stopped, when| {
+        if stopped { assert_as_before(land, when) } else { assert_adopted(land, when) }
+    });
+    assert!(stopped > 20 && done < 15, "{stopped} {done}");
+}
+
+#[test]
+fn whoever_tells_taking_back_to_stop_has_the_dataset_or_the_directory() {
+    let prepare = |exchanges| {
+        let land = land(exchanges, true);
+        adopt(&land, true).expect("it is adopted");
+        land.state().users.push(user());
+        land
+    };
+    let act = |adopter: Adopter<'_>| adopter.take_back(PATH, true, &mut Silent).map(drop);
+    let (stopped, done) = tell_anywhere(&prepare, &act, &|land, stopped, when| {
+        if stopped { assert_adopted(land, when) } else { assert_as_before(land, when) }
+    });
+    assert!(stopped > 3 && done > 3, "{stopped} {done}");
 }
 
 #[test]

@@ -67,7 +67,8 @@ impl Adopter<'_> {
     /// Brings the directory back. What was written since stays in the dataset, which gets another name. Gives where that is.
     ///
     /// # Errors
-    /// As [`Adopter::look_back`]; when the dataset is in use; when it cannot be done.
+    /// As [`Adopter::look_back`]; when the dataset is in use; when it cannot be done, or somebody wants it to stop before it has
+    /// begun.
     pub fn take_back(
         &self,
         path: &str,
@@ -85,15 +86,16 @@ impl Adopter<'_> {
         store.write(&Event::TakingBack)?;
         let units = units_of(&users);
         let stopped = if units.is_empty() { Ok(()) } else { self.stop(&store, &units) };
-        match stopped.and_then(|()| self.go_back(&store, watch)) {
-            Ok(left) => Ok(left),
-            Err(source) => {
-                // Usually nothing has happened: the dataset was busy.
-                self.end(&store, watch)
-                    .map_err(|source| AdoptError::Stuck { path: path.to_owned(), source })?;
-                Err(source.into())
-            }
+        let done = match (stopped, self.is_wanted_still()) {
+            (Ok(()), Ok(())) => self.go_back(&store, watch).map_err(AdoptError::from),
+            (Ok(()), Err(_)) => Err(AdoptError::Stopped { path: path.to_owned(), left: Vec::new() }),
+            (Err(error), _) => Err(error.into()),
+        };
+        if done.is_err() {
+            // Usually nothing has happened: the dataset was busy.
+            self.end(&store, watch).map_err(|source| AdoptError::Stuck { path: path.to_owned(), source })?;
         }
+        done
     }
 
     /// The directory is in its place again, and the dataset is gone, or kept when something was written into it, or when somebody
