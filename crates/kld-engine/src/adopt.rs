@@ -11,6 +11,7 @@
 //! no doubt: whatever the machine dies of, [`Adopter::recover`] reads it, and goes back before and forward after it. The
 //! directory must be what was compared when it lies aside, or all goes back; and once more before it is removed.
 
+mod above;
 mod back;
 mod compare;
 mod confirm;
@@ -245,6 +246,9 @@ impl<'a> Adopter<'a> {
         self.ground.put(aside, &PLACEHOLDER).map_err(said)?;
         self.unused(path)?;
         self.is_wanted_still()?;
+        if let Some((reason, _)) = above::not_roots(self.ground, path).map_err(said)? {
+            return Err(reason.into());
+        }
         watch.doing("exchange them");
         store.write(&Event::Swapping).map_err(said)?;
         self.exchange(path, aside).map_err(said)?;

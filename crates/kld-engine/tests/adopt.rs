@@ -6,7 +6,7 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use kld_engine::{AdoptError, Adopter, Adoption, Stage, User, Watch, Wish};
+use kld_engine::{AdoptError, Adopter, Adoption, Entry, Node, Stage, User, Watch, Wish};
 use support::land::{Land, PATH, file};
 
 struct Silent;
@@ -435,6 +435,45 @@ fn a_service_that_names_it_is_in_the_way_though_nothing_is_open() {
     assert_adopted(&land, "still");
     adopter.take_back(PATH, true, &mut Silent).expect("it is stopped meanwhile");
     assert_as_before(&land, "taken back");
+}
+
+#[test]
+fn nobody_but_root_may_lead_the_mount_elsewhere() {
+    let land = land(true, true);
+    let adopter = Adopter::new(&land);
+    let directory = |mode, uid| Entry { node: Node::Directory, mode, uid, gid: 7 };
+    let put = |path: &str, entry: &Entry| kld_engine::Host::put(&land, path, entry).expect("writable");
+    put("/home", &directory(0o755, 0));
+    put("/home/ada", &directory(0o755, 7));
+    put("/home/ada/photos", &directory(0o755, 7));
+    let photos = Wish {
+        path: "/home/ada/photos".to_owned(),
+        dataset: Some("rpool/srv/photos".to_owned()),
+        ..Wish::default()
+    };
+    let check = |want: &[&str]| {
+        let error = adopter.look(&photos).expect_err("she could put a link there");
+        let said = format!("{error} / {}", error.hint().unwrap_or_default());
+        assert!(want.iter().all(|want| said.contains(want)), "{said}");
+    };
+    check(&["`/home/ada` does not belong to root", "adopt `/home/ada` itself", "`chown root /home/ada`"]);
+    put("/home/ada", &directory(0o775, 0));
+    check(&["`/home/ada` can be written to by others than root", "`chmod go-w /home/ada`"]);
+    put("/home", &directory(0o777, 0));
+    check(&["`/home` can be written to"]);
+    // Where only the owner of a thing may give it another name.
+    put("/home", &directory(0o1777, 0));
+    put("/home/ada", &directory(0o755, 0));
+    adopter.look(&photos).expect("only root gives it another name");
+
+    let prospect = adopter.look(&wish()).expect("it can be");
+    put("/srv", &directory(0o770, 0));
+    let failed = adopter.adopt(&prospect, "tester", true, &mut Silent).expect_err("it is somebody's by now");
+    assert!(
+        matches!(&failed, AdoptError::Failed { reason, .. } if reason.contains("`/srv` can be")),
+        "{failed}"
+    );
+    assert_as_before(&land, "somebody may write above it");
 }
 
 #[test]
