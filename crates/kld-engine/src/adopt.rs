@@ -17,6 +17,7 @@ mod compare;
 mod confirm;
 mod error;
 mod ground;
+mod kernel;
 mod settle;
 mod store;
 mod units;
