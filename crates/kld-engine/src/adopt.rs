@@ -389,26 +389,36 @@ impl<'a> Adopter<'a> {
         Ok(value("mountpoint").filter(|_| is_ours).map(|property| property.value.clone()))
     }
 
-    /// Brings what was interrupted to an end: by a kill or a power cut. Nothing to do is the usual case.
-    ///
-    /// # Errors
-    /// When it cannot be ended; then it is tried again the next time.
-    pub fn recover(&self, watch: &mut dyn Watch) -> Result<Vec<Mended>, AdoptError> {
-        let mut mended = Vec::new();
-        for store in store::all(self.ground)? {
-            let stage = store.stage()?;
-            let stuck = |source| AdoptError::Stuck { path: store.adoption.path.clone(), source };
-            if self.starting && stage == Stage::Unconfirmed {
-                // The cache may have been older than the dataset.
-                self.mount_again(&store.adoption).map_err(stuck)?;
+    /// Brings what was interrupted to an end: by a kill or a power cut. Nothing to do is the usual case. One that cannot be ended
+    /// keeps no other from its end, and is tried again the next time; the first of those is the error.
+    pub fn recover(&self, watch: &mut dyn Watch) -> (Vec<Mended>, Result<(), AdoptError>) {
+        let (mut mended, mut all) = (Vec::new(), Ok(()));
+        let stores = match store::each(self.ground) {
+            Ok(stores) => stores,
+            Err(error) => return (mended, Err(error.into())),
+        };
+        for store in stores {
+            match store.map_err(AdoptError::from).and_then(|store| self.mend(store, watch)) {
+                Ok(done) => mended.extend(done),
+                Err(error) if all.is_ok() => all = Err(error),
+                Err(error) => watch.warn(&chain(&error)),
             }
-            if stage != Stage::Interrupted {
-                continue;
-            }
-            let (forward, left) = self.end(&store, watch).map_err(stuck)?;
-            mended.push(Mended { adoption: store.adoption, forward, left });
         }
-        Ok(mended)
+        (mended, all)
+    }
+
+    fn mend(&self, store: Store<'_>, watch: &mut dyn Watch) -> Result<Option<Mended>, AdoptError> {
+        let stage = store.stage()?;
+        let stuck = |source| AdoptError::Stuck { path: store.adoption.path.clone(), source };
+        if self.starting && stage == Stage::Unconfirmed {
+            // The cache may have been older than the dataset.
+            self.mount_again(&store.adoption).map_err(stuck)?;
+        }
+        if stage != Stage::Interrupted {
+            return Ok(None);
+        }
+        let (forward, left) = self.end(&store, watch).map_err(stuck)?;
+        Ok(Some(Mended { adoption: store.adoption, forward, left }))
     }
 
     fn mount_again(&self, adoption: &Adoption) -> Result<(), HostError> {

@@ -137,7 +137,7 @@ fn die_anywhere(
                     land.fuel(again);
                     let adopter = Adopter::new(&land);
                     let adopter = if death.is_some() { adopter.while_starting() } else { adopter };
-                    let done = adopter.recover(&mut Silent);
+                    let (_, done) = adopter.recover(&mut Silent);
                     assert!(again.is_some() || done.is_ok(), "{what} {fuel} of {length}: {done:?}");
                 }
                 land.state().daemon_runs = true;
@@ -342,9 +342,9 @@ fn services_run_again_though_it_cannot_be_brought_to_its_end() {
         land.state().refuses_sync = true;
         check(adopt(&land, true).map(drop), "adopting");
         let adopter = Adopter::new(&land);
-        check(adopter.recover(&mut Silent).map(drop), "recovering");
+        check(adopter.recover(&mut Silent).1, "recovering");
         land.state().refuses_sync = false;
-        adopter.recover(&mut Silent).expect("it takes writes again");
+        adopter.recover(&mut Silent).1.expect("it takes writes again");
         assert_as_before(&land, "in the end");
 
         adopt(&land, true).expect("it is adopted");
@@ -352,7 +352,7 @@ fn services_run_again_though_it_cannot_be_brought_to_its_end() {
         land.state().refuses_sync = true;
         check(adopter.take_back(PATH, true, &mut Silent).map(drop), "taking back");
         land.state().refuses_sync = false;
-        adopter.recover(&mut Silent).expect("it takes writes again");
+        adopter.recover(&mut Silent).1.expect("it takes writes again");
         assert_as_before(&land, "taken back");
     }
 }
@@ -416,6 +416,32 @@ fn whoever_tells_taking_back_to_stop_has_the_dataset_or_the_directory() {
         if stopped { assert_adopted(land, when) } else { assert_as_before(land, when) }
     });
     assert!(stopped > 3 && done > 3, "{stopped} {done}");
+}
+
+#[test]
+fn one_that_is_stuck_keeps_no_other_from_its_end() {
+    let land = land(true, false);
+    let put = |path: &str, entry: &Entry| kld_engine::Host::put(&land, path, entry).expect("writable");
+    put("/var/lib/kldload/adoptions/000001/adoption.json", &file("nonsense"));
+    put("/srv/other/a", &file("one"));
+    let die = |path: &str| {
+        let adopter = Adopter::new(&land);
+        let prospect = adopter.look(&Wish { path: path.to_owned(), ..Wish::default() }).expect("it can be");
+        land.fuel(Some(8));
+        adopter.adopt(&prospect, "tester", false, &mut Silent).expect_err("the machine dies");
+        land.fuel(None);
+    };
+    die("/srv/other");
+    kld_engine::Ground::rename(&land, "/srv/other", "/srv/moved").expect("somebody moves it away");
+    die(PATH);
+    let (mended, all) = Adopter::new(&land).recover(&mut Silent);
+    let paths: Vec<&str> = mended.iter().map(|mended| mended.adoption.path.as_str()).collect();
+    assert_eq!(paths, [PATH]);
+    assert!(matches!(all, Err(AdoptError::Host(_))), "the first: {all:?}");
+    kld_engine::Host::remove(&land, "/var/lib/kldload/adoptions/000001/adoption.json").expect("writable");
+    let (mended, all) = Adopter::new(&land).recover(&mut Silent);
+    assert!(mended.is_empty());
+    assert!(matches!(&all, Err(AdoptError::Stuck { path, .. }) if path == "/srv/other"), "{all:?}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kld_engine::{AdoptError, Adopter, Adoption, Difference, Mended, Prospect, RealHost, Stage, Watch, Wish};
+use kld_engine::{Adopter, Adoption, Difference, Mended, Prospect, RealHost, Stage, Watch, Wish};
 use kld_ui::{ByteSize, ExitStatus, Hinted, Printer, Table};
 use serde::Serialize;
 
@@ -265,8 +265,8 @@ fn list(printer: &Printer, adopter: Adopter<'_>, json: bool) -> anyhow::Result<E
 }
 
 /// Brings interrupted adoptions to an end; whether there was one.
-pub(crate) fn recover(printer: &Printer, adopter: Adopter<'_>) -> Result<bool, AdoptError> {
-    let mended = adopter.recover(&mut Said { printer })?;
+pub(crate) fn recover(printer: &Printer, adopter: Adopter<'_>) -> anyhow::Result<bool> {
+    let (mended, all) = adopter.recover(&mut Said { printer });
     for Mended { adoption, forward, left } in &mended {
         let now = if *forward {
             format!(
@@ -281,6 +281,7 @@ pub(crate) fn recover(printer: &Printer, adopter: Adopter<'_>) -> Result<bool, A
             printer.note(&format!("left: `{left}`"));
         }
     }
+    all?;
     Ok(!mended.is_empty())
 }
 
