@@ -11,11 +11,13 @@
 //! no doubt: whatever the machine dies of, [`Adopter::recover`] reads it, and goes back before and forward after it. The
 //! directory must be what was compared when it lies aside, or all goes back; and once more before it is removed.
 
+mod above;
 mod back;
 mod compare;
 mod confirm;
 mod error;
 mod ground;
+mod kernel;
 mod settle;
 mod store;
 mod units;
@@ -33,12 +35,14 @@ pub use users::{User, users_of_device};
 pub use wish::{Prospect, Wish};
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kld_host::mounts::{self, Mount};
 use kld_host::{Cmd, zfs};
 
 use crate::engine::chain;
 use crate::host::{Entry, HostError, Node};
+use crate::pools;
 use error::list;
 use store::{Event, Store, Told};
 
@@ -71,6 +75,24 @@ pub struct Mended {
 pub struct Adopter<'a> {
     ground: &'a dyn Ground,
     starting: bool,
+    stop: &'a AtomicBool,
+}
+
+/// Nobody wants anything to stop.
+static NEVER: AtomicBool = AtomicBool::new(false);
+
+/// Why a directory does not become a dataset.
+enum Failure {
+    /// In words.
+    Failed(String),
+    /// Somebody wanted it to stop.
+    Stopped,
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
 }
 
 impl std::fmt::Debug for Adopter<'_> {
@@ -96,13 +118,20 @@ pub(crate) fn mounts_of(ground: &dyn Ground) -> Result<Vec<Mount>, HostError> {
 impl<'a> Adopter<'a> {
     /// An adopter for a machine.
     pub fn new(ground: &'a dyn Ground) -> Self {
-        Self { ground, starting: false }
+        Self { ground, starting: false, stop: &NEVER }
     }
 
     /// The same for a machine that is starting: services come later, by themselves.
     #[must_use]
     pub fn while_starting(mut self) -> Self {
         self.starting = true;
+        self
+    }
+
+    /// The same that looks at this wherever it can still go back, also while it copies and compares, and does when it is set.
+    #[must_use]
+    pub fn unless(mut self, stop: &'a AtomicBool) -> Self {
+        self.stop = stop;
         self
     }
 
@@ -159,20 +188,33 @@ impl<'a> Adopter<'a> {
         let store = store::begin(self.ground, adoption)?;
         match self.carry_out(&store, prospect, watch) {
             Ok(()) => Ok(store.adoption),
-            Err(reason) => {
+            Err(failure) => {
+                let error = match &failure {
+                    Failure::Failed(reason) => reason.clone(),
+                    Failure::Stopped => "told to stop".to_owned(),
+                };
                 // A journal that cannot take this line (a full disk) is read as interrupted, which means the same.
-                let _ = store.write(&Event::Failed { error: reason.clone() });
+                let _ = store.write(&Event::Failed { error });
                 watch.doing("it goes back");
                 let stuck = |source| AdoptError::Stuck { path: path.clone(), source };
                 let left = self.go_back(&store, watch).map_err(stuck)?;
-                Err(AdoptError::Failed { path, reason, left })
+                Err(match failure {
+                    Failure::Failed(reason) => AdoptError::Failed { path, reason, left },
+                    Failure::Stopped => AdoptError::Stopped { path, left },
+                })
             }
         }
     }
 
-    fn carry_out(&self, store: &Store<'_>, prospect: &Prospect, watch: &mut dyn Watch) -> Result<(), String> {
+    fn carry_out(
+        &self,
+        store: &Store<'_>,
+        prospect: &Prospect,
+        watch: &mut dyn Watch,
+    ) -> Result<(), Failure> {
         let Adoption { path, dataset, aside, .. } = &store.adoption;
-        let said = |error: HostError| chain(&error);
+        let said = |error: HostError| Failure::Failed(chain(&error));
+        self.is_wanted_still()?;
         watch.doing(&format!("make {dataset}"));
         self.create(&store.adoption).map_err(said)?;
         let units = units_of(&prospect.users);
@@ -180,46 +222,61 @@ impl<'a> Adopter<'a> {
             watch.doing(&format!("stop {}", units.iter().map(String::as_str).collect::<Vec<_>>().join(" ")));
             self.stop(store, &units).map_err(said)?;
         }
+        self.is_wanted_still()?;
         self.unused(path)?;
         let fill = fill_mount(store.adoption.number);
         self.mount_for_filling(&store.adoption).map_err(said)?;
         let before = self.ground.survey(path).map_err(said)?;
         watch.doing(&format!("copy {} files and directories", before.entries));
-        self.ground.run(&copy_cmd(path, &fill)).map_err(said)?;
+        let copied = self.ground.run_unless(&copy_cmd(path, &fill), self.stop).map_err(said)?;
+        copied.ok_or(Failure::Stopped)?;
         watch.doing("compare the copy with the directory");
-        let comparison = self.ground.compare(path, &fill).map_err(said)?;
+        let comparison = self.ground.compare_unless(path, &fill, self.stop).map_err(said)?;
+        let comparison = comparison.ok_or(Failure::Stopped)?;
         if !comparison.differences.is_empty() {
-            return Err(format!("the copy is not the directory{}", list(&comparison.differences)));
+            return Err(format!("the copy is not the directory{}", list(&comparison.differences)).into());
         }
         if comparison.old != before.stamp {
-            return Err("something in it was changed while it was copied, and copied all the same".to_owned());
+            return Err("something in it was changed while it was copied, and copied all the same"
+                .to_owned()
+                .into());
         }
         let Comparison { old, new, .. } = comparison;
         store.write(&Event::Compared { old: old.clone(), new }).map_err(said)?;
         self.ground.run(&Cmd::new("umount").arg(&fill)).map_err(said)?;
         self.ground.put(aside, &PLACEHOLDER).map_err(said)?;
         self.unused(path)?;
+        self.is_wanted_still()?;
+        if let Some((reason, _)) = above::not_roots(self.ground, path).map_err(said)? {
+            return Err(reason.into());
+        }
         watch.doing("exchange them");
         store.write(&Event::Swapping).map_err(said)?;
         self.exchange(path, aside).map_err(said)?;
         if self.ground.number(aside).map_err(said)? != Some(store.adoption.directory) {
-            return Err("somebody has put another directory into its place".to_owned());
+            return Err("somebody has put another directory into its place".to_owned().into());
         }
         if !self.ground.list(path).map_err(said)?.is_empty() {
-            return Err("something was written into its place in that instant".to_owned());
+            return Err("something was written into its place in that instant".to_owned().into());
         }
+        self.is_wanted_still()?;
         self.ground.run(&in_place_cmd(&store.adoption)).map_err(said)?;
         self.mount(&store.adoption).map_err(said)?;
         if self.is_something_hidden(&store.adoption).map_err(said)? {
-            return Err("something was written into its place in that instant".to_owned());
+            return Err("something was written into its place in that instant".to_owned().into());
         }
         // Whoever had it open across the exchange writes where nobody will look.
         self.unused(aside)?;
         if self.ground.survey(aside).map_err(said)?.stamp != old {
             let changed = self.ground.compare(aside, path).map_err(said)?;
-            return Err(format!("it was changed after it was copied{}", list(&changed.differences)));
+            return Err(format!("it was changed after it was copied{}", list(&changed.differences)).into());
         }
+        self.is_wanted_still()?;
         self.commit(store, watch).map_err(said)
+    }
+
+    fn is_wanted_still(&self) -> Result<(), Failure> {
+        if self.stop.load(Ordering::SeqCst) { Err(Failure::Stopped) } else { Ok(()) }
     }
 
     /// Whether something lies in the empty directory, below the dataset that is mounted on it.
@@ -234,10 +291,16 @@ impl<'a> Adopter<'a> {
         Ok(!found?.is_empty())
     }
 
-    /// The dataset is in place: on disk, known to systemd, used by its services again.
+    /// The dataset is in place, and that is on disk.
+    fn complete(&self, adoption: &Adoption) -> Result<(), HostError> {
+        self.ground.remove(&fill_mount(adoption.number))?;
+        self.sync(adoption)
+    }
+
+    /// The same, known to systemd, and used by its services again.
     fn commit(&self, store: &Store<'_>, watch: &mut dyn Watch) -> Result<(), HostError> {
-        self.ground.remove(&fill_mount(store.adoption.number))?;
-        self.sync()?;
+        // What its services write must not keep it from going back.
+        self.complete(&store.adoption)?;
         self.settle(store, watch);
         store.write(&Event::Adopted)
     }
@@ -306,8 +369,9 @@ impl<'a> Adopter<'a> {
         Ok(mounts::mounted_on(&mounts, &adoption.path).is_some_and(|mount| mount.source == adoption.dataset))
     }
 
-    fn sync(&self) -> Result<(), HostError> {
-        self.ground.run(&Cmd::new("zpool").arg("sync")).map(drop)
+    /// Waits until all that was written is on disk, also where the directory lies, which may be another pool.
+    fn sync(&self, adoption: &Adoption) -> Result<(), HostError> {
+        pools::sync(self.ground, [adoption.dataset.as_str()], &[&adoption.aside])
     }
 
     /// What the dataset of an adoption has for a mount point; `None`: there is none, or another has that name.
@@ -325,26 +389,36 @@ impl<'a> Adopter<'a> {
         Ok(value("mountpoint").filter(|_| is_ours).map(|property| property.value.clone()))
     }
 
-    /// Brings what was interrupted to an end: by a kill or a power cut. Nothing to do is the usual case.
-    ///
-    /// # Errors
-    /// When it cannot be ended; then it is tried again the next time.
-    pub fn recover(&self, watch: &mut dyn Watch) -> Result<Vec<Mended>, AdoptError> {
-        let mut mended = Vec::new();
-        for store in store::all(self.ground)? {
-            let stage = store.stage()?;
-            let stuck = |source| AdoptError::Stuck { path: store.adoption.path.clone(), source };
-            if self.starting && stage == Stage::Unconfirmed {
-                // The cache may have been older than the dataset.
-                self.mount_again(&store.adoption).map_err(stuck)?;
+    /// Brings what was interrupted to an end: by a kill or a power cut. Nothing to do is the usual case. One that cannot be ended
+    /// keeps no other from its end, and is tried again the next time; the first of those is the error.
+    pub fn recover(&self, watch: &mut dyn Watch) -> (Vec<Mended>, Result<(), AdoptError>) {
+        let (mut mended, mut all) = (Vec::new(), Ok(()));
+        let stores = match store::each(self.ground) {
+            Ok(stores) => stores,
+            Err(error) => return (mended, Err(error.into())),
+        };
+        for store in stores {
+            match store.map_err(AdoptError::from).and_then(|store| self.mend(store, watch)) {
+                Ok(done) => mended.extend(done),
+                Err(error) if all.is_ok() => all = Err(error),
+                Err(error) => watch.warn(&chain(&error)),
             }
-            if stage != Stage::Interrupted {
-                continue;
-            }
-            let (forward, left) = self.end(&store, watch).map_err(stuck)?;
-            mended.push(Mended { adoption: store.adoption, forward, left });
         }
-        Ok(mended)
+        (mended, all)
+    }
+
+    fn mend(&self, store: Store<'_>, watch: &mut dyn Watch) -> Result<Option<Mended>, AdoptError> {
+        let stage = store.stage()?;
+        let stuck = |source| AdoptError::Stuck { path: store.adoption.path.clone(), source };
+        if self.starting && stage == Stage::Unconfirmed {
+            // The cache may have been older than the dataset.
+            self.mount_again(&store.adoption).map_err(stuck)?;
+        }
+        if stage != Stage::Interrupted {
+            return Ok(None);
+        }
+        let (forward, left) = self.end(&store, watch).map_err(stuck)?;
+        Ok(Some(Mended { adoption: store.adoption, forward, left }))
     }
 
     fn mount_again(&self, adoption: &Adoption) -> Result<(), HostError> {
@@ -360,8 +434,11 @@ impl<'a> Adopter<'a> {
             return Ok((false, self.go_back(store, watch)?));
         }
         self.mount(&store.adoption)?;
+        // It does not go back from here: services need not wait for what may fail for other reasons.
+        self.settle(store, watch);
         self.leave_fill_mount(&store.adoption)?;
-        self.commit(store, watch)?;
+        self.complete(&store.adoption)?;
+        store.write(&Event::Adopted)?;
         Ok((true, Vec::new()))
     }
 

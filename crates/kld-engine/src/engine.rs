@@ -15,6 +15,7 @@ use crate::host::{Host, HostError};
 use crate::journal::Event;
 use crate::kinds::{self, WayBack};
 use crate::plan::{Cause, Plan, Step};
+use crate::pools;
 use crate::services::{self, Tell};
 use crate::undo::Work;
 
@@ -284,7 +285,7 @@ impl<'a> Engine<'a> {
             let _ = self.stop_confirm_timer();
         }
         // What a tool had no room for it has taken away again; that is free once ZFS has written it.
-        let _ = self.sync();
+        let _ = self.sync(plan);
         let (step, error, outcome) = match failure {
             Failure::Failed(step, what, error) => {
                 (step, error.clone(), Outcome::RolledBack { number, what, error })
@@ -529,7 +530,7 @@ impl<'a> Engine<'a> {
         proven.map_err(|error| Failure::Failed(None, "verify".to_owned(), error))?;
         // Everything is on disk before the line that says so. Who must confirm it is told now, and has the whole time.
         let commit = || {
-            self.sync()?;
+            self.sync(plan)?;
             if let Some(seconds) = confirm_within {
                 self.stop_clock()?;
                 self.host.run(&confirm_timer_cmd(seconds, store.number))?;
@@ -673,7 +674,7 @@ impl<'a> Engine<'a> {
             // One that cannot go now is gone before the next one is made.
             let _ = environments.remove(number);
         }
-        self.sync().map_err(ApplyError::Journal)?;
+        self.sync(plan).map_err(ApplyError::Journal)?;
         store.write(&Event::RolledBack).map_err(ApplyError::Journal)?;
         Ok(begun.len())
     }
@@ -692,9 +693,10 @@ impl<'a> Engine<'a> {
         self.host.run(&Cmd::new("systemctl").args(["start", "--no-block", "default.target"])).map(drop)
     }
 
-    /// Waits until all that was written is on disk, in every dataset of the pools.
-    fn sync(&self) -> Result<(), HostError> {
-        self.host.run(&Cmd::new("zpool").arg("sync")).map(drop)
+    /// Waits until all that a plan has written is on disk.
+    fn sync(&self, plan: &Plan) -> Result<(), HostError> {
+        let steps = plan.memory.iter().chain(plan.all()).filter(|step| kinds::is_dataset(step));
+        pools::sync(self.host, steps.map(|step| step.name.as_str()), &[])
     }
 }
 

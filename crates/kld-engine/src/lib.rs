@@ -29,6 +29,7 @@ mod kinds;
 mod locked;
 mod looking;
 mod plan;
+mod pools;
 mod procedure;
 mod reboot;
 mod release;

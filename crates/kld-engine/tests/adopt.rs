@@ -3,7 +3,10 @@
 
 mod support;
 
-use kld_engine::{AdoptError, Adopter, Adoption, Stage, User, Watch, Wish};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use kld_engine::{AdoptError, Adopter, Adoption, Entry, Node, Stage, User, Watch, Wish};
 use support::land::{Land, PATH, file};
 
 struct Silent;
@@ -134,7 +137,7 @@ fn die_anywhere(
                     land.fuel(again);
                     let adopter = Adopter::new(&land);
                     let adopter = if death.is_some() { adopter.while_starting() } else { adopter };
-                    let done = adopter.recover(&mut Silent);
+                    let (_, done) = adopter.recover(&mut Silent);
                     assert!(again.is_some() || done.is_ok(), "{what} {fuel} of {length}: {done:?}");
                 }
                 land.state().daemon_runs = true;
@@ -327,6 +330,121 @@ fn a_busy_dataset_stays_and_a_bad_property_touches_nothing() {
 }
 
 #[test]
+fn services_run_again_though_it_cannot_be_brought_to_its_end() {
+    for exchanges in [true, false] {
+        let land = land(exchanges, true);
+        let before = land.seen(PATH);
+        let check = |done: Result<(), AdoptError>, when: &str| {
+            assert!(matches!(done, Err(AdoptError::Stuck { .. })), "{when}: {done:?}");
+            assert!(land.state().active.contains("webapp.service"), "{when}: the service runs");
+            assert_eq!(land.seen(PATH), before, "{when}");
+        };
+        land.state().refuses_sync = true;
+        check(adopt(&land, true).map(drop), "adopting");
+        let adopter = Adopter::new(&land);
+        check(adopter.recover(&mut Silent).1, "recovering");
+        land.state().refuses_sync = false;
+        adopter.recover(&mut Silent).1.expect("it takes writes again");
+        assert_as_before(&land, "in the end");
+
+        adopt(&land, true).expect("it is adopted");
+        land.state().users.push(user());
+        land.state().refuses_sync = true;
+        check(adopter.take_back(PATH, true, &mut Silent).map(drop), "taking back");
+        land.state().refuses_sync = false;
+        adopter.recover(&mut Silent).1.expect("it takes writes again");
+        assert_as_before(&land, "taken back");
+    }
+}
+
+/// Adopts, or takes back, and is told to stop before each change of it; `check` looks at what is left, told whether it has stopped.
+/// Gives how often it did, and how often not.
+fn tell_anywhere(
+    prepare: &dyn Fn(bool) -> Land,
+    act: &dyn Fn(Adopter<'_>) -> Result<(), AdoptError>,
+    check: &dyn Fn(&Land, bool, &str),
+) -> (usize, usize) {
+    let mut counts = (0, 0);
+    for exchanges in [true, false] {
+        let length = {
+            let land = prepare(exchanges);
+            let start = land.changes();
+            act(Adopter::new(&land)).expect("nobody tells it anything");
+            land.changes() - start
+        };
+        for at in 0..length {
+            let land = prepare(exchanges);
+            let told = Arc::new(AtomicBool::new(false));
+            let at_change = land.changes() + at;
+            land.state().teller = Some((at_change, Arc::clone(&told)));
+            let done = act(Adopter::new(&land).unless(&told));
+            let when = format!("before {at} of {length}, exchanges: {exchanges}: {done:?}");
+            let has_stopped = match done {
+                Ok(()) => false,
+                Err(AdoptError::Stopped { left, .. }) if left.is_empty() => true,
+                Err(_) => panic!("{when}"),
+            };
+            check(&land, has_stopped, &when);
+            if has_stopped { counts.0 += 1 } else { counts.1 += 1 }
+        }
+    }
+    counts
+}
+
+#[test]
+fn whoever_tells_it_to_stop_has_everything_as_it_was() {
+    let act = |adopter: Adopter<'_>| {
+        let prospect = adopter.look(&wish())?;
+        adopter.adopt(&prospect, "tester", true, &mut Silent).map(drop)
+    };
+    let (stopped, done) = tell_anywhere(&|exchanges| land(exchanges, true), &act, &|land, stopped, when| {
+        if stopped { assert_as_before(land, when) } else { assert_adopted(land, when) }
+    });
+    assert!(stopped > 20 && done < 15, "{stopped} {done}");
+}
+
+#[test]
+fn whoever_tells_taking_back_to_stop_has_the_dataset_or_the_directory() {
+    let prepare = |exchanges| {
+        let land = land(exchanges, true);
+        adopt(&land, true).expect("it is adopted");
+        land.state().users.push(user());
+        land
+    };
+    let act = |adopter: Adopter<'_>| adopter.take_back(PATH, true, &mut Silent).map(drop);
+    let (stopped, done) = tell_anywhere(&prepare, &act, &|land, stopped, when| {
+        if stopped { assert_adopted(land, when) } else { assert_as_before(land, when) }
+    });
+    assert!(stopped > 3 && done > 3, "{stopped} {done}");
+}
+
+#[test]
+fn one_that_is_stuck_keeps_no_other_from_its_end() {
+    let land = land(true, false);
+    let put = |path: &str, entry: &Entry| kld_engine::Host::put(&land, path, entry).expect("writable");
+    put("/var/lib/kldload/adoptions/000001/adoption.json", &file("nonsense"));
+    put("/srv/other/a", &file("one"));
+    let die = |path: &str| {
+        let adopter = Adopter::new(&land);
+        let prospect = adopter.look(&Wish { path: path.to_owned(), ..Wish::default() }).expect("it can be");
+        land.fuel(Some(8));
+        adopter.adopt(&prospect, "tester", false, &mut Silent).expect_err("the machine dies");
+        land.fuel(None);
+    };
+    die("/srv/other");
+    kld_engine::Ground::rename(&land, "/srv/other", "/srv/moved").expect("somebody moves it away");
+    die(PATH);
+    let (mended, all) = Adopter::new(&land).recover(&mut Silent);
+    let paths: Vec<&str> = mended.iter().map(|mended| mended.adoption.path.as_str()).collect();
+    assert_eq!(paths, [PATH]);
+    assert!(matches!(all, Err(AdoptError::Host(_))), "the first: {all:?}");
+    kld_engine::Host::remove(&land, "/var/lib/kldload/adoptions/000001/adoption.json").expect("writable");
+    let (mended, all) = Adopter::new(&land).recover(&mut Silent);
+    assert!(mended.is_empty());
+    assert!(matches!(&all, Err(AdoptError::Stuck { path, .. }) if path == "/srv/other"), "{all:?}");
+}
+
+#[test]
 fn a_service_that_names_it_is_in_the_way_though_nothing_is_open() {
     let land = land(true, false);
     land.state().naming.insert("webapp.service".to_owned());
@@ -343,6 +461,45 @@ fn a_service_that_names_it_is_in_the_way_though_nothing_is_open() {
     assert_adopted(&land, "still");
     adopter.take_back(PATH, true, &mut Silent).expect("it is stopped meanwhile");
     assert_as_before(&land, "taken back");
+}
+
+#[test]
+fn nobody_but_root_may_lead_the_mount_elsewhere() {
+    let land = land(true, true);
+    let adopter = Adopter::new(&land);
+    let directory = |mode, uid| Entry { node: Node::Directory, mode, uid, gid: 7 };
+    let put = |path: &str, entry: &Entry| kld_engine::Host::put(&land, path, entry).expect("writable");
+    put("/home", &directory(0o755, 0));
+    put("/home/ada", &directory(0o755, 7));
+    put("/home/ada/photos", &directory(0o755, 7));
+    let photos = Wish {
+        path: "/home/ada/photos".to_owned(),
+        dataset: Some("rpool/srv/photos".to_owned()),
+        ..Wish::default()
+    };
+    let check = |want: &[&str]| {
+        let error = adopter.look(&photos).expect_err("she could put a link there");
+        let said = format!("{error} / {}", error.hint().unwrap_or_default());
+        assert!(want.iter().all(|want| said.contains(want)), "{said}");
+    };
+    check(&["`/home/ada` does not belong to root", "adopt `/home/ada` itself", "`chown root /home/ada`"]);
+    put("/home/ada", &directory(0o775, 0));
+    check(&["`/home/ada` can be written to by others than root", "`chmod go-w /home/ada`"]);
+    put("/home", &directory(0o777, 0));
+    check(&["`/home` can be written to"]);
+    // Where only the owner of a thing may give it another name.
+    put("/home", &directory(0o1777, 0));
+    put("/home/ada", &directory(0o755, 0));
+    adopter.look(&photos).expect("only root gives it another name");
+
+    let prospect = adopter.look(&wish()).expect("it can be");
+    put("/srv", &directory(0o770, 0));
+    let failed = adopter.adopt(&prospect, "tester", true, &mut Silent).expect_err("it is somebody's by now");
+    assert!(
+        matches!(&failed, AdoptError::Failed { reason, .. } if reason.contains("`/srv` can be")),
+        "{failed}"
+    );
+    assert_as_before(&land, "somebody may write above it");
 }
 
 #[test]

@@ -680,6 +680,18 @@ fn packages_go_again_where_the_root_is_no_dataset() {
 }
 
 #[test]
+fn a_pool_that_an_apply_does_not_touch_is_not_asked_whether_all_is_on_disk() {
+    let (fake, _, new) = applied();
+    fake.change(|machine| drop(machine.datasets.insert("backup".to_owned(), [].into())));
+    fake.take_log();
+    apply(&fake, &plan_for(&fake, &new));
+    take_back(&fake);
+    let log = fake.take_log();
+    let synced: Vec<&str> = log.iter().filter_map(|command| command.strip_prefix("zpool sync")).collect();
+    assert_eq!(synced, [" rpool", " rpool"], "{log:#?}");
+}
+
+#[test]
 fn a_plan_says_what_it_costs_and_how_exposed_services_become() {
     let (fake, _, new) = applied();
     let plan = plan_for(&fake, &new);

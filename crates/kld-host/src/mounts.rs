@@ -15,6 +15,8 @@ pub struct Mount {
     pub kind: String,
     /// The dataset or device.
     pub source: String,
+    /// The options of its file system as the kernel writes them, escaped: `rw,lowerdir=/a:/b`.
+    pub options: String,
     /// Whether what is mounted below it elsewhere comes here, too (mount_namespaces(7), *Shared subtrees*).
     pub follows: bool,
 }
@@ -35,6 +37,7 @@ fn parse_line(line: &str) -> Option<Mount> {
         point: unescape(left.get(4)?),
         kind: kind.to_owned(),
         source: unescape(source),
+        options: right.next().unwrap_or_default().to_owned(),
         follows: left
             .iter()
             .skip(6)
@@ -106,6 +109,7 @@ mod tests {
         assert_eq!([mount.follows, follows("master:2 ").expect("a mount")], [true, true]);
         assert_eq!([follows(""), follows("unbindable ")], [Some(false), Some(false)]);
         assert_eq!((mount.kind.as_str(), mount.source.as_str()), ("vfat", "/dev/sda1"));
+        assert_eq!(mount.options, "rw,errors=x");
         assert_eq!(parse_line("nothing"), None);
     }
 

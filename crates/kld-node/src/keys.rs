@@ -220,19 +220,22 @@ fn replace(
     Ok(put_in_both(machine, key, &sealed)?)
 }
 
-/// Ends changes of keys that were interrupted; the datasets whose keys were settled.
+/// Ends changes of keys that were interrupted; the datasets whose keys were settled. One that cannot be ended keeps no other from
+/// its end.
 ///
 /// # Errors
-/// When one cannot be ended.
+/// When one cannot be ended: the first.
 pub fn recover(machine: &dyn Machine, config: &NodeConfig) -> Result<Vec<String>, KeyError> {
-    let mut settled = Vec::new();
+    let (mut settled, mut first) = (Vec::new(), None);
     let states = states(machine, config)?;
     for (dataset, key) in kept(config).filter(|(dataset, _)| states.contains_key(*dataset)) {
-        if tidy(machine, config, dataset, key, &states[dataset])? {
-            settled.push(dataset.to_owned());
+        match tidy(machine, config, dataset, key, &states[dataset]) {
+            Ok(true) => settled.push(dataset.to_owned()),
+            Ok(false) => {}
+            Err(error) => first = first.or(Some(error)),
         }
     }
-    Ok(settled)
+    first.map_or(Ok(settled), Err)
 }
 
 /// What is sealed is what loads the dataset, and nothing is when that is a passphrase. Whether something was not so.

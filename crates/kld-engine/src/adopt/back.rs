@@ -67,7 +67,8 @@ impl Adopter<'_> {
     /// Brings the directory back. What was written since stays in the dataset, which gets another name. Gives where that is.
     ///
     /// # Errors
-    /// As [`Adopter::look_back`]; when the dataset is in use; when it cannot be done.
+    /// As [`Adopter::look_back`]; when the dataset is in use; when it cannot be done, or somebody wants it to stop before it has
+    /// begun.
     pub fn take_back(
         &self,
         path: &str,
@@ -85,15 +86,16 @@ impl Adopter<'_> {
         store.write(&Event::TakingBack)?;
         let units = units_of(&users);
         let stopped = if units.is_empty() { Ok(()) } else { self.stop(&store, &units) };
-        match stopped.and_then(|()| self.go_back(&store, watch)) {
-            Ok(left) => Ok(left),
-            Err(source) => {
-                // Usually nothing has happened: the dataset was busy.
-                self.end(&store, watch)
-                    .map_err(|source| AdoptError::Stuck { path: path.to_owned(), source })?;
-                Err(source.into())
-            }
+        let done = match (stopped, self.is_wanted_still()) {
+            (Ok(()), Ok(())) => self.go_back(&store, watch).map_err(AdoptError::from),
+            (Ok(()), Err(_)) => Err(AdoptError::Stopped { path: path.to_owned(), left: Vec::new() }),
+            (Err(error), _) => Err(error.into()),
+        };
+        if done.is_err() {
+            // Usually nothing has happened: the dataset was busy.
+            self.end(&store, watch).map_err(|source| AdoptError::Stuck { path: path.to_owned(), source })?;
         }
+        done
     }
 
     /// The directory is in its place again, and the dataset is gone, or kept when something was written into it, or when somebody
@@ -101,7 +103,6 @@ impl Adopter<'_> {
     pub(super) fn go_back(&self, store: &Store<'_>, watch: &mut dyn Watch) -> Result<Vec<String>, HostError> {
         let adoption = &store.adoption;
         let events = store.events()?;
-        self.leave_fill_mount(adoption)?;
         let point = self.mount_point(adoption)?;
         if point.is_some() && self.is_mounted(adoption)? {
             // Not `zfs unmount`, which refuses one whose mount point is `legacy` by now.
@@ -113,9 +114,13 @@ impl Adopter<'_> {
         }
         let mut left = Vec::new();
         left.extend(self.bring_back(adoption)?);
+        let forgotten = if point.is_some() { self.forget_in_cache(adoption) } else { Ok(()) };
+        // The directory is in its place. Whatever else fails, services do not stay down for it.
+        self.settle(store, watch);
+        forgotten?;
+        self.leave_fill_mount(adoption)?;
         let kept = format!("{}.undone-adopt-{:06}", adoption.dataset, adoption.number);
         if point.is_some() {
-            self.forget_in_cache(adoption)?;
             // Before they began to change places, nobody could write into it.
             let may_go = !events.as_slice().began_to_swap() || self.is_untouched(adoption, &events)?;
             if !(may_go && destroyed(self.ground, &adoption.dataset)?) {
@@ -126,8 +131,7 @@ impl Adopter<'_> {
             left.push(kept);
         }
         self.ground.remove(&fill_mount(adoption.number))?;
-        self.sync()?;
-        self.settle(store, watch);
+        self.sync(adoption)?;
         store.write(&Event::TakenBack)?;
         Ok(left)
     }

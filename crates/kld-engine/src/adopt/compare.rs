@@ -9,6 +9,7 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FileType, IFlags, Stat};
 use sha2::{Digest as _, Sha256};
@@ -121,16 +122,19 @@ fn count_of(stat: &Stat) -> u64 {
     u64::from(stat.st_nlink)
 }
 
-/// Compares a tree with its copy.
-pub(crate) fn compare(old: &Path, new: &Path) -> Result<Comparison, Fault> {
+/// Compares a tree with its copy; `None` when `stop` is set before that is done.
+pub(crate) fn compare(old: &Path, new: &Path, stop: &AtomicBool) -> Result<Option<Comparison>, Fault> {
     let (old_dir, new_dir) = (walk::open_root(old)?, walk::open_root(new)?);
-    let mut pair = Pair::new(old, new);
+    let mut pair = Pair::new(old, new, stop);
     let (a, b) = (walk::stat_of(&old_dir, old)?, walk::stat_of(&new_dir, new)?);
     pair.stamp(Path::new("."), &a, &b);
     pair.numbers(Path::new("."), &a, &b);
     pair.descend((old_dir, new_dir), Path::new(""))?;
+    if pair.is_stopped() {
+        return Ok(None);
+    }
     let Pair { found, digests: (old, new), .. } = pair;
-    Ok(Comparison { differences: found, old: hex(&old.finalize()), new: hex(&new.finalize()) })
+    Ok(Some(Comparison { differences: found, old: hex(&old.finalize()), new: hex(&new.finalize()) }))
 }
 
 type Place = (u64, u64);
@@ -142,12 +146,18 @@ struct Pair<'a> {
     found: Vec<Difference>,
     /// Files with several names, and what stands for them in the other tree.
     links: (HashMap<Place, Place>, HashMap<Place, Place>),
+    stop: &'a AtomicBool,
 }
 
 impl<'a> Pair<'a> {
-    fn new(old: &'a Path, new: &'a Path) -> Self {
+    fn new(old: &'a Path, new: &'a Path, stop: &'a AtomicBool) -> Self {
         let links = (HashMap::new(), HashMap::new());
-        Self { old, new, digests: (Sha256::new(), Sha256::new()), found: Vec::new(), links }
+        Self { old, new, digests: (Sha256::new(), Sha256::new()), found: Vec::new(), links, stop }
+    }
+
+    /// What it would find from now on, nobody will read.
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
     }
 
     fn differ(&mut self, path: &Path, what: impl Into<String>) {
@@ -174,6 +184,9 @@ impl<'a> Pair<'a> {
         let there: (BTreeSet<&OsString>, BTreeSet<&OsString>) =
             (names.0.iter().collect(), names.1.iter().collect());
         for name in there.0.union(&there.1) {
+            if self.is_stopped() {
+                break;
+            }
             let path = below.join(name);
             match (there.0.contains(name), there.1.contains(name)) {
                 (true, true) => self.one((dirs.0.as_fd(), dirs.1.as_fd()), name, &path)?,
@@ -206,7 +219,7 @@ impl<'a> Pair<'a> {
             FileType::RegularFile => {
                 let both = (walk::open(dirs.0, name, &old)?, walk::open(dirs.1, name, &new)?);
                 self.attributes(path, &open_attributes(&both.0, &old)?, &open_attributes(&both.1, &new)?);
-                if a.st_size == b.st_size && !same_content(both, (&old, &new))? {
+                if a.st_size == b.st_size && !same_content(both, (&old, &new), self.stop)? {
                     self.differ(path, "content");
                 }
                 return Ok(());
@@ -338,7 +351,8 @@ fn sized(call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::R
     }
 }
 
-fn same_content(both: (OwnedFd, OwnedFd), shown: (&Path, &Path)) -> Result<bool, Fault> {
+/// Whether two files hold the same, as far as that was looked at before `stop` was set.
+fn same_content(both: (OwnedFd, OwnedFd), shown: (&Path, &Path), stop: &AtomicBool) -> Result<bool, Fault> {
     let (mut old, mut new) = (File::from(both.0), File::from(both.1));
     let (mut a, mut b) = (vec![0; 1 << 17], vec![0; 1 << 17]);
     loop {
@@ -347,7 +361,7 @@ fn same_content(both: (OwnedFd, OwnedFd), shown: (&Path, &Path)) -> Result<bool,
         if a[..count] != b[..other] {
             return Ok(false);
         }
-        if count == 0 {
+        if count == 0 || stop.load(Ordering::SeqCst) {
             return Ok(true);
         }
     }

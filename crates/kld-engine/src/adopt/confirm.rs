@@ -49,7 +49,7 @@ impl Adopter<'_> {
         let remove = Cmd::new("rm").args(["-rf", "--one-file-system", "--", &store.adoption.aside]);
         self.ground.run(&remove)?;
         self.ground.run(&Cmd::new("zfs").args(["inherit", MARK, &store.adoption.dataset]))?;
-        self.sync()?;
+        self.sync(&store.adoption)?;
         store.write(&Event::Confirmed)?;
         Ok(store.adoption)
     }

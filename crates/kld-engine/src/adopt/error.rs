@@ -36,6 +36,14 @@ pub enum AdoptError {
         /// What was written into its place meanwhile, when something was.
         left: Vec<String>,
     },
+    /// It was told to stop, and everything is as it was.
+    #[error("told to stop, and `{path}` is as it was")]
+    Stopped {
+        /// The directory.
+        path: String,
+        /// What was written into its place meanwhile, when something was.
+        left: Vec<String>,
+    },
     /// Nothing of this name waits to be confirmed.
     #[error("`{path}` is not an adopted directory that waits to be confirmed")]
     NotWaiting {
@@ -86,7 +94,7 @@ impl AdoptError {
                     )
                 })
             }
-            Self::Failed { left, .. } if !left.is_empty() => {
+            Self::Failed { left, .. } | Self::Stopped { left, .. } if !left.is_empty() => {
                 Some(format!("`{}` is what was written meanwhile, or cannot be destroyed", left.join("`, `")))
             }
             Self::Failed { reason, .. } if reason.contains("access control list") => {
@@ -96,6 +104,7 @@ impl AdoptError {
                 Some("`lsattr` shows the flag, `chattr` takes it away".to_owned())
             }
             Self::Failed { .. } => Some("mend what it names, and adopt again".to_owned()),
+            Self::Stopped { .. } => Some("the same command does the whole of it".to_owned()),
             Self::NotWaiting { .. } => Some("`kldload adopt --list` shows what was adopted".to_owned()),
             Self::Changed { aside, .. } => {
                 Some(format!("take what you need from `{aside}` and remove it yourself, or `--undo`"))

@@ -2,7 +2,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
+use kld_host::{Cmd, Output};
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
@@ -50,11 +52,31 @@ pub trait Ground: Host {
     /// When a part of it cannot be read.
     fn survey(&self, path: &str) -> Result<Survey, HostError>;
 
-    /// Compares a tree with its copy, all of it.
+    /// Compares a tree with its copy, all of it; `None` when `stop` is set before that is done.
     ///
     /// # Errors
     /// When a part of it cannot be read.
-    fn compare(&self, old: &str, new: &str) -> Result<Comparison, HostError>;
+    fn compare_unless(
+        &self,
+        old: &str,
+        new: &str,
+        stop: &AtomicBool,
+    ) -> Result<Option<Comparison>, HostError>;
+
+    /// The same to the end.
+    ///
+    /// # Errors
+    /// When a part of it cannot be read.
+    fn compare(&self, old: &str, new: &str) -> Result<Comparison, HostError> {
+        let done = self.compare_unless(old, new, &AtomicBool::new(false))?;
+        Ok(done.expect("nobody sets it"))
+    }
+
+    /// Runs a command that must succeed, and ends it when `stop` is set before it has; then there is `None`.
+    ///
+    /// # Errors
+    /// As [`Host::run`].
+    fn run_unless(&self, command: &Cmd, stop: &AtomicBool) -> Result<Option<Output>, HostError>;
 
     /// Everybody who uses a directory or something in it.
     ///
@@ -129,8 +151,17 @@ impl Ground for RealHost {
         compare::survey(Path::new(path)).map_err(unreadable)
     }
 
-    fn compare(&self, old: &str, new: &str) -> Result<Comparison, HostError> {
-        compare::compare(Path::new(old), Path::new(new)).map_err(unreadable)
+    fn compare_unless(
+        &self,
+        old: &str,
+        new: &str,
+        stop: &AtomicBool,
+    ) -> Result<Option<Comparison>, HostError> {
+        compare::compare(Path::new(old), Path::new(new), stop).map_err(unreadable)
+    }
+
+    fn run_unless(&self, command: &Cmd, stop: &AtomicBool) -> Result<Option<Output>, HostError> {
+        Ok(command.clone().apart().output_unless(stop)?)
     }
 
     fn users(&self, path: &str) -> Result<Vec<User>, HostError> {

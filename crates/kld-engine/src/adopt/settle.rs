@@ -49,7 +49,7 @@ impl Adopter<'_> {
     pub(super) fn forget_in_cache(&self, adoption: &Adoption) -> Result<(), HostError> {
         // While the machine starts, the daemon does not run yet.
         if !self.starting && self.cache_comes_to(adoption, false) {
-            return self.sync();
+            return self.sync(adoption);
         }
         let cache = cache_of(adoption);
         let Some(text) = crate::host::read(self.ground, &cache)? else { return Ok(()) };

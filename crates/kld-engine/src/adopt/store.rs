@@ -89,13 +89,16 @@ fn folder(number: u32) -> String {
 
 /// Every adoption, oldest first. One whose description was not written never began.
 pub(super) fn all(ground: &dyn Ground) -> Result<Vec<Store<'_>>, HostError> {
-    let mut stores = Vec::new();
-    for number in numbers(ground)? {
-        if let Some(text) = crate::host::read(ground, &format!("{}/adoption.json", folder(number)))? {
-            stores.push(Store { ground, adoption: parse("adoption.json", &text)? });
-        }
-    }
-    Ok(stores)
+    each(ground)?.into_iter().collect()
+}
+
+/// The same, when one that cannot be read is to keep nobody from the others.
+pub(super) fn each(ground: &dyn Ground) -> Result<Vec<Result<Store<'_>, HostError>>, HostError> {
+    let read = |number| {
+        let text = crate::host::read(ground, &format!("{}/adoption.json", folder(number)))?;
+        text.map(|text| Ok(Store { ground, adoption: parse("adoption.json", &text)? })).transpose()
+    };
+    Ok(numbers(ground)?.into_iter().filter_map(|number| read(number).transpose()).collect())
 }
 
 fn numbers(ground: &dyn Ground) -> Result<Vec<u32>, HostError> {

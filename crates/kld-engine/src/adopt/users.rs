@@ -1,5 +1,5 @@
-//! Who uses a directory: open files, working directories, programs, sockets, mounts in the name spaces of services, swap
-//! files and loop devices. All of it is in `/proc` and `/sys`, so no tool needs to be installed.
+//! Who uses a directory: open files, working directories, programs, sockets, mounts in the name spaces of services, and the
+//! kernel itself. All of it is in `/proc` and `/sys`, so no tool needs to be installed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,6 +7,8 @@ use std::io;
 use std::path::Path;
 
 use kld_host::mounts::{self, Mount, is_within};
+
+use super::kernel::{self, kernel};
 
 /// Somebody who uses a directory.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,7 +39,7 @@ impl std::fmt::Display for User {
 /// Everybody who keeps what is mounted on a directory from being unmounted, but for this process. Other name spaces do not:
 /// what is unmounted here goes from them, too.
 pub(crate) fn find_holders(path: &str) -> io::Result<Vec<User>> {
-    let mut users = kernel_users(path);
+    let mut users = kernel::files(path);
     let below = format!("{}/", path.trim_end_matches('/'));
     let mounts = mounts::parse(&fs::read_to_string("/proc/self/mountinfo")?);
     // Whether datasets go along with the one above them, ZFS knows.
@@ -52,26 +54,28 @@ pub(crate) fn find_holders(path: &str) -> io::Result<Vec<User>> {
 
 /// Everybody who uses a directory or something below it, but for this process.
 pub(crate) fn find(path: &str) -> io::Result<Vec<User>> {
-    let text = fs::read_to_string("/proc/self/mountinfo")?;
-    let place = mounts::place_of(&mounts::parse(&text), path);
+    let mounts = mounts::parse(&fs::read_to_string("/proc/self/mountinfo")?);
+    let place = mounts::place_of(&mounts, path);
     let unix = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-    let look = |text: &str, is_own| {
-        let seen = Seen::in_space(&mounts::parse(text), place.as_ref(), path, is_own);
+    let look = |mounts: &[Mount], is_own| {
+        let seen = Seen::in_space(mounts, place.as_ref(), path, is_own);
         let sockets = sockets_below(&unix, &|at| seen.has(at));
         (seen, sockets)
     };
     let own_space = fs::read_link("/proc/self/ns/mnt").ok();
-    let own = look(&text, true);
-    let mut users = kernel_users(path);
+    let own = look(&mounts, true);
+    let mut users = kernel::files(path);
     users.extend(own.0.stays.iter().map(|point| kernel(format!("shows it on {point}, too"))));
+    users.extend(own.0.overlay.iter().map(|does| kernel(does.clone())));
+    users.extend(kernel::exporting(&kernel::exports(), &mounts, path));
     let mut spaces = BTreeMap::new();
     users.extend(processes(|base| {
         let space = fs::read_link(base.join("ns/mnt")).ok().filter(|space| Some(space) != own_space.as_ref());
         let Some(space) = space else { return uses(base, &|at| own.0.has(at), &own.1) };
-        let text = || fs::read_to_string(base.join("mountinfo")).unwrap_or_default();
-        let (seen, sockets) = spaces.entry(space).or_insert_with(|| look(&text(), false));
+        let mounts = || mounts::parse(&fs::read_to_string(base.join("mountinfo")).unwrap_or_default());
+        let (seen, sockets) = spaces.entry(space).or_insert_with(|| look(&mounts(), false));
         let stays = || seen.stays.as_ref().map(|point| format!("has it mounted on {point}"));
-        uses(base, &|at| seen.has(at), sockets).or_else(stays)
+        uses(base, &|at| seen.has(at), sockets).or_else(stays).or_else(|| seen.overlay.clone())
     })?);
     users.sort();
     Ok(users)
@@ -83,11 +87,13 @@ struct Seen {
     paths: Vec<String>,
     /// Where it is seen still when something else has its place.
     stays: Option<String>,
+    /// That an overlay is made of something in it.
+    overlay: Option<String>,
 }
 
 impl Seen {
     fn in_space(mounts: &[Mount], place: Option<&(String, String)>, path: &str, is_own: bool) -> Self {
-        let mut seen = Self { paths: vec![path.to_owned()], stays: None };
+        let mut seen = Self { paths: vec![path.to_owned()], stays: None, overlay: None };
         let Some(place) = place else { return seen };
         let (device, root) = place;
         for mount in mounts.iter().filter(|mount| mount.device == *device) {
@@ -106,6 +112,8 @@ impl Seen {
             }
             seen.paths.push(at);
         }
+        let overlay = kernel::overlay(mounts, &|at| seen.has(at));
+        seen.overlay = overlay.map(|(point, layer)| format!("has {layer} in the overlay on {point}"));
         seen
     }
 
@@ -162,10 +170,6 @@ fn processes(mut does: impl FnMut(&Path) -> Option<String>) -> io::Result<Vec<Us
     Ok(users)
 }
 
-fn kernel(does: String) -> User {
-    User { name: "kernel".to_owned(), process: None, unit: None, does }
-}
-
 /// What a process does with the paths that `is_of_it` knows.
 fn uses(base: &Path, is_of_it: &dyn Fn(&str) -> bool, sockets: &BTreeSet<String>) -> Option<String> {
     let target = |of: &str| {
@@ -216,20 +220,6 @@ pub(super) fn unit_of(text: &str) -> Option<String> {
         return None;
     }
     path.split('/').find(|part| part.ends_with(".service")).map(str::to_owned)
-}
-
-/// Swap files and the files behind loop devices, which no process holds open.
-fn kernel_users(path: &str) -> Vec<User> {
-    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
-    let swaps = swaps.lines().skip(1).filter_map(|line| line.split_whitespace().next());
-    let swaps = swaps.filter(|file| is_within(file, path)).map(|file| kernel(format!("swaps to {file}")));
-    let loops = fs::read_dir("/sys/block").into_iter().flatten().flatten().filter_map(|entry| {
-        let file = fs::read_to_string(entry.path().join("loop/backing_file")).ok()?;
-        let file = file.trim_end().to_owned();
-        let device = entry.file_name().to_string_lossy().into_owned();
-        is_within(&file, path).then(|| kernel(format!("has {file} behind /dev/{device}")))
-    });
-    swaps.chain(loops).collect()
 }
 
 #[cfg(test)]
@@ -315,6 +305,12 @@ mod tests {
         assert_eq!(seen(own, true), ("/srv/app".to_owned(), None));
         let twice = format!("{own}40 22 0:23 /srv /mnt rw - zfs r/d rw\n");
         assert_eq!(seen(&twice, true), ("/srv/app /mnt/app".to_owned(), stays("/mnt/app")));
+        // An overlay of something in it, by whatever name.
+        for layer in ["/srv/app/lower", "/mnt/app/lower"] {
+            let text = format!("{twice}50 22 0:50 / /merged rw - overlay o rw,lowerdir=/a:{layer}\n");
+            let seen = Seen::in_space(&mounts::parse(&text), Some(&place), "/srv/app", true);
+            assert_eq!(seen.overlay, Some(format!("has {layer} in the overlay on /merged")));
+        }
         let of_it = Seen::in_space(&mounts::parse(&twice), Some(&place), "/srv/app", true);
         assert!(of_it.has("/mnt/app/x") && of_it.has("/srv/app") && !of_it.has("/mnt/apple"));
     }

@@ -148,6 +148,9 @@ fn check_path(ground: &dyn Ground, path: &str) -> Result<(), AdoptError> {
     if !ground.is_directory(path)? {
         return Err(refuse(path, "it is not a directory", "adopt the directory that it lies in"));
     }
+    if let Some((reason, hint)) = super::above::not_roots(ground, path)? {
+        return Err(refuse(path, reason, hint));
+    }
     let name = path.rsplit('/').next().unwrap_or_default();
     if name.len() > 200 {
         return Err(refuse(

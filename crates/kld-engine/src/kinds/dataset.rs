@@ -588,9 +588,14 @@ fn given_up(
         .collect()
 }
 
+/// Whether a step is for a dataset.
+pub(crate) fn is_dataset(step: &Step) -> bool {
+    step.kind == Dataset::NAME
+}
+
 /// Whether a step makes the dataset that is mounted on `path`.
 pub(crate) fn makes_a_dataset_at(step: &Step, path: &str) -> bool {
-    step.kind == Dataset::NAME
+    is_dataset(step)
         && matches!(
             super::from_value(&step.change),
             Ok(Change::Create { mountpoint: Some(at), .. }) if at == path
@@ -620,5 +625,5 @@ pub(super) fn is_born_at(step: &Step, path: &str) -> bool {
 
 /// Whether a step of a plan is for a dataset that is in use already; those are snapshotted before the change.
 pub(crate) fn is_there_already(step: &Step) -> bool {
-    step.kind == Dataset::NAME && step.action == Action::Change
+    is_dataset(step) && step.action == Action::Change
 }

@@ -18,6 +18,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use kld_engine::{CONFIRM_TIMER, Entry, Host, HostError, Node, User};
 use kld_host::mounts::is_within;
+use kld_host::zpool::KSTAT;
 use kld_host::{Cmd, ExecError, Output};
 
 type Files = BTreeMap<String, Entry>;
@@ -297,7 +298,7 @@ impl State {
                 let is_missing = feature.strip_prefix("feature@") == self.lacks;
                 text + &format!("{feature}\t{}\n", if is_missing { "disabled" } else { "enabled" })
             })),
-            "zpool" => self.burn("zpool sync").map(|()| String::new()),
+            "zpool" => self.zpool_sync(&args[1..]).map(|()| String::new()),
             "findmnt" => Ok(self.root.map_or_else(|| format!("{ROOT} zfs\n"), |root| format!("{root}\n"))),
             "dpkg" | "networkctl" => Ok(String::new()),
             "dpkg-query" if args[0] == "-L" => self.files_of(&args[1..]),
@@ -476,6 +477,9 @@ fn after<'a>(args: &[&'a str], word: &str) -> &'a str {
 impl Host for Fake {
     fn entry(&self, path: &str) -> Result<Option<Entry>, HostError> {
         let state = self.state();
+        if path == "/proc/self/mountinfo" {
+            return Ok(Some(file(&state.mountinfo())));
+        }
         if let Some((name, path)) = path.strip_prefix("/.zfs/snapshot/").and_then(|rest| rest.split_once('/'))
         {
             let snapshot = state.snapshots.get(&format!("{ROOT}@{name}"));
@@ -486,6 +490,9 @@ impl Host for Fake {
 
     fn list(&self, path: &str) -> Result<Vec<String>, HostError> {
         let state = self.state();
+        if path == KSTAT {
+            return Ok(state.pools());
+        }
         let below = format!("{path}/");
         let names = state.machine.files.keys().filter_map(|of| of.strip_prefix(&below));
         let mut names: Vec<String> =

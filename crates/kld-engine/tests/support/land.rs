@@ -6,9 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use kld_engine::{Comparison, Difference, Entry, Ground, Host, HostError, Node, Survey, User};
+use kld_host::zpool::KSTAT;
 use kld_host::{Cmd, ExecError, Output};
 
 /// A file or directory: its number, when it was changed, what it is.
@@ -32,6 +34,8 @@ pub(crate) struct State {
     pub(crate) naming: BTreeSet<String>,
     /// Whether somebody holds a snapshot of each new dataset.
     pub(crate) holds: bool,
+    /// Whether the pool takes no more writes.
+    pub(crate) refuses_sync: bool,
     /// Whether ZFS's event daemon runs.
     pub(crate) daemon_runs: bool,
     /// Whether the file system can exchange two names.
@@ -41,6 +45,8 @@ pub(crate) struct State {
     pub(crate) writer: Option<(usize, String)>,
     /// Whether that was possible.
     pub(crate) written: bool,
+    /// Before which change somebody wants it to stop, and where that is said.
+    pub(crate) teller: Option<(usize, Arc<AtomicBool>)>,
     /// What the next start mounts, as the event daemon has written it: slow, but done before anybody reads it.
     cached: BTreeMap<String, String>,
     changes: usize,
@@ -202,6 +208,9 @@ impl State {
         if let Some(fuel) = &mut self.fuel {
             *fuel -= 1;
         }
+        if let Some((_, told)) = self.teller.as_ref().filter(|(at, _)| *at == self.changes) {
+            told.store(true, Ordering::SeqCst);
+        }
         if let Some((at, path)) = self.writer.clone().filter(|(at, _)| *at == self.changes) {
             // Where its directory is not, or is not one, it cannot.
             if self.thing(above(&path)).is_some_and(|thing| thing.2.node == Node::Directory) {
@@ -232,7 +241,11 @@ impl State {
     fn run(&mut self, program: &str, args: &[&str]) -> Result<String, HostError> {
         match program {
             "zfs" => self.zfs(args),
-            "zpool" => self.burn("zpool").map(|()| String::new()),
+            // Some pool is always suspended, or was imported read-only: who names none has asked that one, too.
+            "zpool" => match args[1..] {
+                ["rpool"] if !self.refuses_sync => self.burn("zpool").map(|()| String::new()),
+                _ => Err(error("cannot sync 'backup': pool is read-only")),
+            },
             "mount" => {
                 self.burn("mount")?;
                 if args[0] == "--bind" {
@@ -264,6 +277,9 @@ impl State {
                 let start = self.find(&from).1.len();
                 for name in names {
                     self.burn("cp")?;
+                    if self.teller.as_ref().is_some_and(|(_, told)| told.load(Ordering::SeqCst)) {
+                        return Err(error("cp was killed"));
+                    }
                     let entry = self.systems[&system].get(&name).map(|thing| thing.2.clone());
                     let entry = entry.ok_or_else(|| error(format!("cp: cannot stat '{name}'")))?;
                     self.place(&format!("{}{}", args[8], &name[start..]), entry);
@@ -443,6 +459,9 @@ impl Host for Land {
     }
 
     fn list(&self, path: &str) -> Result<Vec<String>, HostError> {
+        if path == KSTAT {
+            return Ok(["backup", "rpool"].map(str::to_owned).into());
+        }
         let state = self.state();
         let (system, at) = state.find(path);
         let below = format!("{at}/");
@@ -575,13 +594,28 @@ impl Ground for Land {
         Ok(Survey { entries: names.len() as u64, bytes: 1000, stamp, linked_outside: Vec::new() })
     }
 
-    fn compare(&self, old: &str, new: &str) -> Result<Comparison, HostError> {
+    fn compare_unless(
+        &self,
+        old: &str,
+        new: &str,
+        stop: &AtomicBool,
+    ) -> Result<Option<Comparison>, HostError> {
+        if stop.load(Ordering::SeqCst) {
+            return Ok(None);
+        }
         let (a, b) = (self.seen(old), self.seen(new));
         let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
         let differ = names.into_iter().filter(|name| a.get(*name) != b.get(*name));
         let differences =
             differ.map(|name| Difference { path: name.clone(), what: "content".to_owned() }).collect();
-        Ok(Comparison { differences, old: self.survey(old)?.stamp, new: self.survey(new)?.stamp })
+        Ok(Some(Comparison { differences, old: self.survey(old)?.stamp, new: self.survey(new)?.stamp }))
+    }
+
+    fn run_unless(&self, command: &Cmd, stop: &AtomicBool) -> Result<Option<Output>, HostError> {
+        match self.run(command) {
+            Err(_) if stop.load(Ordering::SeqCst) => Ok(None),
+            done => done.map(Some),
+        }
     }
 
     fn users(&self, _path: &str) -> Result<Vec<User>, HostError> {

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::{ChildStdin, Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
@@ -69,13 +70,27 @@ impl Drop for Child {
     }
 }
 
-/// Waits for the end or the deadline; `None` when the deadline was first, and then it was killed.
+/// How often somebody looks whether a process is still wanted.
+const LOOKS: Duration = Duration::from_millis(100);
+
+/// Waits for the end, the deadline, or until `stop` says that it is not wanted any more; `None` when it has not ended by itself,
+/// and then it was killed.
 pub(super) fn wait_until(
     process: &mut std::process::Child,
     deadline: Option<Instant>,
+    stop: Option<&AtomicBool>,
     own_group: bool,
 ) -> io::Result<Option<ExitStatus>> {
-    let ended = exits_before(process, deadline)?;
+    let ended = loop {
+        let look = stop.map(|_| Instant::now() + LOOKS);
+        if exits_before(process, [deadline, look].into_iter().flatten().min())? {
+            break true;
+        }
+        let is_late = deadline.is_some_and(|deadline| deadline <= Instant::now());
+        if is_late || stop.is_some_and(|stop| stop.load(Ordering::SeqCst)) {
+            break false;
+        }
+    };
     if own_group {
         // Also after a normal end: whoever was left behind would hold the pipes open for ever. Its leader is not
         // reaped yet, so the group's number cannot belong to anyone else.

@@ -16,6 +16,7 @@ use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -245,8 +246,24 @@ impl Cmd {
     /// As [`Cmd::run`].
     pub fn output(&self) -> Result<Output, ExecError> {
         let mut stdout = Vec::new();
-        let (code, stderr) = self.attend(|pipe, _| pipe.read_to_end(&mut stdout).map(drop), usize::MAX)?;
+        let read = |pipe: &mut dyn Read, _: &mpsc::Sender<_>| pipe.read_to_end(&mut stdout).map(drop);
+        let (code, stderr) = self.attend(read, None, usize::MAX)?;
         Ok(Output { code, stdout, stderr })
+    }
+
+    /// The same; kills it, and all it started, when `stop` is set before it has ended, and then gives `None`.
+    ///
+    /// # Errors
+    /// As [`Cmd::run`].
+    pub fn output_unless(&self, stop: &AtomicBool) -> Result<Option<Output>, ExecError> {
+        let mut stdout = Vec::new();
+        let read = |pipe: &mut dyn Read, _: &mpsc::Sender<_>| pipe.read_to_end(&mut stdout).map(drop);
+        match self.attend(read, Some(stop), usize::MAX) {
+            Ok((code, stderr)) => Ok(Some(Output { code, stdout, stderr })),
+            // Whoever has set it may have told the command, too.
+            Err(_) if stop.load(Ordering::SeqCst) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Runs it and gives its stdout as text, without the final newlines.
@@ -271,7 +288,7 @@ impl Cmd {
             result = Some(read(pipe));
             io::copy(pipe, &mut io::sink()).map(drop)
         };
-        self.attend(attend, STDERR_KEPT)?;
+        self.attend(attend, None, STDERR_KEPT)?;
         Ok(result.expect("a command that succeeded has had its stdout read"))
     }
 
@@ -285,7 +302,7 @@ impl Cmd {
         };
         let each =
             |stderr: bool, text: &str| line(if stderr { Line::Stderr(text) } else { Line::Stdout(text) });
-        self.supervise(read, each, STDERR_KEPT).map(drop)
+        self.supervise(read, each, None, STDERR_KEPT).map(drop)
     }
 
     /// Starts it and returns at once. It has its own process group, so that a Ctrl-C does not reach it before its
@@ -326,9 +343,10 @@ impl Cmd {
     fn attend(
         &self,
         read: impl FnOnce(&mut dyn Read, &mpsc::Sender<(bool, String)>) -> io::Result<()> + Send,
+        stop: Option<&AtomicBool>,
         keep: usize,
     ) -> Result<(i32, String), ExecError> {
-        self.supervise(read, |_, _| {}, keep)
+        self.supervise(read, |_, _| {}, stop, keep)
     }
 
     /// Runs the command with three helpers (stdin, stdout, stderr) while this thread hands out lines and watches
@@ -337,9 +355,10 @@ impl Cmd {
         &self,
         read: impl FnOnce(&mut dyn Read, &mpsc::Sender<(bool, String)>) -> io::Result<()> + Send,
         mut each: impl FnMut(bool, &str),
+        stop: Option<&AtomicBool>,
         keep: usize,
     ) -> Result<(i32, String), ExecError> {
-        let own_group = self.apart || self.timeout.is_some();
+        let own_group = self.apart || self.timeout.is_some() || stop.is_some();
         let mut command = self.prepare(false)?;
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         if own_group {
@@ -363,7 +382,7 @@ impl Cmd {
                 let read = read_chunks(&mut stderr, &for_stderr, &mut kept, keep);
                 read.map(|()| kept)
             });
-            let waiter = scope.spawn(move || child::wait_until(&mut process, deadline, own_group));
+            let waiter = scope.spawn(move || child::wait_until(&mut process, deadline, stop, own_group));
             while let Ok((is_stderr, text)) = received.recv() {
                 each(is_stderr, &text);
             }

@@ -155,3 +155,19 @@ fn a_command_that_is_apart_gets_no_ctrl_c_of_ours() {
     assert_ne!(of(&group.clone().apart()), ours);
     assert_ne!(of(&group.timeout(Duration::from_secs(60))), ours);
 }
+
+#[test]
+fn what_is_not_wanted_any_more_is_killed_with_all_it_started() {
+    let stop = AtomicBool::new(false);
+    let done = sh("echo out").output_unless(&stop).expect("sh works");
+    assert_eq!(done.map(|output| output.stdout), Some(b"out\n".to_vec()));
+    assert!(sh("exit 3").output_unless(&stop).is_err());
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| sh("sleep 60 & sleep 60").output_unless(&stop));
+        std::thread::sleep(Duration::from_millis(50));
+        stop.store(true, Ordering::SeqCst);
+        assert_eq!(run.join().expect("it does not panic").expect("it was ended"), None);
+    });
+    assert!(start.elapsed() < Duration::from_secs(30));
+}

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kld_engine::{AdoptError, Adopter, Adoption, Difference, Mended, Prospect, RealHost, Stage, Watch, Wish};
+use kld_engine::{Adopter, Adoption, Difference, Mended, Prospect, RealHost, Stage, Watch, Wish};
 use kld_ui::{ByteSize, ExitStatus, Hinted, Printer, Table};
 use serde::Serialize;
 
@@ -11,13 +11,15 @@ use super::asked::asked;
 use super::history::utc;
 use super::lock;
 use crate::manifest::ManifestFile;
+use crate::signals;
 
 /// Make a dataset of a directory that is there, with everything in it
 ///
 /// Copies it into a new dataset, compares every name and every byte, lets the two change places in one instant, and keeps the
 /// directory beside it, as `.NAME.before-adopt-000001`, until `--confirm` removes it or `--undo` brings it back. Nobody may use
-/// the directory meanwhile; what is changed in it all the same is found, and everything is as it was. Killed or without power
-/// at any moment, the next start, the next `kldload adopt` or `kldload recover` finishes it or goes back.
+/// the directory meanwhile; what is changed in it all the same is found, and everything is as it was. So it is after Ctrl-C; a
+/// terminal that goes away ends nothing. Killed or without power at any moment, the next start, the next `kldload adopt` or
+/// `kldload recover` finishes it or goes back.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  kldload adopt --dry-run /srv/app\n  kldload adopt /srv/app -o recordsize=16k -o compression=zstd\n  kldload adopt --stop-services --manifest appliance.manifest /srv/app\n  kldload adopt --dataset rpool/data/photos /home/photos\n  kldload adopt --list\n  kldload adopt --confirm /srv/app\n  kldload adopt --undo /srv/app"
@@ -124,7 +126,9 @@ pub(crate) fn adopt(
         return Ok(ExitStatus::Pending);
     }
     asked(printer, "adopt it?", how.yes)?;
-    let adoption = adopter.adopt(&prospect, &who(), how.stop_services, &mut Said { printer })?;
+    let stop = signals::stop(printer)?;
+    let adoption =
+        adopter.unless(&stop).adopt(&prospect, &who(), how.stop_services, &mut Said { printer })?;
     let Adoption { path, dataset, aside, .. } = &adoption;
     printer.note(&format!("`{path}` is the dataset `{dataset}` now; the directory is kept as `{aside}`"));
     printer.note(&format!(
@@ -213,7 +217,8 @@ fn take_back(printer: &Printer, adopter: Adopter<'_>, path: &str, args: &Args) -
         return Ok(ExitStatus::Pending);
     }
     asked(printer, "bring it back?", args.yes)?;
-    let left = adopter.take_back(path, args.stop_services, &mut Said { printer })?;
+    let stop = signals::stop(printer)?;
+    let left = adopter.unless(&stop).take_back(path, args.stop_services, &mut Said { printer })?;
     printer.note(&format!("`{path}` is the directory again"));
     for left in left {
         printer.note(&format!("left: `{left}`"));
@@ -260,8 +265,8 @@ fn list(printer: &Printer, adopter: Adopter<'_>, json: bool) -> anyhow::Result<E
 }
 
 /// Brings interrupted adoptions to an end; whether there was one.
-pub(crate) fn recover(printer: &Printer, adopter: Adopter<'_>) -> Result<bool, AdoptError> {
-    let mended = adopter.recover(&mut Said { printer })?;
+pub(crate) fn recover(printer: &Printer, adopter: Adopter<'_>) -> anyhow::Result<bool> {
+    let (mended, all) = adopter.recover(&mut Said { printer });
     for Mended { adoption, forward, left } in &mended {
         let now = if *forward {
             format!(
@@ -276,6 +281,7 @@ pub(crate) fn recover(printer: &Printer, adopter: Adopter<'_>) -> Result<bool, A
             printer.note(&format!("left: `{left}`"));
         }
     }
+    all?;
     Ok(!mended.is_empty())
 }
 

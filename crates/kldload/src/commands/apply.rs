@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use kld_engine::{
-    Adopter, Engine, History, Outcome, Plan, Progress, RealHost, Step, put_aside, waits_for_reboot,
+    Adopter, Engine, History, Outcome, Plan, Progress, RealHost, Recovered, Step, put_aside, waits_for_reboot,
 };
 use kld_ui::{ExitStatus, Hinted, Printer};
 
@@ -13,7 +13,7 @@ use super::lock::lock;
 use super::proof::Proof;
 use super::seconds::seconds;
 use super::session::is_over_ssh;
-use super::{adopt, plan};
+use super::{adopt, plan, recover};
 use crate::signals;
 
 /// Bring this machine to what a manifest says, or leave it as it was
@@ -152,23 +152,24 @@ pub(crate) fn engine() -> Engine<'static> {
 
 /// Undoes what was interrupted, and ends adoptions; whether there was something.
 pub(crate) fn recover(printer: &Printer, engine: Engine<'_>, adopter: Adopter<'_>) -> anyhow::Result<bool> {
-    // One that is stuck must not keep the other from its end.
-    let adopted = adopt::recover(printer, adopter);
+    recover::all(printer, [adopt::recover(printer, adopter), undo_interrupted(printer, engine)])
+}
+
+/// Undoes an apply that was interrupted; whether there was one.
+pub(crate) fn undo_interrupted(printer: &Printer, engine: Engine<'_>) -> anyhow::Result<bool> {
     let recovered =
         engine.recover(&mut Said { printer }).context("cannot undo an apply that was interrupted")?;
-    if let Some(recovered) = &recovered {
-        let (number, steps) = (recovered.number, recovered.steps);
-        printer.note(&match recovered.was_undo {
-            true => format!(
-                "undo {number} was interrupted: {steps} steps made again, the machine is as it was before it"
-            ),
-            false => format!(
-                "apply {number} was interrupted: {steps} steps undone, the machine is as it was before it"
-            ),
-        });
-        say_kept(printer, number)?;
-    }
-    Ok(adopted? || recovered.is_some())
+    let Some(Recovered { number, was_undo, steps }) = recovered else { return Ok(false) };
+    printer.note(&match was_undo {
+        true => format!(
+            "undo {number} was interrupted: {steps} steps made again, the machine is as it was before it"
+        ),
+        false => format!(
+            "apply {number} was interrupted: {steps} steps undone, the machine is as it was before it"
+        ),
+    });
+    say_kept(printer, number)?;
+    Ok(true)
 }
 
 /// Who asked: the account behind sudo, when there is one.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kld_engine::{History, HostError, RealHost, State};
+use kld_engine::{Adopter, Adoption, History, HostError, RealHost, Stage, State};
 use kld_host::atomic_write;
 use kld_node::RealMachine;
 use kld_node::health::{Health, Probe, Question, Status, check, render_prometheus};
@@ -126,17 +126,26 @@ fn look_at_changes() -> Result<Probe, HostError> {
         let summary = format!("{} was interrupted", record.name());
         return Ok(Probe::new(CHANGES, Status::Fail, summary).with_command("kldload recover"));
     }
+    let adoptions = Adopter::new(&RealHost).all()?;
+    if let Some(probe) = interrupted(&adoptions) {
+        return Ok(probe);
+    }
     if let Some(record) = in_state(State::Unconfirmed) {
         let summary = format!("{} waits to be confirmed", record.name());
         return Ok(Probe::new(CHANGES, Status::Warn, summary).with_command("kldload confirm"));
     }
+    let waiting = waiting(&adoptions);
     let Some(last) = records.iter().rev().find(|record| record.holds()) else {
-        return Ok(Probe::new(CHANGES, Status::Info, "nothing was applied since it was made"));
+        let summary = waiting.unwrap_or_else(|| "nothing was applied since it was made".to_owned());
+        return Ok(Probe::new(CHANGES, Status::Info, summary));
     };
     let applied = format!("apply {} by {}, {}", last.number, last.by, utc(last.at));
     let drift: Vec<String> = history.drift()?.into_iter().map(|(_, name)| name).collect();
     Ok(match &drift[..] {
-        [] => Probe::new(CHANGES, Status::Ok, applied),
+        [] => match waiting {
+            None => Probe::new(CHANGES, Status::Ok, applied),
+            Some(waiting) => Probe::new(CHANGES, Status::Info, format!("{applied}; {waiting}")),
+        },
         [first, rest @ ..] => {
             let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
             Probe::new(CHANGES, Status::Warn, format!("{applied}; changed by hand since: {first}{more}"))
@@ -145,4 +154,65 @@ fn look_at_changes() -> Result<Probe, HostError> {
                 )
         }
     })
+}
+
+/// A directory that is neither here nor there, whose services may be down, or that is removed by half.
+fn interrupted(adoptions: &[(Adoption, Stage)]) -> Option<Probe> {
+    let in_stage = |stage| adoptions.iter().find(|(_, of)| *of == stage).map(|(adoption, _)| adoption);
+    if let Some(Adoption { path, .. }) = in_stage(Stage::Interrupted) {
+        let summary = format!("the adoption of {path} was interrupted");
+        return Some(Probe::new(CHANGES, Status::Fail, summary).with_command("kldload recover"));
+    }
+    in_stage(Stage::Freeing).map(|Adoption { path, aside, .. }| {
+        Probe::new(CHANGES, Status::Warn, format!("the removal of {aside} was interrupted"))
+            .with_command(format!("kldload adopt --confirm {path}"))
+    })
+}
+
+/// Directories that are kept until somebody says that they may go. They only take room.
+fn waiting(adoptions: &[(Adoption, Stage)]) -> Option<String> {
+    let mut kept = adoptions.iter().filter(|(_, stage)| *stage == Stage::Unconfirmed);
+    let (Adoption { path, .. }, _) = kept.next()?;
+    let more = match kept.count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!("the adoption of {path}{more} waits for `kldload adopt --confirm`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adoptions_that_wait_are_told_and_those_that_were_interrupted_are_wrong() {
+        let said = |stages: &[Stage]| {
+            let all = stages.iter().zip(1..).map(|(stage, number)| {
+                let adoption = Adoption {
+                    number,
+                    at: 0,
+                    by: "root".to_owned(),
+                    path: format!("/srv/a{number}"),
+                    dataset: format!("rpool/srv/a{number}"),
+                    properties: Vec::new(),
+                    aside: format!("/srv/.a{number}.before-adopt-{number:06}"),
+                    directory: 7,
+                };
+                (adoption, *stage)
+            });
+            let all: Vec<(Adoption, Stage)> = all.collect();
+            let wrong = interrupted(&all).map(|probe| (probe.status, probe.summary));
+            wrong.or_else(|| waiting(&all).map(|summary| (Status::Info, summary)))
+        };
+        let adoption = |status, text: &str| Some((status, format!("the adoption of {text}")));
+        let waits = "waits for `kldload adopt --confirm`";
+        assert_eq!(said(&[Stage::Confirmed, Stage::TakenBack]), None);
+        assert_eq!(said(&[Stage::Unconfirmed]), adoption(Status::Info, &format!("/srv/a1 {waits}")));
+        let two = said(&[Stage::TakenBack, Stage::Unconfirmed, Stage::Unconfirmed]);
+        assert_eq!(two, adoption(Status::Info, &format!("/srv/a2 and 1 more {waits}")));
+        let wrong = said(&[Stage::Unconfirmed, Stage::Interrupted]);
+        assert_eq!(wrong, adoption(Status::Fail, "/srv/a2 was interrupted"));
+        let half = said(&[Stage::Freeing]).map(|(status, _)| status);
+        assert_eq!(half, Some(Status::Warn));
+    }
 }

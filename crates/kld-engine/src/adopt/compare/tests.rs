@@ -46,8 +46,13 @@ fn copy(dir: &TempDir) {
     Cmd::new("cp").args(words).arg(from).arg(dir.path().join("new")).run().expect("cp works");
 }
 
+/// To the end.
+fn both(old: &Path, new: &Path) -> Result<Comparison, Fault> {
+    compare(old, new, &AtomicBool::new(false)).map(|done| done.expect("nobody stops it"))
+}
+
 fn differences(dir: &TempDir) -> Vec<Difference> {
-    compare(&dir.path().join("old"), &dir.path().join("new")).expect("readable").differences
+    both(&dir.path().join("old"), &dir.path().join("new")).expect("readable").differences
 }
 
 /// Something with its times as they were: only what is meant to be changed is.
@@ -228,7 +233,9 @@ fn a_survey_changes_with_whatever_is_changed_and_stays_when_it_is_renamed() {
     let dir = tree(&[b"a".to_vec()]);
     let old = dir.path().join("old");
     let first = survey(&old).expect("readable");
-    let comparison = compare(&old, &dir.path().join("new")).expect("readable");
+    let comparison = both(&old, &dir.path().join("new")).expect("readable");
+    let stopped = compare(&old, &dir.path().join("new"), &AtomicBool::new(true));
+    assert_eq!(stopped.expect("readable"), None);
     assert_eq!(comparison.old, first.stamp);
     assert_eq!(comparison.new, survey(&dir.path().join("new")).expect("readable").stamp);
     assert_eq!((first.entries, first.linked_outside.len()), (12, 0));
@@ -254,5 +261,5 @@ fn a_link_in_the_place_of_a_tree_is_not_followed() {
     let dir = tree(&[]);
     symlink(dir.path().join("old"), dir.path().join("to-old")).expect("links work");
     assert!(survey(&dir.path().join("to-old")).is_err());
-    assert!(compare(&dir.path().join("to-old"), &dir.path().join("new")).is_err());
+    assert!(both(&dir.path().join("to-old"), &dir.path().join("new")).is_err());
 }

@@ -278,6 +278,36 @@ impl State {
         may && self.property(dataset, "mountpoint").0.starts_with('/')
     }
 
+    /// What is mounted, as the kernel says it.
+    pub(super) fn mountinfo(&self) -> String {
+        let root = self.root.map_or_else(|| format!("{ROOT} zfs"), str::to_owned);
+        let (source, kind) = root.split_once(' ').expect("source and type");
+        let mounted = self.machine.datasets.keys().filter(|name| self.is_mounted(name));
+        let mounted = mounted.map(|name| (self.property(name, "mountpoint").0, name));
+        mounted
+            .filter(|(point, _)| point != "/")
+            .fold(format!("1 0 0:1 / / rw - {kind} {source} rw\n"), |text, (point, name)| {
+                text + &format!("2 1 0:2 / {point} rw - zfs {name} rw\n")
+            })
+    }
+
+    /// Those that are imported.
+    pub(super) fn pools(&self) -> Vec<String> {
+        self.machine.datasets.keys().filter(|name| !name.contains('/')).cloned().collect()
+    }
+
+    /// Some pool is always suspended, or was imported read-only: who names none has asked that one, too.
+    pub(super) fn zpool_sync(&mut self, pools: &[&str]) -> Result<(), HostError> {
+        if pools.is_empty() {
+            return Err(error("cannot sync 'backup': pool is read-only"));
+        }
+        let known = self.pools();
+        if let Some(unknown) = pools.iter().find(|pool| !known.iter().any(|known| known == *pool)) {
+            return Err(error(format!("cannot open '{unknown}': no such pool")));
+        }
+        self.burn("zpool sync")
+    }
+
     pub(super) fn is_mountpoint(&self, path: &str) -> bool {
         let mut all = self.machine.datasets.keys();
         all.any(|name| self.is_mounted(name) && self.property(name, "mountpoint").0 == path)

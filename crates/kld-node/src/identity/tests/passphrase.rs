@@ -210,6 +210,29 @@ fn a_sealed_key_of_before_goes_and_is_never_tried() {
     assert_eq!(key(&machine), WORDS);
 }
 
+#[test]
+fn a_key_that_cannot_be_settled_keeps_no_other_from_it() {
+    let machine = running();
+    let old = machine.text(SEALED).expect("sealed");
+    give(&machine, WORDS).expect("it is given");
+    machine.state().files.put(SEALED, old, 0o600);
+    let mut config = config();
+    let mut broken = config.encrypted[0].clone();
+    broken.dataset = "rpool/srv/broken".to_owned();
+    let key = broken.key.as_mut().expect("it has one");
+    key.credential_file = "/etc/kldload/keys/srv@broken.cred".to_owned();
+    key.credential = "srv@broken".to_owned();
+    key.key_file = "/run/kldload/keys/srv@broken".to_owned();
+    config.encrypted.insert(0, broken);
+    for (property, value) in [("keyformat", "raw"), ("keystatus", "available"), ("mounted", "yes")] {
+        machine.put(&format!("/dataset/rpool/srv/broken/{property}"), value);
+    }
+    machine.put("/var/lib/kldload/keys/srv@broken.cred", "no key of anybody");
+    let error = keys::recover(&machine, &config).expect_err("nothing loads it").to_string();
+    assert!(error.contains("rpool/srv/broken"), "{error}");
+    assert_forgotten(&machine, "the other one");
+}
+
 /// Somebody has given a passphrase to what has the name now, by hand; what had it before was renamed, and has no other key.
 #[test]
 fn a_sealed_key_that_another_dataset_needs_is_kept() {

@@ -80,6 +80,10 @@ pub(crate) fn prepare(guest: &Guest) -> String {
 #[test]
 fn a_directory_is_adopted_confirmed_and_brought_back() {
     let guest = webapp();
+    // A pool that takes no writes keeps nothing from its end.
+    guest
+        .run_ok("set -e; truncate -s 200M /root/backup.img; zpool create backup /root/backup.img; zpool export backup; zpool import -o readonly=on -d /root/backup.img backup")
+        .expect("imported");
     let before = prepare(&guest);
     let root = source(&guest);
     // The moment at which the two change places; `long/crashes.rs` has all.
@@ -94,6 +98,9 @@ fn a_directory_is_adopted_confirmed_and_brought_back() {
         "{said}"
     );
     assert_same(&before, &tree(&guest));
+    whoever_tells_it_to_stop_has_everything_as_it_was(&guest);
+    assert_same(&before, &tree(&guest));
+    users_without_a_process_are_named(&guest);
 
     // The manifest's dataset would hide files; adopting is the way.
     give(
@@ -181,6 +188,47 @@ pub(crate) fn a_kill_leaves_one_or_the_other(guest: &Guest, before: &str, events
         let left = guest.run_ok("zfs list -H -o name | grep -c srv/app; ls -A /srv | grep -c '[.]app'; true");
         assert_eq!(left.expect("listed").split_whitespace().collect::<Vec<_>>(), ["0", "0"], "{event}");
     }
+}
+
+/// Told to stop while it copies: the directory is as it was, and its service runs. A terminal that goes away stops nothing.
+fn whoever_tells_it_to_stop_has_everything_as_it_was(guest: &Guest) {
+    guest.run_ok("head -c 200M /dev/urandom > /srv/app/large; sync").expect("written");
+    let before = tree(guest);
+    // Slow enough to be told in the middle.
+    let script = "systemd-run --quiet --unit=the-stop --property=CPUQuota=10% kldload adopt --yes --stop-services /srv/app; \
+        for i in $(seq 3000); do grep -qs ' /run/kldload/adopt-' /proc/mounts && break; sleep 0.02; done; \
+        systemctl is-active the-writer; \
+        systemctl kill --kill-whom=main --signal=HUP the-stop; sleep 0.1; systemctl is-active the-stop; \
+        systemctl kill --kill-whom=main --signal=TERM the-stop; \
+        for i in $(seq 1200); do systemctl is-active --quiet the-stop || break; sleep 0.1; done; \
+        systemctl is-active the-writer; journalctl -u the-stop -o cat --no-pager; systemctl reset-failed the-stop";
+    let said = guest.run_for(script, BOOT).expect("it answers").text();
+    assert!(said.starts_with("inactive\nactive\nactive\n"), "{said}");
+    assert!(said.contains("told to stop, and `/srv/app` is as it was"), "{said}");
+    assert_same(&before, &tree(guest));
+    guest.run_ok("rm /srv/app/large; touch -d '2001-02-03 04:05:06.789' /srv/app").expect("as before");
+}
+
+/// Overlays and exports are users, and so is whoever could put a link in the place of a directory.
+fn users_without_a_process_are_named(guest: &Guest) {
+    let refused = |words: &str, part: &str| {
+        let (status, said) = kldload(guest, &format!("adopt --yes {words}"));
+        assert!(status == 1 && said.contains(part), "{words}: {said}");
+    };
+    guest
+        .run_ok(
+            "mkdir /run/merged && mount -t overlay -o lowerdir=/srv/app/below:/usr/share/doc o /run/merged",
+        )
+        .expect("mounted");
+    refused("--stop-services /srv/app", "kernel has /srv/app/below in the overlay on /run/merged");
+    guest
+        .run_ok("umount /run/merged; mkdir -p /var/lib/nfs; echo '/srv/app *(rw,sync)' > /var/lib/nfs/etab")
+        .expect("exported");
+    refused("--stop-services /srv/app", "kernel exports /srv/app over NFS");
+    guest
+        .run_ok("rm -r /var/lib/nfs; mkdir -p /home/ada/photos; touch /home/ada/photos/a; chown -R 1234 /home/ada")
+        .expect("hers");
+    refused("--dataset rpool/srv/photos /home/ada/photos", "`/home/ada` does not belong to root");
 }
 
 /// Every command of docs/datasets.md that adopts, in order.
