@@ -89,7 +89,8 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
             Some(file) => from_manifest(printer, file, path)?,
             None => Wish { path, dataset: args.dataset.clone(), properties: args.property.clone() },
         };
-        let how = How { stop_services: args.stop_services, dry_run: args.dry_run, yes: args.yes };
+        let how =
+            How { stop_services: args.stop_services, dry_run: args.dry_run, yes: args.yes, json: false };
         adopt(printer, adopter, &wish, how)
     }
 }
@@ -100,6 +101,8 @@ pub(crate) struct How {
     pub(crate) stop_services: bool,
     pub(crate) dry_run: bool,
     pub(crate) yes: bool,
+    /// Standard output is for whoever calls it.
+    pub(crate) json: bool,
 }
 
 /// As a person writes it: relative, or with a `/` at its end.
@@ -121,7 +124,12 @@ pub(crate) fn adopt(
     how: How,
 ) -> anyhow::Result<ExitStatus> {
     let prospect = adopter.look(wish)?;
-    printer.data(&describe(&prospect, how.stop_services))?;
+    let said = describe(&prospect, how.stop_services);
+    if how.json {
+        printer.note(said.trim_end());
+    } else {
+        printer.data(&said)?;
+    }
     if how.dry_run {
         return Ok(ExitStatus::Pending);
     }

@@ -94,29 +94,32 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     let directory = Directory::look(&RealHost, &path, args.dataset.as_deref(), args.parents, args.adopt)?;
     let own = directory.made(&properties);
     let commands: Vec<String> = directory.place.parents.iter().chain([&own]).map(Made::to_string).collect();
-    if args.json {
-        let (dataset, adopt) = (own.dataset.clone(), directory.is_full);
-        printer.envelope("directory", &[Row { path: path.clone(), dataset, adopt, commands }])?;
-    } else if args.dry_run || printer.verbosity() >= kld_ui::Verbosity::Verbose {
+    if !args.json && (args.dry_run || printer.verbosity() >= kld_ui::Verbosity::Verbose) {
         printer.data(&commands.join("\n"))?;
+    }
+    let (dataset, adopt) = (own.dataset.clone(), directory.is_full);
+    let row = Row { path: path.clone(), dataset, adopt, commands };
+    let end = |exit| {
+        if args.json {
+            printer.envelope("directory", &[row])?;
+        }
+        Ok(exit)
+    };
+    if args.dry_run {
+        return end(ExitStatus::Pending);
     }
     if directory.is_full {
         let adopter = Adopter::new(&RealHost);
-        let how = How { stop_services: args.stop_services, dry_run: args.dry_run, yes: args.yes };
-        if args.dry_run {
-            return Ok(ExitStatus::Pending);
-        }
         apply::recover(printer, kld_engine::Engine::new(&RealHost), adopter)?;
         directory.make_parents(&RealHost)?;
-        return adopt::adopt(printer, adopter, &Wish { path, dataset: Some(own.dataset), properties }, how);
-    }
-    if args.dry_run {
-        return Ok(ExitStatus::Pending);
+        let how = How { stop_services: args.stop_services, dry_run: false, yes: args.yes, json: args.json };
+        let wish = Wish { path, dataset: Some(own.dataset), properties };
+        return end(adopt::adopt(printer, adopter, &wish, how)?);
     }
     directory.make(&RealHost, &properties)?;
     drop(lock);
     printer.note(&format!("`{path}` is the dataset `{}`", own.dataset));
-    Ok(ExitStatus::Done)
+    end(ExitStatus::Done)
 }
 
 /// Those of the purpose, but for those that somebody has given.

@@ -368,8 +368,8 @@ fn kdir_makes_datasets_where_they_belong() {
     refused(&guest, "kdir --adopt /srv/full", "not confirmed");
     assert_eq!(ok(&guest, "zfs list -Ho name"), before);
     ok(&guest, "kdir '--dataset=rpool/srv/spaces' '/srv/a b' && findmnt -n '/srv/a b'");
-    let (status, said, error) = run(&guest, "kdir --adopt --yes --for mail /srv/full");
-    assert_eq!(status, 0, "{said}{error}");
+    let made = items(&guest, "kdir --adopt --yes --json --for mail /srv/full");
+    assert_eq!((made.len(), &made[0]["adopt"]), (1, &Value::Bool(true)), "{made:?}");
     assert_eq!(get("rpool/srv/full"), "/srv/full yes 131072 zstd off");
     assert_eq!(ok(&guest, "cat /srv/full/below/file; stat -c %U /srv/full"), "kept\nwebapp");
     ok(&guest, "kldload adopt --yes --confirm /srv/full");

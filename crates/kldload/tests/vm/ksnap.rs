@@ -39,7 +39,7 @@ fn snapshots_are_made_found_and_gone_back_to() {
             Some("diff") => "M  /srv/webapp/notes.txt",
             Some("show") if !words.contains("--restore") => "now ",
             Some("rollback") => "running: postgresql@17-main.service",
-            Some("prune") => " to destroy",
+            Some("prune") => "destroy",
             _ => "",
         };
         assert!(said.contains(part), "{words}: {part:?} in {said}");
