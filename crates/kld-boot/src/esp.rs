@@ -11,6 +11,8 @@ use crate::loader;
 use crate::machine::{Machine, MachineError};
 use crate::name::is_passed_over;
 
+/// Where a boot partition is mounted when nobody says where: by systemd, or as installers do.
+const USUAL: [&str; 3] = ["/efi", "/boot", "/boot/efi"];
 /// Where kernels lie that are named by their content.
 pub(crate) const KERNELS: &str = "/EFI/kldload";
 /// At the end of the name of an entry that stands in for another while that is written.
@@ -186,20 +188,28 @@ pub(crate) fn mounts(machine: &dyn Machine) -> Result<Vec<Mount>, MachineError> 
     Ok(mounts::parse(&machine.text("/proc/self/mountinfo")?.unwrap_or_default()))
 }
 
-/// Boot partitions, and what was found instead of them or on them that a person should know.
+/// Boot partitions, and what was found instead of them or on them that a person should know. They are those that `/etc/fstab`
+/// names, and what is at the usual places: what else is mounted may be another machine's.
 pub(crate) fn find(machine: &dyn Machine) -> Result<(Vec<Esp>, Vec<String>), MachineError> {
+    let before = mounts(machine)?;
+    let is_mounted = |place: &str, kinds: &[&str]| {
+        before.iter().any(|mount| mount.point == place && kinds.contains(&&*mount.kind))
+    };
     let fstab = machine.text("/etc/fstab")?.unwrap_or_default();
     let named = fstab.lines().filter(|line| !line.trim_start().starts_with('#')).filter_map(|line| {
         let columns: Vec<&str> = line.split_whitespace().collect();
-        (columns.get(2) == Some(&"vfat")).then(|| mounts::unescape(columns[1]))
+        let place = mounts::unescape(columns.get(1)?);
+        let place = place.trim_end_matches('/').to_owned();
+        (columns.get(2) == Some(&"vfat") || is_mounted(&place, &["vfat"])).then_some(place)
     });
-    let mounted = mounts(machine)?.into_iter().filter(|mount| mount.kind == "vfat").map(|mount| mount.point);
-    let places: BTreeSet<String> = named.chain(mounted).collect();
+    // systemd mounts a boot partition that nobody names when somebody looks.
+    let usual = USUAL.into_iter().filter(|place| is_mounted(place, &["vfat", "autofs"])).map(str::to_owned);
+    let places: BTreeSet<String> = named.chain(usual).collect();
     let (mut found, mut notes, mut devices) = (Vec::new(), Vec::new(), BTreeSet::new());
-    for place in places {
+    for place in &places {
         // Looking mounts what is mounted when somebody looks.
         let looked = machine.list(&format!("{place}/loader"));
-        let is_there = mounts(machine)?.into_iter().rev().find(|mount| mount.point == place);
+        let is_there = mounts(machine)?.into_iter().rev().find(|mount| mount.point == *place);
         let device = match (looked, is_there) {
             (Ok(names), Some(mount))
                 if mount.kind == "vfat" && names.iter().any(|name| name == "entries") =>
@@ -214,7 +224,16 @@ pub(crate) fn find(machine: &dyn Machine) -> Result<(Vec<Esp>, Vec<String>), Mac
             _ => continue,
         };
         if devices.insert(device) {
-            found.push(Esp::read(machine, &place)?);
+            found.push(Esp::read(machine, place)?);
+        }
+    }
+    if found.is_empty() {
+        let strangers = before.iter().filter(|mount| mount.kind == "vfat" && !places.contains(&mount.point));
+        for place in strangers.map(|mount| &mount.point) {
+            let names = machine.list(&format!("{place}/loader")).unwrap_or_default();
+            if names.iter().any(|name| name == "entries") {
+                notes.push(format!("`{place}` holds boot entries, and is not in `/etc/fstab`"));
+            }
         }
     }
     Ok((found, notes))

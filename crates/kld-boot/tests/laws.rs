@@ -697,6 +697,54 @@ fn a_boot_partition_that_was_replaced_gets_what_it_lacks() {
 }
 
 #[test]
+fn what_else_is_mounted_is_another_machines() {
+    let fake = Fake::new();
+    fake.change(|state| {
+        let fat = &mut state.disk.fat;
+        let entry = "linux /EFI/kldload/other/linux\noptions root=ZFS=rpool/ROOT/theirs\n";
+        fat.insert("/mnt/loader/entries/theirs.conf".to_owned(), entry.as_bytes().to_vec());
+        fat.insert("/mnt/EFI/systemd/systemd-bootx64.efi".to_owned(), b"loader".to_vec());
+        fat.insert("/mnt/EFI/kldload/lost/linux".to_owned(), b"kernel".to_vec());
+        state.also.push(("vfat", "/mnt"));
+    });
+    let mounts = |fake: &Fake| {
+        let looked = Looked::at(fake).expect("readable");
+        assert_eq!(looked.notes, [""; 0], "it is no fault of the machine");
+        looked.partitions.iter().map(|esp| esp.mount.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(mounts(&fake), ESPS);
+    assert_eq!(leftovers(&Looked::at(&fake).expect("readable")).actions, []);
+    // What systemd mounts by itself, or an installer, is the machine's.
+    for place in ["/boot", "/boot/efi"] {
+        fake.change(|state| {
+            state.disk.fat = std::mem::take(&mut state.disk.fat)
+                .into_iter()
+                .map(|(path, bytes)| {
+                    (path.strip_prefix("/mnt").map_or(path.clone(), |rest| format!("{place}{rest}")), bytes)
+                })
+                .collect();
+            state.also = vec![("autofs", place), ("vfat", place)];
+        });
+        assert_eq!(mounts(&fake), [place, "/efi", "/efi2"]);
+        fake.change(|state| {
+            state.disk.fat = std::mem::take(&mut state.disk.fat)
+                .into_iter()
+                .map(|(path, bytes)| {
+                    (path.strip_prefix(place).map_or(path.clone(), |rest| format!("/mnt{rest}")), bytes)
+                })
+                .collect();
+        });
+    }
+    // A machine whose own one nobody has named is told so.
+    fake.change(|state| {
+        state.disk.fat.retain(|path, _| path.starts_with("/mnt"));
+        state.also = vec![("vfat", "/mnt")];
+    });
+    let refused = Looked::at(&fake).expect_err("there is none").to_string();
+    assert!(refused.contains("`/mnt` holds boot entries, and is not in `/etc/fstab`"), "{refused}");
+}
+
+#[test]
 fn environments_are_compared_from_where_they_parted() {
     let fake = Fake::new();
     make(&fake, "a", &Origin::Running).expect("made");
