@@ -7,6 +7,7 @@ use kld_disk::boot_entry::{ENTRIES, FALLBACK_LOADER, LOADER_CONF, SYSTEMD_LOADER
 use kld_host::mounts::{self, Mount};
 
 use crate::action::Action;
+use crate::entries::PER_FILE;
 use crate::loader;
 use crate::machine::{Machine, MachineError};
 use crate::name::is_passed_over;
@@ -95,6 +96,11 @@ impl Esp {
         format!("{}/{}", self.mount, file.trim_start_matches('/'))
     }
 
+    /// Whether a file of the system lies on it.
+    fn is_below(&self, path: &str) -> bool {
+        path.strip_prefix(&self.mount).is_some_and(|rest| rest.starts_with('/'))
+    }
+
     /// Where an entry's file is in the system.
     pub fn entry_path(&self, file: &str) -> String {
         format!("{}/{ENTRIES}/{file}", self.mount)
@@ -126,6 +132,42 @@ impl Esp {
             .collect()
     }
 
+    /// The entry of this name that starts something else than a dataset. Case makes no difference to FAT.
+    pub(crate) fn taken(&self, id: &str, dataset: &str) -> Option<&Entry> {
+        // One that says nothing is what a power cut leaves.
+        let is_other = |of: &&Entry| {
+            of.id.eq_ignore_ascii_case(id)
+                && of.entry != BootEntry::default()
+                && of.dataset() != Some(dataset)
+        };
+        self.entries.iter().find(is_other)
+    }
+
+    /// The entry that its `loader.conf` names; `last` was started last.
+    pub(crate) fn default_id(&self, last: Option<&str>) -> Option<String> {
+        let pattern = loader::default_of(&self.conf)?;
+        if loader::is_saved(pattern) {
+            return last.map(str::to_owned);
+        }
+        let entry = self.entries.iter().find(|entry| loader::matches(pattern, &entry.id));
+        entry.map(|entry| entry.id.clone())
+    }
+
+    /// What an action gives it, beside all that is there.
+    pub(crate) fn gains(&mut self, action: &Action) {
+        let there = self.entries.clone();
+        self.after(action);
+        let is_gone = |of: &Entry| !self.entries.contains(of);
+        let gone: Vec<Entry> = there.into_iter().filter(is_gone).collect();
+        self.entries.extend(gone);
+        let size = match action {
+            Action::Copy { to, size, .. } if self.is_below(to) => size + PER_FILE,
+            Action::Write { path, .. } if self.is_below(path) => PER_FILE,
+            _ => 0,
+        };
+        self.free = self.free.saturating_sub(size);
+    }
+
     /// What would be read after an action that gives it something.
     pub(crate) fn after(&mut self, action: &Action) {
         match action {
@@ -136,11 +178,8 @@ impl Esp {
                 self.entries.push(Entry::read(file.to_owned(), text));
                 self.entries.sort_by(|a, b| a.file.cmp(&b.file));
             }
-            Action::Copy { to, size, .. } => {
-                let Some(file) = to.strip_prefix(&self.mount).filter(|rest| rest.starts_with('/')) else {
-                    return;
-                };
-                self.files.insert(file.to_owned(), *size);
+            Action::Copy { to, size, .. } if self.is_below(to) => {
+                self.files.insert(to[self.mount.len()..].to_owned(), *size);
             }
             _ => {}
         }

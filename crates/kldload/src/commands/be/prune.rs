@@ -1,6 +1,8 @@
 //! `kbe prune`.
 
-use kld_boot::{Action, Keep, Looked, Plan, RealMachine, carry_out, choose, leftovers, plan_destroy};
+use kld_boot::{
+    Action, Keep, Looked, Plan, RealMachine, carry_out, choose, leftovers, plan_destroy, unequal,
+};
 use kld_ui::{ByteSize, ExitStatus, Printer};
 use serde::Serialize;
 
@@ -42,14 +44,14 @@ struct Goes<'a> {
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
     let _lock = lock("kbe prune")?;
     let looked = Looked::before_change(&RealMachine)?;
-    let left = leftovers(&looked);
+    let (left, unequal) = (leftovers(&looked), unequal(&looked));
     let keep = args.keep.map(Keep::Newest).or_else(|| args.free.map(|size| Keep::Free(size.0)));
     let chosen = keep.map(|keep| choose(&looked, keep)).unwrap_or_default();
-    if left.actions.is_empty() && left.equalizing.is_empty() && chosen.is_empty() {
+    if left.actions.is_empty() && unequal.actions.is_empty() && chosen.is_empty() {
         printer.note("nothing to destroy");
     } else {
         if args.shown.output.json {
-            let said = left.said.iter().chain(&left.unequal);
+            let said = left.said.iter().chain(&unequal.mended);
             let left = said.map(|said| Goes { environment: None, leftover: Some(said), frees: 0 });
             let names = chosen.iter().map(|of| Goes {
                 environment: Some(&of.name),
@@ -59,7 +61,7 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
             printer.envelope("prune", &left.chain(names).collect::<Vec<_>>())?;
         } else {
             let lines = left.said.iter().map(|said| format!("  remove: {said}"));
-            let lines = lines.chain(left.unequal.iter().map(|said| format!("  mend: {said}")));
+            let lines = lines.chain(unequal.mended.iter().map(|said| format!("  mend: {said}")));
             let names = chosen.iter().map(|of| format!("  destroy `{}`, {} will be free", of.name, of.frees));
             printer.data(&lines.chain(names).collect::<Vec<_>>().join("\n"))?;
         }
@@ -70,7 +72,7 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
             asked(printer, "destroy them?", args.yes)?;
         }
         let mut said = |action: &Action| printer.detail(&action.to_string());
-        let actions = left.actions.into_iter().chain(left.equalizing).collect();
+        let actions = left.actions.into_iter().chain(unequal.actions).collect();
         carry_out(&RealMachine, &Plan { actions, ..Plan::default() }, &mut said)?;
         for environment in &chosen {
             // What one shares with the next changes with each that goes.
