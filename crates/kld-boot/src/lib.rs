@@ -57,4 +57,4 @@ pub use name::{BootEnvironmentName, NameError};
 pub use prune::{Keep, Pruned, choose, outdated};
 pub use rename::plan_rename;
 pub use transfer::{STREAM_HEADER, StreamHeader, export, import, plan_export, plan_import};
-pub use trial::{Trial, fail_trial, pass_trial, plan_pass_trial, try_out};
+pub use trial::{Trial, fail_trial, is_on_trial, pass_trial, plan_pass_trial, try_out};
