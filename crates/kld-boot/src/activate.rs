@@ -4,6 +4,7 @@ use crate::action::{Action, Plan, carry_out};
 use crate::create::model;
 use crate::entries::{complete, entry_after, keep_default};
 use crate::error::BootError;
+use crate::esp::Esp;
 use crate::kernel;
 use crate::loader;
 use crate::look::{Looked, Maker, Unfinished};
@@ -104,6 +105,11 @@ fn plan_complete(machine: &dyn Machine, looked: &Looked, name: &str, at: &str) -
     let (model, model_name) = model(looked, environment)?;
     let entry = entry_after(model, model_name, &environment.dataset, &kernel);
     let file = own.map_or_else(|| valid.entry_id(), |own| own.file.clone());
+    for esp in looked.partitions.iter().filter(|esp| !has(esp, &environment.dataset)) {
+        if let Some(taken) = esp.taken(&loader::id_of(&file), &environment.dataset) {
+            return Err(BootError::EntryTaken { path: esp.entry_path(&taken.file) });
+        }
+    }
     let actions = complete(looked, &file, &entry, &kernel, &Default::default())?;
     Ok(Plan { actions, ..Plan::default() })
 }
@@ -131,8 +137,11 @@ fn make_complete(
 
 /// Whether every boot partition can start an environment.
 fn is_complete(looked: &Looked, dataset: &str) -> bool {
-    let has = |esp: &crate::esp::Esp| esp.entries_of(dataset).any(|entry| esp.is_complete(entry));
-    looked.partitions.iter().all(has)
+    looked.partitions.iter().all(|esp| has(esp, dataset))
+}
+
+fn has(esp: &Esp, dataset: &str) -> bool {
+    esp.entries_of(dataset).any(|entry| esp.is_complete(entry))
 }
 
 /// Activates an environment: gives every boot partition its entry and kernel where they are missing, tells the loader,

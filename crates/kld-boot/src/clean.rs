@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::action::Action;
-use crate::entries::{PER_FILE, SPARE, keep_default, remove_unneeded};
-use crate::esp::{Entry, Esp};
-use crate::look::{Environment, Looked, Unfinished};
+use crate::entries::remove_unneeded;
+use crate::equal::{Bring, bring, unequal};
+use crate::esp::Entry;
+use crate::look::{Looked, Unfinished};
 
 /// What was left.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,27 +17,28 @@ pub struct Leftovers {
     pub frees: BTreeMap<String, u64>,
     /// What it is, for a person.
     pub said: Vec<String>,
-    /// Boot partitions that lack an environment which another one starts, and have room for it: one was replaced, or away.
-    pub unequal: Vec<String>,
-    /// What brings it to them, once the rest is done.
-    pub equalizing: Vec<Action>,
 }
 
 /// Finds what was left. Nothing of it is needed by what starts.
 pub fn leftovers(looked: &Looked) -> Leftovers {
     let mut found = Leftovers::default();
     let mut gone: BTreeSet<&str> = BTreeSet::new();
-    // What is brought to one is on it.
+    // What is brought to one is on it, beside all that is there.
     let mut partitions = looked.partitions.clone();
     let mut datasets = Vec::new();
     let mut snapshots = Vec::new();
     for environment in looked.environments.iter().filter(|of| of.unfinished.is_some()) {
-        let is_whole = looked.entry(&environment.dataset).is_some();
+        let whole = looked.entry_on(&environment.dataset, |_| true);
         let is_in_use = looked.protection(environment).is_some();
         let making = environment.unfinished == Some(Unfinished::Making);
-        if is_in_use || (making && is_whole) {
-            let entry = looked.entry(&environment.dataset);
-            found.actions.extend(entry.into_iter().flat_map(|entry| equal(&mut partitions, entry).1));
+        if is_in_use || (making && whole.is_some()) {
+            for esp in &mut partitions {
+                let by = whole.map(|(from, entry)| bring(from, entry, esp));
+                if let Some(Bring::By(actions)) = by {
+                    actions.iter().for_each(|action| esp.gains(action));
+                    found.actions.extend(actions);
+                }
+            }
             let dataset = environment.dataset.clone();
             found.actions.push(Action::Mark { dataset, state: None });
             continue;
@@ -50,18 +52,6 @@ pub fn leftovers(looked: &Looked) -> Leftovers {
         found.said.push(format!("`{}` is {what}", environment.name()));
         gone.insert(&environment.dataset);
         datasets.push(Action::Destroy { dataset: environment.dataset.clone() });
-    }
-    let is_settled = |of: &&Environment| of.unfinished.is_none() && of.trial.is_none();
-    for environment in looked.environments.iter().filter(is_settled) {
-        let entry = looked.entry(&environment.dataset).filter(|entry| entry.tries_left().is_none());
-        let Some(entry) = entry else { continue };
-        let (lacking, actions) = equal(&mut partitions, entry);
-        let name = environment.name();
-        found.unequal.extend(lacking.iter().map(|mount| format!("`{mount}` does not start `{name}`")));
-        found.equalizing.extend(actions);
-    }
-    if !found.equalizing.is_empty() {
-        found.equalizing.splice(..0, keep_default(looked));
     }
     for snapshot in looked.environments.iter().flat_map(|environment| &environment.snapshots) {
         let stays = snapshot.clones.iter().any(|clone| !gone.contains(clone.as_str()));
@@ -122,7 +112,9 @@ pub fn leftovers(looked: &Looked) -> Leftovers {
     }
     found.actions.extend(datasets);
     found.actions.extend(snapshots);
-    for esp in &partitions {
+    let brought = unequal(looked).actions;
+    for esp in &mut partitions {
+        brought.iter().for_each(|action| esp.gains(action));
         let (actions, bytes) = remove_unneeded(esp, leaves);
         if bytes > 0 {
             found.said.push(format!("`{}` has kernels that no entry needs", esp.mount));
@@ -141,35 +133,4 @@ fn has_passed(looked: &Looked, entry: &Entry, dataset: &str) -> bool {
             .partitions
             .iter()
             .all(|esp| esp.entries_of(dataset).any(|of| beside(of) && esp.is_complete(of)))
-}
-
-/// What brings an entry, and what it boots from, to the boot partitions that lack its environment, where there is room; and which
-/// ones those are.
-fn equal(partitions: &mut [Esp], entry: &Entry) -> (Vec<String>, Vec<Action>) {
-    let (mut lacking, mut actions) = (Vec::new(), Vec::new());
-    let starts = |esp: &Esp| {
-        entry.dataset().is_some_and(|dataset| esp.entries_of(dataset).any(|of| esp.is_complete(of)))
-    };
-    let has_it = |esp: &&Esp| esp.entries.contains(entry) && esp.is_complete(entry);
-    let Some(from) = partitions.iter().find(has_it).cloned() else { return (lacking, actions) };
-    for esp in partitions.iter_mut().filter(|esp| !starts(esp)) {
-        let missing = entry.boot_files().filter(|file| esp.files.get(*file) != from.files.get(*file));
-        let missing: Vec<_> = missing.filter_map(|file| Some((file, *from.files.get(file)?))).collect();
-        let needed = missing.iter().map(|(_, size)| size + PER_FILE).sum::<u64>() + PER_FILE;
-        if needed + SPARE > esp.free {
-            continue;
-        }
-        let copies = missing.into_iter().map(|(file, size)| Action::Copy {
-            from: from.path(file),
-            to: esp.path(file),
-            size,
-        });
-        let write = Action::Write { path: esp.entry_path(&entry.file), text: entry.entry.to_string() };
-        let bring: Vec<Action> = copies.chain([write]).collect();
-        bring.iter().for_each(|action| esp.after(action));
-        esp.free -= needed;
-        lacking.push(esp.mount.clone());
-        actions.extend(bring);
-    }
-    (lacking, actions)
 }

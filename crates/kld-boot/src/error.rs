@@ -213,7 +213,7 @@ impl BootError {
                 "name it as `zfs list -t snapshot` does, or `ENVIRONMENT@NAME`".to_owned()
             }
             Self::Exists { .. } => "choose another name, or `kbe destroy` that one".to_owned(),
-            Self::EntryTaken { .. } => "choose another name".to_owned(),
+            Self::EntryTaken { .. } => "choose another name, or give that entry another one".to_owned(),
             Self::HasChildren { .. } => {
                 "an environment is one dataset: move what must survive a rollback beside it".to_owned()
             }

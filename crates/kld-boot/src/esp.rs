@@ -7,10 +7,13 @@ use kld_disk::boot_entry::{ENTRIES, FALLBACK_LOADER, LOADER_CONF, SYSTEMD_LOADER
 use kld_host::mounts::{self, Mount};
 
 use crate::action::Action;
+use crate::entries::PER_FILE;
 use crate::loader;
 use crate::machine::{Machine, MachineError};
 use crate::name::is_passed_over;
 
+/// Where a boot partition is mounted when nobody says where: by systemd, or as installers do.
+const USUAL: [&str; 3] = ["/efi", "/boot", "/boot/efi"];
 /// Where kernels lie that are named by their content.
 pub(crate) const KERNELS: &str = "/EFI/kldload";
 /// At the end of the name of an entry that stands in for another while that is written.
@@ -93,6 +96,11 @@ impl Esp {
         format!("{}/{}", self.mount, file.trim_start_matches('/'))
     }
 
+    /// Whether a file of the system lies on it.
+    fn is_below(&self, path: &str) -> bool {
+        path.strip_prefix(&self.mount).is_some_and(|rest| rest.starts_with('/'))
+    }
+
     /// Where an entry's file is in the system.
     pub fn entry_path(&self, file: &str) -> String {
         format!("{}/{ENTRIES}/{file}", self.mount)
@@ -124,6 +132,42 @@ impl Esp {
             .collect()
     }
 
+    /// The entry of this name that starts something else than a dataset. Case makes no difference to FAT.
+    pub(crate) fn taken(&self, id: &str, dataset: &str) -> Option<&Entry> {
+        // One that says nothing is what a power cut leaves.
+        let is_other = |of: &&Entry| {
+            of.id.eq_ignore_ascii_case(id)
+                && of.entry != BootEntry::default()
+                && of.dataset() != Some(dataset)
+        };
+        self.entries.iter().find(is_other)
+    }
+
+    /// The entry that its `loader.conf` names; `last` was started last.
+    pub(crate) fn default_id(&self, last: Option<&str>) -> Option<String> {
+        let pattern = loader::default_of(&self.conf)?;
+        if loader::is_saved(pattern) {
+            return last.map(str::to_owned);
+        }
+        let entry = self.entries.iter().find(|entry| loader::matches(pattern, &entry.id));
+        entry.map(|entry| entry.id.clone())
+    }
+
+    /// What an action gives it, beside all that is there.
+    pub(crate) fn gains(&mut self, action: &Action) {
+        let there = self.entries.clone();
+        self.after(action);
+        let is_gone = |of: &Entry| !self.entries.contains(of);
+        let gone: Vec<Entry> = there.into_iter().filter(is_gone).collect();
+        self.entries.extend(gone);
+        let size = match action {
+            Action::Copy { to, size, .. } if self.is_below(to) => size + PER_FILE,
+            Action::Write { path, .. } if self.is_below(path) => PER_FILE,
+            _ => 0,
+        };
+        self.free = self.free.saturating_sub(size);
+    }
+
     /// What would be read after an action that gives it something.
     pub(crate) fn after(&mut self, action: &Action) {
         match action {
@@ -134,11 +178,8 @@ impl Esp {
                 self.entries.push(Entry::read(file.to_owned(), text));
                 self.entries.sort_by(|a, b| a.file.cmp(&b.file));
             }
-            Action::Copy { to, size, .. } => {
-                let Some(file) = to.strip_prefix(&self.mount).filter(|rest| rest.starts_with('/')) else {
-                    return;
-                };
-                self.files.insert(file.to_owned(), *size);
+            Action::Copy { to, size, .. } if self.is_below(to) => {
+                self.files.insert(to[self.mount.len()..].to_owned(), *size);
             }
             _ => {}
         }
@@ -186,20 +227,28 @@ pub(crate) fn mounts(machine: &dyn Machine) -> Result<Vec<Mount>, MachineError> 
     Ok(mounts::parse(&machine.text("/proc/self/mountinfo")?.unwrap_or_default()))
 }
 
-/// Boot partitions, and what was found instead of them or on them that a person should know.
+/// Boot partitions, and what was found instead of them or on them that a person should know. They are those that `/etc/fstab`
+/// names, and what is at the usual places: what else is mounted may be another machine's.
 pub(crate) fn find(machine: &dyn Machine) -> Result<(Vec<Esp>, Vec<String>), MachineError> {
+    let before = mounts(machine)?;
+    let is_mounted = |place: &str, kinds: &[&str]| {
+        before.iter().any(|mount| mount.point == place && kinds.contains(&&*mount.kind))
+    };
     let fstab = machine.text("/etc/fstab")?.unwrap_or_default();
     let named = fstab.lines().filter(|line| !line.trim_start().starts_with('#')).filter_map(|line| {
         let columns: Vec<&str> = line.split_whitespace().collect();
-        (columns.get(2) == Some(&"vfat")).then(|| mounts::unescape(columns[1]))
+        let place = mounts::unescape(columns.get(1)?);
+        let place = place.trim_end_matches('/').to_owned();
+        (columns.get(2) == Some(&"vfat") || is_mounted(&place, &["vfat"])).then_some(place)
     });
-    let mounted = mounts(machine)?.into_iter().filter(|mount| mount.kind == "vfat").map(|mount| mount.point);
-    let places: BTreeSet<String> = named.chain(mounted).collect();
+    // systemd mounts a boot partition that nobody names when somebody looks.
+    let usual = USUAL.into_iter().filter(|place| is_mounted(place, &["vfat", "autofs"])).map(str::to_owned);
+    let places: BTreeSet<String> = named.chain(usual).collect();
     let (mut found, mut notes, mut devices) = (Vec::new(), Vec::new(), BTreeSet::new());
-    for place in places {
+    for place in &places {
         // Looking mounts what is mounted when somebody looks.
         let looked = machine.list(&format!("{place}/loader"));
-        let is_there = mounts(machine)?.into_iter().rev().find(|mount| mount.point == place);
+        let is_there = mounts(machine)?.into_iter().rev().find(|mount| mount.point == *place);
         let device = match (looked, is_there) {
             (Ok(names), Some(mount))
                 if mount.kind == "vfat" && names.iter().any(|name| name == "entries") =>
@@ -214,7 +263,16 @@ pub(crate) fn find(machine: &dyn Machine) -> Result<(Vec<Esp>, Vec<String>), Mac
             _ => continue,
         };
         if devices.insert(device) {
-            found.push(Esp::read(machine, &place)?);
+            found.push(Esp::read(machine, place)?);
+        }
+    }
+    if found.is_empty() {
+        let strangers = before.iter().filter(|mount| mount.kind == "vfat" && !places.contains(&mount.point));
+        for place in strangers.map(|mount| &mount.point) {
+            let names = machine.list(&format!("{place}/loader")).unwrap_or_default();
+            if names.iter().any(|name| name == "entries") {
+                notes.push(format!("`{place}` holds boot entries, and is not in `/etc/fstab`"));
+            }
         }
     }
     Ok((found, notes))

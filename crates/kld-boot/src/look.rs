@@ -292,17 +292,28 @@ impl Looked {
     /// The entry that starts an environment, on the first boot partition that has a whole one. Of several (one for each
     /// kernel), the one that was started or would be, else the last of the menu.
     pub fn entry(&self, dataset: &str) -> Option<&Entry> {
+        self.entry_on(dataset, |_| true).map(|(_, entry)| entry)
+    }
+
+    /// The same of those that are meant, and where it is.
+    pub(crate) fn entry_on(
+        &self,
+        dataset: &str,
+        is_meant: impl Fn(&Entry) -> bool,
+    ) -> Option<(&Esp, &Entry)> {
+        let default = self.default_id();
         let chosen = |entry: &&Entry| {
             let id = Some(&entry.id);
-            id == self.loader.selected.as_ref() || id == self.default_id().as_ref()
+            id == self.loader.selected.as_ref() || id == default.as_ref()
         };
         self.partitions.iter().find_map(|esp| {
-            let whole = || esp.entries_of(dataset).filter(|entry| esp.is_complete(entry));
-            whole().find(chosen).or_else(|| whole().last())
+            let whole = || esp.entries_of(dataset).filter(|entry| esp.is_complete(entry) && is_meant(entry));
+            Some((esp, whole().find(chosen).or_else(|| whole().last())?))
         })
     }
 
-    /// The entry that the loader takes unless it is told otherwise for once.
+    /// The entry that the loader takes unless it is told otherwise for once: by its variable, else by the first `loader.conf` that
+    /// names one.
     pub fn default_id(&self) -> Option<String> {
         let exists = |id: &str| {
             self.partitions.iter().flat_map(|esp| &esp.entries).any(|entry| entry.id.eq_ignore_ascii_case(id))
@@ -315,13 +326,8 @@ impl Looked {
         if variable.is_some() {
             return variable;
         }
-        let esp = self.partitions.first()?;
-        let pattern = loader::default_of(&esp.conf)?;
-        if loader::is_saved(pattern) {
-            return last();
-        }
-        let entry = esp.entries.iter().find(|entry| loader::matches(pattern, &entry.id));
-        entry.map(|entry| entry.id.clone())
+        let last = last();
+        self.partitions.iter().find_map(|esp| esp.default_id(last.as_deref()))
     }
 
     /// Whether what was started last decides what starts.

@@ -9,7 +9,7 @@
 use std::fmt;
 
 use kld_disk::BootEntry;
-use kld_host::mounts;
+use kld_host::{mounts, zfs};
 
 use crate::action::{Action, Plan, carry_out};
 use crate::activate::{Starts, activate, plan_activate};
@@ -21,7 +21,7 @@ use crate::good::plan_good;
 use crate::kernel;
 use crate::loader;
 use crate::look::{Environment, Looked, Maker, TRIAL};
-use crate::machine::Machine;
+use crate::machine::{Machine, MachineError};
 use crate::mount::{SOURCE, mount_for_a_look, unmount};
 use crate::name::BootEnvironmentName;
 
@@ -196,6 +196,21 @@ pub fn plan_pass_trial(machine: &dyn Machine) -> Result<(Plan, String), BootErro
 fn end_of_trial(of: &Environment) -> Plan {
     let done = Action::Trial { dataset: of.dataset.clone(), trial: None };
     Plan { actions: vec![done], ..Plan::default() }
+}
+
+/// Whether what runs must prove itself. One that has failed has not: it is there to be looked into. Only the pool is asked, so
+/// that a boot partition that is away makes no trial of what has none.
+///
+/// # Errors
+/// When ZFS does not say.
+pub fn is_on_trial(machine: &dyn Machine) -> Result<bool, MachineError> {
+    let mounted = mounts(machine)?;
+    let Some(root) = mounts::mounted_on(&mounted, "/").filter(|mount| mount.kind == "zfs") else {
+        return Ok(false);
+    };
+    let properties = zfs::parse_get(&machine.run(&zfs::get_cmd(&root.source, &[TRIAL], false))?)?;
+    let trial = properties.iter().find(|of| of.name == TRIAL && of.value != "-");
+    Ok(trial.is_some_and(|of| Trial::parse(&of.value) == Trial::Waiting))
 }
 
 /// Remembers why the running environment, which was on trial, is not well, and sees to it that another one starts next.

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use kld_boot::{
     BootError, Looked, Maker, Origin, Plan, Starts, Trial, activate, carry_out, create, fail_trial,
-    leftovers, pass_trial, plan_activate, plan_destroy, plan_pass_trial, try_out,
+    is_on_trial, leftovers, pass_trial, plan_activate, plan_destroy, plan_pass_trial, try_out, unequal,
 };
 use support::{Cut, ESPS, Fake, mark_good};
 
@@ -127,6 +127,56 @@ fn when_it_is_well_it_stays() {
     // What is made from it is not on trial.
     create(&fake, &name("next"), &Origin::Running, Maker::Person, &mut |_| ()).expect("made");
     assert_eq!(Looked::at(&fake).expect("readable").environment("next").expect("there").trial, None);
+}
+
+/// It counts tries there, and nothing says any more that it passed.
+#[test]
+fn a_boot_partition_that_was_away_while_it_passed_counts_no_tries() {
+    for away in ESPS {
+        let fake = on_trial();
+        let before = fake.disk().fat;
+        pass_trial(&fake, &mut |_| ()).expect("passed");
+        fake.change(|state| {
+            state.disk.fat.retain(|path, _| !path.starts_with(&format!("{away}/")));
+            state
+                .disk
+                .fat
+                .extend(before.into_iter().filter(|(path, _)| path.starts_with(&format!("{away}/"))));
+        });
+        let found = unequal(&Looked::at(&fake).expect("readable"));
+        assert!(found.mended.contains(&format!("`{away}` still counts tries of `new`")), "{found:?}");
+        assert_eq!(found.stays, [""; 0]);
+        carry_out(&fake, &Plan { actions: found.actions, ..Plan::default() }, &mut |_| ()).expect("mended");
+        let files: Vec<String> = fake.disk().fat.into_keys().collect();
+        assert!(!files.iter().any(|path| path.contains('+')), "{files:?}");
+        clear(&fake);
+        assert_eq!(unequal(&Looked::at(&fake).expect("readable")), Default::default());
+    }
+}
+
+/// Its units have no other way to know, and a system that must not be judged restarts for nothing.
+#[test]
+fn who_must_prove_itself_says_the_property_alone() {
+    let is = |fake: &Fake| is_on_trial(fake).expect("the pool answers");
+    let fake = on_trial();
+    assert!(is(&fake));
+    // A clone of it has its files, and nothing to prove.
+    create(&fake, &name("clone"), &Origin::Running, Maker::Person, &mut |_| ()).expect("made");
+    activate(&fake, "clone", Starts::Once, &mut |_| ()).expect("activated");
+    fake.start().expect("it starts");
+    assert!(!is(&fake));
+    let fake = on_trial();
+    pass_trial(&fake, &mut |_| ()).expect("passed");
+    assert!(!is(&fake));
+    // Without its boot partitions it is the same.
+    fake.change(|state| state.disk.fat.clear());
+    assert!(Looked::at(&fake).is_err() && !is(&fake));
+    let fake = on_trial();
+    fake.change(|state| state.disk.fat.clear());
+    assert!(Looked::at(&fake).is_err() && is(&fake));
+    // One that has failed is here to be looked into.
+    fail_trial(&fake, "no", &mut |_| ()).expect_err("the reason is kept, and the rest cannot be seen");
+    assert!(!is(&fake));
 }
 
 #[test]

@@ -64,6 +64,8 @@ pub(crate) struct State {
     pub(crate) disk: Disk,
     pub(crate) mounts: Vec<(String, String)>,
     pub(crate) capacity: u64,
+    /// What is mounted beside the boot partitions that `/etc/fstab` names: kinds and places.
+    pub(crate) also: Vec<(&'static str, &'static str)>,
     txg: u64,
     fuel: Option<usize>,
     cut: Option<Cut>,
@@ -292,6 +294,9 @@ impl State {
         }
         for (index, esp) in ESPS.into_iter().enumerate() {
             mountinfo += &format!("9{index} 1 8:{index} / {esp} rw,relatime - vfat /dev/sda{index} rw\n");
+        }
+        for (index, (kind, place)) in self.also.iter().enumerate() {
+            mountinfo += &format!("8{index} 1 9:{index} / {place} rw,relatime - {kind} /dev/sdb{index} rw\n");
         }
         all.insert(
             "/proc/sys/kernel/random/boot_id".to_owned(),

@@ -1,6 +1,6 @@
 //! The probe of `kst` for boot environments.
 
-use kld_boot::{BootError, Environment, Looked, RealMachine, leftovers};
+use kld_boot::{BootError, Environment, Looked, RealMachine, leftovers, unequal};
 use kld_node::health::{Probe, Status};
 
 use crate::commands::pkg;
@@ -43,11 +43,14 @@ fn judge(looked: &Looked) -> Probe {
     if let Some(note) = looked.notes.first() {
         return Probe::new(PROBE, Status::Warn, format!("{summary}; {note}")).with_command("kbe list");
     }
+    let unequal = unequal(looked);
+    let commands = [(&unequal.mended, "kbe prune"), (&unequal.stays, "kbe list")];
+    if let Some((first, command)) = commands.iter().find_map(|(said, command)| Some((said.first()?, command)))
+    {
+        return Probe::new(PROBE, Status::Warn, format!("{summary}; {first}")).with_command(*command);
+    }
     // A command that is still at work leaves the same signs as one that was interrupted.
     let left = leftovers(looked);
-    if let Some(first) = left.unequal.first() {
-        return Probe::new(PROBE, Status::Warn, format!("{summary}; {first}")).with_command("kbe prune");
-    }
     match (&left.said[..], runs == next) {
         ([], true) => Probe::new(PROBE, Status::Ok, summary),
         ([], false) => Probe::new(PROBE, Status::Info, summary),

@@ -1,6 +1,6 @@
 //! `kbe list`.
 
-use kld_boot::{Environment, Looked, RealMachine, Unfinished, frees, leftovers};
+use kld_boot::{Environment, Looked, RealMachine, Unfinished, frees, leftovers, unequal};
 use kld_host::LockError;
 use kld_ui::{ByteSize, ExitStatus, Printer, Table};
 use serde::Serialize;
@@ -60,10 +60,14 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     for note in &looked.notes {
         printer.warning(note);
     }
-    let left = leftovers(&looked);
-    for unequal in &left.unequal {
-        printer.warning(&format!("{unequal}: `kbe prune` brings it there"));
+    let unequal = unequal(&looked);
+    for mended in &unequal.mended {
+        printer.warning(&format!("{mended}: `kbe prune` mends that"));
     }
+    for stays in &unequal.stays {
+        printer.warning(stays);
+    }
+    let left = leftovers(&looked);
     if !left.said.is_empty() {
         let said = left.said.join("\n  ");
         // What is half-made may be in somebody's hands.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use kld_boot::{Looked, RealMachine, Trial, fail_trial, pass_trial};
+use kld_boot::{RealMachine, fail_trial, is_on_trial, pass_trial};
 use kld_host::{Cmd, ExecError};
 use kld_node::health::Probe;
 use kld_packages::{TRIAL_FILE, TrialFile, remove_trial_units};
@@ -26,7 +26,12 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
-    if !is_on_trial(printer) {
+    if !must_prove_itself(printer) {
+        // A clone of one on trial has these, too, and so has one that lost its power before they went. No fault of theirs may
+        // restart a system that has nothing to prove.
+        if let Err(error) = end(printer) {
+            printer.warning(&error.to_string());
+        }
         return Ok(ExitStatus::Done);
     }
     let problems = if args.stuck { vec![why_stuck()] } else { judge(printer)? };
@@ -45,26 +50,31 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     Ok(ExitStatus::Done)
 }
 
-/// Whether this system must prove itself. One that has failed already is here to be looked into.
-fn is_on_trial(printer: &Printer) -> bool {
-    match Looked::at(&RealMachine) {
-        Ok(looked) => looked.running().is_some_and(|of| of.trial == Some(Trial::Waiting)),
-        Err(error) => {
-            // A system that does not see its boot partition is not well; but the file says that it must be.
-            printer.warning(&error.to_string());
-            true
-        }
-    }
+/// Whether this system must prove itself.
+fn must_prove_itself(printer: &Printer) -> bool {
+    is_on_trial(&RealMachine).unwrap_or_else(|error| {
+        // A system whose pool does not answer is not well; but the file says that it must be.
+        printer.warning(&error.to_string());
+        true
+    })
 }
 
 /// Makes it the one that starts from now on.
 pub(crate) fn pass(printer: &Printer) -> anyhow::Result<String> {
     let _lock = take_lock("kpkg judge")?;
     let name = pass_trial(&RealMachine, &mut |action| printer.detail(&action.to_string()))?;
-    remove_trial_units(Path::new("/"))?;
-    stop_stuck_timer()?;
-    Cmd::new("systemctl").arg("daemon-reload").run()?;
+    end(printer)?;
     Ok(name)
+}
+
+/// Removes what judges: it has nothing more to say.
+fn end(printer: &Printer) -> anyhow::Result<()> {
+    // It may be gone already. What it starts looks for the file that goes now.
+    if let Err(error) = stop_stuck_timer() {
+        printer.detail(&error.to_string());
+    }
+    remove_trial_units(Path::new("/"))?;
+    Ok(Cmd::new("systemctl").arg("daemon-reload").run()?)
 }
 
 fn stop_stuck_timer() -> Result<(), ExecError> {

@@ -156,6 +156,8 @@ fn a_stock_debian_goes_back_to_what_it_was() {
     }
     nothing_is_left_but_what_runs(&guest);
     interrupted_commands_are_named_and_cleared(&guest);
+    another_machines_boot_partition_is_left_alone(&guest);
+    a_second_boot_partition_gets_what_it_lacks(&guest);
     assert!(reboot(&guest) > Duration::ZERO);
     assert_eq!(running(&guest), "before-upgrade");
 }
@@ -226,4 +228,60 @@ fn interrupted_commands_are_named_and_cleared(guest: &Guest) {
         assert!(error.is_empty() && !said.contains("half-"), "{after}: {said}\n{error}");
         kbe(guest, "destroy --yes killed");
     }
+}
+
+/// The disk that brought the program has a boot partition of a machine like this, with an entry and a kernel that nothing here needs.
+fn another_machines_boot_partition_is_left_alone(guest: &Guest) {
+    guest
+        .run_ok(
+            "mount /dev/vdb /mnt && rm /mnt/kldload && mkdir -p /mnt/loader/entries /mnt/EFI/kldload/0123456789abcdef && \
+             cp -r /efi/EFI/systemd /efi/EFI/BOOT /mnt/EFI/ && echo kernel > /mnt/EFI/kldload/0123456789abcdef/linux && \
+             printf 'linux /EFI/kldload/0123456789abcdef/linux\noptions root=ZFS=rpool/ROOT/theirs\n' \
+             > /mnt/loader/entries/theirs.conf && sync",
+        )
+        .expect("made");
+    let (status, json, error) = kbe(guest, "prune --json");
+    let items: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!((status, items["items"].as_array().map(Vec::len)), (0, Some(0)), "{json}\n{error}");
+    guest
+        .run_ok("test -e /mnt/loader/entries/theirs.conf -a -e /mnt/EFI/kldload/0123456789abcdef/linux")
+        .expect("it is left alone");
+    let (status, said, error) = kbe(guest, "list");
+    assert!(status == 0 && error.is_empty(), "{said}\n{error}");
+}
+
+/// It is the machine's as soon as `/etc/fstab` names it.
+fn a_second_boot_partition_gets_what_it_lacks(guest: &Guest) {
+    guest
+        .run_ok(
+            "umount /mnt && mkdir /efi2 && echo '/dev/vdb /efi2 vfat umask=0077,nofail 0 2' >> /etc/fstab && \
+             systemctl daemon-reload && mount /efi2",
+        )
+        .expect("mounted");
+    let (status, said, error) = kbe(guest, "list");
+    let lacks = "`/efi2` does not start `before-upgrade`: `kbe prune` mends that";
+    assert!(status == 0 && error.contains(lacks), "{said}\n{error}");
+    let (status, said, error) = kbe(guest, "prune");
+    assert!(status == 0 && error.contains("the boot partitions have what they lacked"), "{said}\n{error}");
+    let is_equal = "diff -r /efi/loader/entries /efi2/loader/entries && diff -r /efi/EFI/kldload /efi2/EFI/kldload && \
+                    grep -x 'default before-upgrade.conf' /efi2/loader/loader.conf";
+    guest.run_ok(is_equal).expect("they are equal");
+    let (status, said, error) = kbe(guest, "list");
+    assert!(status == 0 && error.is_empty(), "{said}\n{error}");
+
+    // One that cannot be written is named last, and keeps nothing that has no entry there.
+    let (status, said, error) = kbe(guest, "create doomed");
+    assert_eq!(status, 0, "{said}\n{error}");
+    guest.run_ok("rm /efi2/loader/entries/*.conf && mount -o remount,ro /efi2").expect("read-only");
+    let (status, said, error) = kbe(guest, "prune --keep 1 --yes");
+    let gone = error.find("2 environments are gone");
+    assert!(status == 1 && gone.is_some() && gone < error.find("/efi2/loader/entries"), "{said}\n{error}");
+    guest.run_ok("! zfs list rpool/ROOT/half && ! zfs list rpool/ROOT/doomed").expect("they are gone");
+    guest.run_ok("mount -o remount,rw /efi2").expect("it can be written");
+    let (status, said, error) = kbe(guest, "prune");
+    assert_eq!(status, 0, "{said}\n{error}");
+    guest.run_ok(is_equal).expect("they are equal");
+    guest
+        .run_ok("umount /efi2 && rmdir /efi2 && sed -i '/efi2/d' /etc/fstab && systemctl daemon-reload")
+        .expect("as it was");
 }

@@ -222,6 +222,13 @@ fn an_upgrade_stays_when_it_is_well_and_goes_when_it_is_not() {
     assert_eq!(guest.run_ok("hello-test").expect("it runs").trim(), "2.0");
     let left = guest.run_ok("find /etc/systemd /etc/kldload -name '*trial*' 2>/dev/null; ls /usr/sbin/policy-rc.d 2>/dev/null; true");
     assert_eq!(left.expect("searched").trim(), "", "the units of the trial are gone");
+    // What a clone of a system on trial has of them goes when there is nothing to prove.
+    let stray = "mkdir -p /etc/kldload /etc/systemd/system/multi-user.target.wants && echo '{}' > /etc/kldload/trial.json && \
+                 printf '[Unit]\nConditionPathExists=/etc/kldload/trial.json\n[Service]\nExecStart=true\n' > /etc/systemd/system/kldload-trial.service && \
+                 ln -s ../kldload-trial.service /etc/systemd/system/multi-user.target.wants/ && systemctl daemon-reload && \
+                 kpkg judge && ! find /etc/systemd /etc/kldload -name '*trial*' 2>/dev/null | grep .";
+    let (status, text, error) = said(&guest, stray);
+    assert!(status == 0 && text.trim().is_empty(), "{text}\n{error}");
     let entries = guest.run_ok("ls /efi/loader/entries").expect("readable");
     assert_eq!(entries.split_whitespace().collect::<Vec<_>>(), ["august.conf", "debian.conf"]);
     let (status, text, error) = said(&guest, "kupgrade; kbe list --json");
