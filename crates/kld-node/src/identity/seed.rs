@@ -167,7 +167,11 @@ fn parse_seed(user_data: &str, meta_data: &str) -> (Supplied, Vec<String>) {
             Err(reason) => warnings.push(format!("user-data: {reason}")),
         }
     }
-    let unknown = |path: &str, key: &String| format!("user-data: kldload does not know `{path}{key:.64}`");
+    let unknown = |path: &str, key: &String| {
+        // A key of YAML may have any number of lines.
+        let key = key.escape_debug().to_string();
+        format!("user-data: kldload does not know `{path}{key:.64}`")
+    };
     warnings.extend(user.others.keys().map(|key| unknown("", key)));
     warnings.extend(kldload.others.keys().map(|key| unknown("kldload.", key)));
     (supplied, warnings)
@@ -286,6 +290,8 @@ mod tests {
             assert_eq!(warnings.len(), 1, "{user_data}{meta_data}: {warnings:?}");
         }
         assert_eq!(parse_seed("", ""), (Supplied::default(), vec![]));
+        let (_, warnings) = parse_seed("#cloud-config\n\"two\\nlines\": x\n", "");
+        assert_eq!(warnings, ["user-data: kldload does not know `two\\nlines`"]);
     }
 
     #[test]
