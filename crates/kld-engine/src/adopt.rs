@@ -76,6 +76,7 @@ pub struct Adopter<'a> {
     ground: &'a dyn Ground,
     starting: bool,
     stop: &'a AtomicBool,
+    person: Option<u32>,
 }
 
 /// Nobody wants anything to stop.
@@ -118,7 +119,7 @@ pub(crate) fn mounts_of(ground: &dyn Ground) -> Result<Vec<Mount>, HostError> {
 impl<'a> Adopter<'a> {
     /// An adopter for a machine.
     pub fn new(ground: &'a dyn Ground) -> Self {
-        Self { ground, starting: false, stop: &NEVER }
+        Self { ground, starting: false, stop: &NEVER, person: None }
     }
 
     /// The same for a machine that is starting: services come later, by themselves.
@@ -135,12 +136,19 @@ impl<'a> Adopter<'a> {
         self
     }
 
+    /// The same for somebody who has become root to ask for it: what they could do in directories of theirs, they may do as root.
+    #[must_use]
+    pub fn on_behalf_of(mut self, person: Option<u32>) -> Self {
+        self.person = person;
+        self
+    }
+
     /// What would be done, or why it cannot be.
     ///
     /// # Errors
     /// When it cannot be, or cannot be looked at.
     pub fn look(&self, wish: &Wish) -> Result<Prospect, AdoptError> {
-        wish::look(self.ground, wish)
+        wish::look(self.ground, wish, self.person)
     }
 
     /// Every adoption and how far it is, oldest first.
@@ -247,7 +255,7 @@ impl<'a> Adopter<'a> {
         self.ground.put(aside, &PLACEHOLDER).map_err(said)?;
         self.unused(path)?;
         self.is_wanted_still()?;
-        if let Some((reason, _)) = above::not_roots(self.ground, path).map_err(said)? {
+        if let Some((reason, _)) = above::is_of_others(self.ground, path, self.person).map_err(said)? {
             return Err(reason.into());
         }
         watch.doing("exchange them");

@@ -3,12 +3,17 @@
 
 use crate::host::{Entry, Host, HostError, Node};
 
-/// Who but root may put something else into the place of a directory: why, and what to do; `None`: nobody.
-pub(super) fn not_roots(host: &dyn Host, path: &str) -> Result<Option<(String, String)>, HostError> {
+/// Who but root, and the person who asks as root, may put something else into the place of a directory: why, and what to do; `None`:
+/// nobody.
+pub(super) fn is_of_others(
+    host: &dyn Host,
+    path: &str,
+    person: Option<u32>,
+) -> Result<Option<(String, String)>, HostError> {
     for (end, _) in path.match_indices('/') {
         let above = if end == 0 { "/" } else { &path[..end] };
         let (what, mend) = match host.entry(above)? {
-            Some(Entry { node: Node::Directory, uid, .. }) if uid != 0 => {
+            Some(Entry { node: Node::Directory, uid, .. }) if uid != 0 && Some(uid) != person => {
                 ("does not belong to root", "chown root")
             }
             // Where it is sticky, only the owner of a thing gives it another name.

@@ -78,9 +78,9 @@ const OURS: [(&str, &str); 5] = [
 pub(crate) type Datasets = BTreeMap<String, BTreeMap<String, String>>;
 
 /// Looks at everything that could be in the way.
-pub(super) fn look(ground: &dyn Ground, wish: &Wish) -> Result<Prospect, AdoptError> {
+pub(super) fn look(ground: &dyn Ground, wish: &Wish, person: Option<u32>) -> Result<Prospect, AdoptError> {
     let path = wish.path.as_str();
-    check_path(ground, path)?;
+    check_path(ground, path, person)?;
     check_mounts(ground, path)?;
     for (property, value) in &wish.properties {
         if let Some((_, why)) = OURS.iter().find(|(name, _)| name == property) {
@@ -136,7 +136,7 @@ pub(crate) fn check_name(path: &str) -> Result<(), AdoptError> {
     Ok(())
 }
 
-fn check_path(ground: &dyn Ground, path: &str) -> Result<(), AdoptError> {
+fn check_path(ground: &dyn Ground, path: &str, person: Option<u32>) -> Result<(), AdoptError> {
     check_name(path)?;
     match ground.resolve(path)? {
         None => return Err(refuse(path, "it is not there", format!("`kdir {path}` makes a dataset there"))),
@@ -148,7 +148,7 @@ fn check_path(ground: &dyn Ground, path: &str) -> Result<(), AdoptError> {
     if !ground.is_directory(path)? {
         return Err(refuse(path, "it is not a directory", "adopt the directory that it lies in"));
     }
-    if let Some((reason, hint)) = super::above::not_roots(ground, path)? {
+    if let Some((reason, hint)) = super::above::is_of_others(ground, path, person)? {
         return Err(refuse(path, reason, hint));
     }
     let name = path.rsplit('/').next().unwrap_or_default();

@@ -116,6 +116,11 @@ pub(crate) fn absolute(path: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
+/// Who has become root, by sudo(8) or pkexec(1).
+fn person() -> Option<u32> {
+    ["SUDO_UID", "PKEXEC_UID"].iter().find_map(|name| std::env::var(name).ok()?.parse().ok())
+}
+
 /// Shows, asks, adopts; whoever calls it has the machine's lock.
 pub(crate) fn adopt(
     printer: &Printer,
@@ -123,6 +128,7 @@ pub(crate) fn adopt(
     wish: &Wish,
     how: How,
 ) -> anyhow::Result<ExitStatus> {
+    let adopter = adopter.on_behalf_of(person());
     let prospect = adopter.look(wish)?;
     let said = describe(&prospect, how.stop_services);
     if how.json {

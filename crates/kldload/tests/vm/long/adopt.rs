@@ -229,6 +229,9 @@ fn users_without_a_process_are_named(guest: &Guest) {
         .run_ok("rm -r /var/lib/nfs; mkdir -p /home/ada/photos; touch /home/ada/photos/a; chown -R 1234 /home/ada")
         .expect("hers");
     refused("--dataset rpool/srv/photos /home/ada/photos", "`/home/ada` does not belong to root");
+    let hers =
+        "SUDO_UID=1234 kldload adopt --dry-run --dataset rpool/srv/photos /home/ada/photos; test $? = 3";
+    guest.run_ok(hers).expect("it is hers");
 }
 
 /// Every command of docs/datasets.md that adopts, in order.
