@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 /// How much longer others may wait for a list than for a single snapshot: whoever reads or writes properties of the pool meanwhile
-/// waits for its transaction group. A quarter of a second is felt by nobody who types.
-const WAIT: Duration = Duration::from_millis(250);
+/// waits for its transaction group. Half a second interrupts nobody's thought.
+const WAIT: Duration = Duration::from_millis(500);
 /// Names of the second list, once the first has shown what one costs.
 const SECOND: usize = 25;
 /// Names of the longest one. Those of one dataset must go into one argument, too: Linux takes none above 128 KiB
@@ -13,7 +13,7 @@ const MOST: usize = 400;
 
 /// The number of snapshots that go at a time. Every list costs a transaction group, which a slow disk takes long for, however short
 /// the list is; and each name costs a little. So the first list is of one name; what longer ones took beyond the shortest time that
-/// was seen is what their names cost, and they have as many as cost a quarter of a second.
+/// was seen is what their names cost, and they have as many as cost half a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
     batch: usize,
@@ -69,7 +69,7 @@ mod tests {
             of.iter().map(|(batch, _)| *batch).collect()
         };
         assert_eq!(sizes(5, 100), [1, 25, 50, 100, 200, 400, 224]);
-        assert_eq!(sizes(20, 14_000)[..4], [1, 25, 18, 18]);
+        assert_eq!(sizes(20, 14_000)[..4], [1, 25, 37, 36]);
         assert_eq!(sizes(1000, 100)[..6], [1, 25, 50, 100, 200, 400], "short lists are no faster");
         assert_eq!(sizes(0, 1_000_000)[..6], [1, 25, 1, 2, 1, 2], "one guess is enough");
     }

@@ -91,7 +91,7 @@ fn table(measured: &Measured) -> Markdown {
     let mut table =
         Markdown::new(&["", "seconds", "of the first", "transaction groups, or longest wait of `zfs get`"]);
     let value = |name: &str| measured.get(name).copied();
-    let rows: [(&str, &str, &str, Option<String>); 16] = [
+    let rows: [(&str, &str, &str, Option<String>); 17] = [
         ("snapshot-zfs", "snapshot-zfs", "one `zfs snapshot` with all datasets", None),
         (
             "snapshot-ksnap",
@@ -114,6 +114,12 @@ fn table(measured: &Measured) -> Markdown {
             "prune-ksnap",
             "`ksnap prune -r --keep 1`, seven of each dataset",
             stall(measured, "prune-ksnap"),
+        ),
+        (
+            "prune-pool",
+            "prune-ksnap",
+            "`zfs program`, all of them in one transaction group",
+            stall(measured, "prune-pool"),
         ),
         ("prune-sanoid", "prune-ksnap", "`sanoid --prune-snapshots`", stall(measured, "prune-sanoid")),
         ("prune-each", "prune-ksnap", "`zfs destroy`, one by one", stall(measured, "prune-each")),

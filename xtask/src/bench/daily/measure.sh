@@ -12,6 +12,9 @@ measure() {
     say "$name" $((end - start))
 }
 
+# What starts by itself would be measured, too.
+systemctl stop '*.timer'
+
 # All probes, and what the slowest of them takes; before anything is stopped.
 whatever() { "$@" || true; }
 for run in $(seq "$runs"); do
@@ -28,7 +31,6 @@ bare() { systemctl stop postgresql@17-main; zfs rollback "$db@bare"; systemctl s
 ours() { ksnap rollback --yes --stop-services "$db" ours > /run/said 2>&1 & before; }
 cd /
 before
-systemctl stop sanoid.timer
 for run in $(seq "$runs"); do
     zfs snapshot "$db@bare"
     query 'create table migrated (x int)' > /run/served
@@ -41,7 +43,7 @@ for run in $(seq "$runs"); do
     zfs destroy "$db@$(zfs list -Ho name -t snapshot "$db" | sed -n 's/.*@\(ours-.*\)/\1/p' | tail -1)"
 done
 
-systemctl stop sanoid.timer webapp postgresql@17-main 2> /run/err || true
+systemctl stop webapp postgresql@17-main 2> /run/err || true
 zpool create -O compression=off -m /bench bench /dev/vdb
 zfs create -o mountpoint=none bench/d
 datasets=()
@@ -83,7 +85,7 @@ done
 # Clearing up: seven snapshots of each dataset go, for each the same ones, and how long somebody else waits meanwhile. What they hold they
 # hold alone, or share with the one after.
 gone=7
-for of in p q r; do
+for of in p q r s; do
     zfs create "bench/$of"
     for i in $(seq "$scale"); do zfs create "bench/$of/$i"; done
     for n in $(seq "$gone"); do
@@ -128,6 +130,11 @@ idle() { sleep 5; }
 watched prune-nothing idle
 watched prune-ksnap ksnap prune --yes -r --keep 1 bench/p
 watched prune-each one_by_one
+# What the pool itself takes for it, whoever asks.
+zfs list -Ho name -t snapshot -r bench/s | grep -v 20260108 > /run/names
+mapfile -t names < /run/names
+echo 'for _, name in ipairs((...)["argv"]) do zfs.sync.destroy(name) end' > /run/destroy.lua
+watched prune-pool zfs program -t 100000000 -m 104857600 bench /run/destroy.lua "${names[@]}"
 if [ -x /usr/sbin/sanoid ]; then
     mkdir -p /run/pruned.d
     cp /usr/share/sanoid/sanoid.defaults.conf /run/pruned.d/
@@ -136,7 +143,7 @@ if [ -x /usr/sbin/sanoid ]; then
     left=$(zfs list -Ho name -t snapshot -r bench/r | wc -l)
     [ "$left" = 0 ] || { echo "sanoid has left $left snapshots" >&2; exit 1; }
 fi
-for of in p q; do
+for of in p q s; do
     left=$(zfs list -Ho name -t snapshot -r "bench/$of" | wc -l)
     [ "$left" = "$scale" ] || { echo "$left snapshots of bench/$of are left" >&2; exit 1; }
 done

@@ -21,7 +21,7 @@ use crate::candidates;
 /// Destroy snapshots that ksnap has made, but for those that a policy keeps
 ///
 /// Each short name of each dataset counts by itself. Snapshots that are held or cloned, and those of others (sanoid, zfs),
-/// stay. They go in batches, of all datasets, as many at a time as make others wait a quarter of a second longer than one
+/// stay. They go in batches, of all datasets, as many at a time as make others wait half a second longer than one
 /// alone.
 #[derive(Debug, clap::Args)]
 #[command(
