@@ -1,21 +1,21 @@
 //! Packages of the distribution, installed and taken back with its own package manager.
 //!
 //! One step installs all that is missing, as one transaction of apt. Services do not start by themselves: their
-//! configuration comes after them. Going back puts every file of the root dataset back that the step has changed, the
-//! package database among them, from the snapshots before and after it: exactly as it was, whatever state dpkg was in.
+//! configuration comes after them. Going back puts the files of packages back as the snapshot of the root dataset has them, the package
+//! database among them, whatever state dpkg was in.
 //! Where `/` is no dataset, going back purges what has come, which is as good as its packages' own scripts; so there a version
 //! that a lock file does not name is said, and not changed.
 
 mod apt;
 mod cost;
 mod locked;
+mod territory;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kld_host::Cmd;
-use kld_host::mounts::is_within;
-use kld_host::zfs::{self, ChangeKind};
+use kld_host::zfs;
 use kld_system::Layer;
 use kld_ui::ByteSize;
 use serde::{Deserialize, Serialize};
@@ -76,12 +76,6 @@ pub(super) enum Memory {
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 const POLICY_TEXT: &str =
     "#!/bin/sh\n# kldload starts services when their configuration is there.\nexit 101\n";
-
-/// Where packages put files; what else changes on the root dataset is not theirs. `/var/spool` is people's: mail and crontabs.
-const TERRITORY: [&str; 8] = ["/usr", "/etc", "/boot", "/opt", "/var/lib", "/var/cache", "/bin", "/lib"];
-/// Files of others within it, which change by themselves; and the policy, which is kept by itself.
-const FOREIGN: [&str; 5] =
-    ["/var/lib/systemd", "/var/lib/kldload", "/var/lib/private", "/etc/resolv.conf", POLICY];
 
 /// The administrator's own policy, which is ours for as long as packages are installed. One of ours that is there was left by a
 /// kill, and is nobody's.
@@ -291,7 +285,9 @@ impl Kind for Package {
         let after = format!("{root}@{}-undo", store.snapshot());
         snapshot_again(host, &after)?;
         let diff = host.text(&zfs::diff_cmd(before, &after).timeout(LIMIT))?;
-        let (remove, restore) = split(zfs::parse_diff(&diff)?);
+        let changes = zfs::parse_diff(&diff)?;
+        let shipped = territory::shipped(host, &changes)?;
+        let (remove, restore) = territory::split(changes, &shipped);
         for path in &remove {
             super::file::remove_if_empty(host, path)?;
         }
@@ -442,43 +438,4 @@ fn snapshot_again(host: &dyn Host, snapshot: &str) -> Result<(), HostError> {
         host.run(&Cmd::new("zfs").args(["destroy", snapshot]))?;
     }
     host.run(&Cmd::new("zfs").args(["snapshot", snapshot])).map(drop)
-}
-
-/// What is to be removed, the deepest first, and what is to be put back, in order.
-fn split(changes: Vec<zfs::Change>) -> (Vec<String>, Vec<String>) {
-    let ours = |path: &String| {
-        TERRITORY.iter().any(|of| is_within(path, of)) && !FOREIGN.iter().any(|of| is_within(path, of))
-    };
-    let (mut remove, mut restore) = (Vec::new(), Vec::new());
-    for change in changes {
-        match change.kind {
-            ChangeKind::Added => remove.push(change.path),
-            ChangeKind::Removed | ChangeKind::Modified => restore.push(change.path),
-            ChangeKind::Renamed => {
-                remove.extend(change.to);
-                restore.push(change.path);
-            }
-        }
-    }
-    remove.retain(ours);
-    restore.retain(ours);
-    remove.sort_by(|a, b| b.cmp(a));
-    restore.sort();
-    (remove, restore)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_difference_is_taken_back_deepest_first_and_only_where_packages_are() {
-        let text = "M\t/\t/usr/bin\n+\tF\t/usr/bin/new\n+\t/\t/usr/share/new\n+\tF\t/usr/share/new/a\\0040b\n\
-                    -\tF\t/etc/old\nR\tF\t/etc/a\t/etc/b\nM\tF\t/var/lib/dpkg/status\n+\tF\t/srv/of-a-person\n\
-                    M\tF\t/var/lib/systemd/timers/x\n";
-        let (remove, restore) = split(zfs::parse_diff(text).expect("readable"));
-        assert_eq!(remove, ["/usr/share/new/a b", "/usr/share/new", "/usr/bin/new", "/etc/b"]);
-        assert_eq!(restore, ["/etc/a", "/etc/old", "/usr/bin", "/var/lib/dpkg/status"]);
-        assert!(zfs::parse_diff("?\tF\t/x\n").is_err());
-    }
 }
