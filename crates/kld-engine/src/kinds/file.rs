@@ -3,6 +3,7 @@
 //! A file that leaves the manifest is removed when it is as kldload put it there; one that was changed since stays, and so does what
 //! unlocks a dataset.
 
+mod lines;
 mod mount_cache;
 mod settings;
 
@@ -408,6 +409,7 @@ fn compare_one(
             (Action::Change, changes.join(", "))
         }
     };
+    let notes = there.map(|there| lines::shown(&there, &file.node, file.mode)).unwrap_or_default();
     let node = match &file.node {
         Node::File(bytes) => NewNode::File(STANDARD.encode(bytes)),
         Node::Link(target) => NewNode::Link(target.clone()),
@@ -421,7 +423,7 @@ fn compare_one(
         cause: Cause::Wish,
         summary,
         interrupts: None,
-        notes: Vec::new(),
+        notes,
         because: file.because.clone(),
         change: to_value(&change),
     }))
@@ -442,8 +444,8 @@ fn describe_change(old: &Node, new: &Node) -> String {
     match (old, new) {
         (Node::File(old), Node::File(new)) => match (std::str::from_utf8(old), std::str::from_utf8(new)) {
             (Ok(old), Ok(new)) => {
-                let (added, removed) = count_lines(old, new);
-                format!("+{added} −{removed} lines")
+                let (removed, added) = lines::differing(old, new);
+                format!("+{} −{} lines", added.len(), removed.len())
             }
             _ => format!("{} bytes → {}", old.len(), new.len()),
         },
@@ -463,28 +465,4 @@ fn differences(old: &Node, mode: u32, new: &Entry) -> Option<String> {
         changes.push(format!("mode {mode:04o} → {:04o}", new.mode));
     }
     (!changes.is_empty()).then(|| changes.join(", "))
-}
-
-/// Lines of one that the other does not have, however often: enough to say how much changes.
-fn count_lines(old: &str, new: &str) -> (usize, usize) {
-    let mut count: BTreeMap<&str, isize> = BTreeMap::new();
-    new.lines().for_each(|line| *count.entry(line).or_default() += 1);
-    old.lines().for_each(|line| *count.entry(line).or_default() -= 1);
-    let sum = |keep: fn(isize) -> bool| {
-        count.values().filter(|n| keep(**n)).map(|n| n.unsigned_abs()).sum::<usize>()
-    };
-    (sum(|n| n > 0), sum(|n| n < 0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn changes_are_counted_in_lines() {
-        assert_eq!(count_lines("a\nb\nc\n", "a\nx\nc\ny\n"), (2, 1));
-        assert_eq!(count_lines("a\na\n", "a\n"), (0, 1));
-        let file = |text: &str| Node::File(text.into());
-        assert_eq!(describe_change(&file("a\n"), &file("b\n")), "+1 −1 lines");
-    }
 }

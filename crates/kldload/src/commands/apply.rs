@@ -134,15 +134,22 @@ pub(crate) fn say_put_aside(printer: &Printer, number: u32) {
     }
 }
 
+/// What a session over SSH comes through.
+const WAY_IN: [&str; 5] = [
+    "/etc/nftables.conf",
+    "/etc/systemd/network/",
+    "/etc/ssh/",
+    "/etc/kldload/node.json",
+    "nftables.service",
+];
+
 /// Whether this session comes through what the plan changes.
 pub(crate) fn may_cut_off(plan: &Plan) -> bool {
-    let touches = |step: &Step| {
-        ["/etc/nftables.conf", "/etc/systemd/network/", "/etc/ssh/", "/etc/kldload/node.json"]
-            .iter()
-            .any(|path| step.name.starts_with(path))
-            || step.name == "nftables.service"
-    };
-    plan.all().any(touches) && is_over_ssh()
+    plan.all().any(|step| is_on_the_way_in(&step.name)) && is_over_ssh()
+}
+
+fn is_on_the_way_in(name: &str) -> bool {
+    WAY_IN.iter().any(|of| name.starts_with(of))
 }
 
 /// The engine for this machine.
@@ -208,5 +215,17 @@ impl Progress for Said<'_> {
 
     fn proving(&mut self) {
         self.printer.note("prove that services run and that the manifest's proofs hold");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_cut_off_a_session_is_known() {
+        let network = "/etc/systemd/network/wg0.netdev";
+        assert!([network, "/etc/nftables.conf", "nftables.service"].into_iter().all(is_on_the_way_in));
+        assert!(!["/etc/sanoid/sanoid.conf", "webapp.service"].into_iter().any(is_on_the_way_in));
     }
 }
