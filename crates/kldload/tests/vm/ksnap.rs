@@ -87,6 +87,13 @@ fn what_is_in_use_elsewhere_is_seen(guest: &Guest) {
         assert!(status == 1 && error.contains(part) && error.contains("hint:"), "{said}{error}");
     };
     refused("rpool/srv/old", "`elsewhere.service` runs on `rpool/srv/old`");
+    // A container has it under a name of its own.
+    let script = "systemd-run --unit=contained unshare --mount --propagation private \
+            sh -c 'mount --bind /run/old /mnt && cd /mnt && exec sleep inf'
+        until test \"$(readlink /proc/$(systemctl show -P MainPID contained)/cwd)\" = /mnt; do sleep 0.1; done";
+    guest.run_for(script, BOOT).expect("it answers").is_ok().then_some(()).expect("it runs");
+    refused("rpool/srv/old", "`contained.service`, `elsewhere.service` runs on `rpool/srv/old`");
+    guest.run_ok("systemctl stop contained").expect("stopped");
     refused("rpool/srv/a volume", "is in use: the kernel uses /dev/zd");
     guest
         .run_ok("set -e; swapoff -a; systemctl stop elsewhere; umount /run/old; systemd-run --unit=elsewhere -p StandardInput=file:/dev/zvol/rpool/srv/a+volume sleep inf")

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap_complete::engine::ArgValueCompleter;
-use kld_engine::User;
+use kld_engine::{User, users_of_dataset};
 use kld_host::mounts::Mount;
 use kld_host::zfs::{Change, parse_diff};
 use kld_host::{Cmd, mounts};
@@ -20,7 +20,7 @@ use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
 use serde::Serialize;
 
 use super::diff::{diff_cmd, line};
-use super::users::{places, unused_volume, users_at};
+use super::users::{places, unused_volume};
 use super::{counted, dataset, reclaimed, services, snapshots, swap};
 use crate::candidates;
 use crate::commands::asked::asked;
@@ -199,7 +199,7 @@ fn look(plan: Rollback, dataset: &str, all: &[Snapshot], mounts: &[Mount]) -> an
     let places = places(mounts, dataset);
     let diff = || Ok::<_, anyhow::Error>(parse_diff(&diff_cmd(&full, dataset).stdout_string()?)?);
     let files = (!places.is_empty()).then(diff).transpose()?;
-    let (running, in_use) = apart(users_at(&places)?);
+    let (running, in_use) = apart(users_of_dataset(dataset)?);
     Ok(Loss { plan, written, in_newer, files, running, in_use })
 }
 
