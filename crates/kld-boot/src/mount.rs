@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kld_host::Cmd;
+use kld_host::{Cmd, zfs};
 
 use crate::action::{Action, Plan};
 use crate::error::{BootError, Protection};
@@ -18,10 +18,21 @@ pub(crate) const SOURCE: &str = "/run/kbe/.source";
 pub(crate) const OWNER: &str = "/run/kbe/.owner";
 const DEADLINE: Duration = Duration::from_secs(60);
 
-fn mount_cmd(source: &str, options: &str, place: &str) -> Cmd {
-    // Datasets with a mount point of their own are mounted elsewhere with `zfsutil` only, snapshots without.
-    let options = if source.contains('@') { options.replace(",zfsutil", "") } else { options.to_owned() };
-    Cmd::new("mount").args(["-t", "zfs", "-o", &options, source, place]).timeout(DEADLINE)
+/// Mounts a dataset or snapshot at `place`, for reading (`ro`) or writing (`rw`).
+fn mount(machine: &dyn Machine, source: &str, access: &str, place: &str) -> Result<(), MachineError> {
+    machine.make_directory(place)?;
+    // What ZFS mounts by itself is mounted elsewhere with `zfsutil` only; snapshots, and what is left to mount(8), without.
+    let options = match source.contains('@') || is_legacy(machine, source)? {
+        true => access.to_owned(),
+        false => format!("{access},zfsutil"),
+    };
+    let mount = Cmd::new("mount").args(["-t", "zfs", "-o", &options, source, place]);
+    machine.run(&mount.timeout(DEADLINE)).map(drop)
+}
+
+fn is_legacy(machine: &dyn Machine, dataset: &str) -> Result<bool, MachineError> {
+    let said = machine.run(&zfs::get_cmd(dataset, &["mountpoint"], false))?;
+    Ok(zfs::parse_get(&said)?.iter().any(|of| of.name == "mountpoint" && of.value == "legacy"))
 }
 
 /// Mounts a dataset or snapshot at [`SOURCE`], read-only; what a killed command has left there goes first.
@@ -31,8 +42,7 @@ pub(crate) fn mount_for_a_look(machine: &dyn Machine, source: &str) -> Result<()
 
 fn mount_read_only(machine: &dyn Machine, source: &str, place: &str) -> Result<(), MachineError> {
     unmount(machine, place)?;
-    machine.make_directory(place)?;
-    machine.run(&mount_cmd(source, "ro,zfsutil", place)).map(drop)
+    mount(machine, source, "ro", place)
 }
 
 /// Does something while a dataset is mounted: where it is, or else at `place`, read-only. `work` gets the path, `/` as nothing.
@@ -67,8 +77,7 @@ pub(crate) fn unmount(machine: &dyn Machine, place: &str) -> Result<(), MachineE
 }
 
 pub(crate) fn mount_writable(machine: &dyn Machine, dataset: &str, place: &str) -> Result<(), MachineError> {
-    machine.make_directory(place)?;
-    machine.run(&mount_cmd(dataset, "rw,zfsutil", place)).map(drop)
+    mount(machine, dataset, "rw", place)
 }
 
 /// Unmounts an environment; a directory that nobody has named goes.

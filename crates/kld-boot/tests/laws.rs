@@ -668,6 +668,27 @@ fn who_looks_into_one_is_shown_where_first() {
     }
 }
 
+#[test]
+fn an_environment_is_mounted_whoever_mounts_it_otherwise() {
+    for point in ["/", "none", "legacy"] {
+        let fake = replaced();
+        fake.change(|state| {
+            let own = &mut state.disk.datasets.get_mut("rpool/ROOT/spare").expect("there").own;
+            own.insert("mountpoint".to_owned(), point.to_owned());
+        });
+        let (plan, _) = plan_mount(&fake, "spare", None).expect("possible");
+        run(&fake, &plan).unwrap_or_else(|error| panic!("{point}: {error:?}"));
+        run(&fake, &plan_umount(&fake, "spare").expect("possible")).expect("unmounted");
+        let look = |_: &kld_boot::Environment, at: &str| Ok::<_, BootError>(at.to_owned());
+        let seen = look_into(&fake, "spare", look).unwrap_or_else(|error| panic!("{point}: {error:?}"));
+        assert_eq!(seen, "/run/kbe/.source");
+        // A boot partition lacks its kernel, which is in it.
+        activate(&fake, "spare", Starts::Always, &mut |_| ())
+            .unwrap_or_else(|error| panic!("{point}: {error:?}"));
+        assert_eq!(starts(&fake), ["rpool/ROOT/spare".to_owned()].into());
+    }
+}
+
 /// What was left goes first, then the boot partitions are looked at again.
 fn equalize(fake: &Fake) -> Result<(), BootError> {
     let actions = leftovers(&Looked::before_change(fake)?).actions;

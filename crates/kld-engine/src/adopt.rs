@@ -30,7 +30,7 @@ pub use compare::{Comparison, Difference, Survey};
 pub use error::AdoptError;
 pub use ground::Ground;
 pub use store::{Adoption, Stage};
-pub use units::users_on;
+pub use units::users_of_dataset;
 pub use users::{User, users_of_device};
 pub use wish::{Prospect, Wish};
 

@@ -40,7 +40,7 @@ mod wanted;
 
 pub use adopt::{
     AdoptError, Adopter, Adoption, Comparison, Difference, Ground, Mended, Prospect, Return, Stage, Survey,
-    User, Watch, Wish, users_of_device, users_on,
+    User, Watch, Wish, users_of_dataset, users_of_device,
 };
 pub use directory::{Directory, DirectoryError, Made, Place};
 pub use engine::{ApplyError, CLOCK, CONFIRM_TIMER, Engine, Outcome, Progress, Recovered, TakenBack};

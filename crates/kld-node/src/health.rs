@@ -168,16 +168,18 @@ impl Probe {
 
     /// A probe whose tool did not answer: in the tool's own words, when it has any.
     fn unanswered(name: &str, error: &MachineError) -> Self {
-        if let Some(ExecError::Failed { stderr, .. }) = error.exec()
+        // A person who asks the same sees more of it.
+        let again = || error.exec().and_then(ExecError::command).map(str::to_owned);
+        if let Some(ExecError::Failed { command, stderr, .. }) = error.exec()
             && let Some(line) = stderr.lines().map(str::trim).rfind(|line| !line.is_empty())
         {
-            return Self::new(name, Status::Fail, line);
+            return Self::new(name, Status::Fail, line).with_command(command);
         }
         let sources = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
         let text = sources.map(ToString::to_string).collect::<Vec<_>>().join(": ");
         let probe = Self::new(name, Status::Fail, text.lines().next().unwrap_or_default());
-        match error.hint() {
-            Some(hint) => probe.with_command(hint),
+        match error.hint().or_else(again) {
+            Some(command) => probe.with_command(command),
             None => probe,
         }
     }
@@ -259,13 +261,20 @@ type Look = Box<dyn FnOnce(&View) -> Vec<Probe> + Send>;
 /// One thing to look at.
 struct Task {
     name: String,
+    /// The command that shows what it looks at, for a probe that cannot say more: a person sees where that stops.
+    shows: String,
     deadline: Duration,
     look: Look,
 }
 
 impl Task {
-    fn new(name: &str, deadline: Duration, look: impl FnOnce(&View) -> Vec<Probe> + Send + 'static) -> Self {
-        Self { name: name.to_owned(), deadline, look: Box::new(look) }
+    fn new(
+        name: &str,
+        shows: &str,
+        deadline: Duration,
+        look: impl FnOnce(&View) -> Vec<Probe> + Send + 'static,
+    ) -> Self {
+        Self { name: name.to_owned(), shows: shows.to_owned(), deadline, look: Box::new(look) }
     }
 
     /// One that nobody else can do, and what it looks at. That somebody may not look says nothing about the machine.
@@ -285,6 +294,8 @@ pub struct Question {
     pub name: &'static str,
     /// What it looks at, which only root sees.
     pub sees: &'static str,
+    /// The command that shows it.
+    pub shows: &'static str,
     /// Looks; root is asking.
     pub look: Box<dyn FnOnce() -> Probe + Send>,
 }
@@ -314,31 +325,33 @@ pub fn check_some(
     matters: impl Fn(&str) -> bool,
 ) -> Health {
     let mut tasks = vec![
-        Task::new("boot", deadline, boot::probe),
-        Task::new("pool", deadline, pool::probe),
-        Task::new("scrub", deadline, scrub::probe),
-        Task::new("disks", deadline, move |view| disks::probe(view, deadline)),
-        Task::new("keys", deadline, keys::probe),
-        Task::new("services", deadline, services::probe),
-        Task::new("sandboxes", deadline, sandboxes::probe),
-        Task::new("snapshots", deadline, snapshots::probe),
-        Task::new("replication", deadline, replication::probe),
-        Task::new("wireguard", deadline, wireguard::probe).for_root("the planes"),
-        Task::new("firewall", deadline, firewall::probe).for_root("the firewall"),
-        Task::new("sockets", deadline, sockets::probe),
-        Task::new("clock", deadline, clock::probe),
-        Task::new("certificates", deadline, certificates::probe).for_root("the certificates"),
-        Task::new("host-id", deadline, host_id::probe),
+        Task::new("boot", "systemctl is-system-running", deadline, boot::probe),
+        Task::new("pool", "zpool status", deadline, pool::probe),
+        Task::new("scrub", "zpool status", deadline, scrub::probe),
+        Task::new("disks", "smartctl --scan", deadline, move |view| disks::probe(view, deadline)),
+        Task::new("keys", "zfs get keystatus", deadline, keys::probe),
+        Task::new("services", "systemctl --failed", deadline, services::probe),
+        Task::new("sandboxes", "systemd-analyze security", deadline, sandboxes::probe),
+        Task::new("snapshots", snapshots::SHOW, deadline, snapshots::probe),
+        Task::new("replication", replication::SHOW, deadline, replication::probe),
+        Task::new("wireguard", "wg show", deadline, wireguard::probe).for_root("the planes"),
+        Task::new("firewall", "nft list ruleset", deadline, firewall::probe).for_root("the firewall"),
+        Task::new("sockets", sockets::SHOW, deadline, sockets::probe),
+        Task::new("clock", clock::SHOW, deadline, clock::probe),
+        Task::new("certificates", certificates::SHOW, deadline, certificates::probe)
+            .for_root("the certificates"),
+        Task::new("host-id", host_id::MEND, deadline, host_id::probe),
     ];
-    tasks.extend(
-        more.into_iter()
-            .map(|Question { name, sees, look }| Task::new(name, deadline, |_| vec![look()]).for_root(sees)),
-    );
+    tasks.extend(more.into_iter().map(|Question { name, sees, shows, look }| {
+        Task::new(name, shows, deadline, |_| vec![look()]).for_root(sees)
+    }));
     for wanted in config.iter().flat_map(|config| config.verify.iter().cloned()) {
         // The command has its own limit; the probe's is a little later, for the report of it.
         let limit = Duration::from_secs(wanted.timeout_seconds.max(1)) + Duration::from_secs(2);
         let name = format!("verify: {}", wanted.name);
-        tasks.push(Task::new(&name, limit, move |view| vec![verify::probe(view, &wanted)]));
+        tasks.push(Task::new(&name, &wanted.command.clone(), limit, move |view| {
+            vec![verify::probe(view, &wanted)]
+        }));
     }
     tasks.retain(|task| matters(&task.name));
     Health::new(run_tasks(Arc::new(View { machine, config }), tasks))
@@ -349,7 +362,7 @@ fn run_tasks(view: Arc<View>, tasks: Vec<Task>) -> Vec<Probe> {
     let start = Instant::now();
     let running: Vec<_> = tasks
         .into_iter()
-        .map(|Task { name, deadline, look }| {
+        .map(|Task { name, shows, deadline, look }| {
             let (sender, receiver) = channel();
             let view = Arc::clone(&view);
             let thread = std::thread::Builder::new().name(name.clone());
@@ -360,14 +373,14 @@ fn run_tasks(view: Arc<View>, tasks: Vec<Task>) -> Vec<Probe> {
                 // Nobody receives any more after the deadline; then the answer is of no use.
                 drop(sender.send(probes));
             });
-            (name, deadline, receiver, started.is_ok())
+            (name, shows, deadline, receiver, started.is_ok())
         })
         .collect();
     running
         .into_iter()
-        .flat_map(|(name, deadline, receiver, started)| {
+        .flat_map(|(name, shows, deadline, receiver, started)| {
             let left = deadline.saturating_sub(start.elapsed());
-            match receiver.recv_timeout(left) {
+            let mut probes = match receiver.recv_timeout(left) {
                 Ok(probes) => probes,
                 Err(RecvTimeoutError::Timeout) => {
                     vec![Probe::new(name, Status::Timeout, format!("no answer within {deadline:?}"))]
@@ -376,7 +389,11 @@ fn run_tasks(view: Arc<View>, tasks: Vec<Task>) -> Vec<Probe> {
                     let summary = if started { "the probe itself failed" } else { "could not be started" };
                     vec![Probe::new(name, Status::Fail, summary)]
                 }
+            };
+            for probe in probes.iter_mut().filter(|probe| probe.status > Status::Info) {
+                probe.command.get_or_insert_with(|| shows.clone());
             }
+            probes
         })
         .collect()
 }

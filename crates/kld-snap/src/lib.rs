@@ -24,7 +24,8 @@ pub use pace::Pace;
 pub use prune::{Keep, KeepError, Pruned, Spared, prune, spared};
 pub use rollback::{Blocker, IsSystem, Rollback, is_no_system, rollback};
 pub use snapshot::{
-    Snapshot, list_cmd, list_these_cmd, names_cmd, parse_list, parse_names, rollback_cmd, snapshot_cmd,
+    Snapshot, is_gone, list_cmd, list_these_cmd, names_cmd, parse_list, parse_names, parse_these,
+    rollback_cmd, snapshot_cmd,
 };
 pub use swap::{Seen, Swap, SwapError, grants_cmd, has_grants, marks_cmd, parse_marks, properties_cmd};
 pub use words::{WordsError, split_words};

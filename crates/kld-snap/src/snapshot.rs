@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kld_host::{Cmd, ParseError};
+use kld_host::{Cmd, Output, ParseError};
 use serde::Serialize;
 
 use crate::name::short_of;
@@ -51,9 +51,27 @@ pub fn list_cmd(datasets: &[String], recursive: bool) -> Cmd {
     list(datasets, recursive, COLUMNS)
 }
 
-/// These snapshots, by their full names. Its output is read as that of [`list_cmd`].
+/// These snapshots, by their full names. Its output is read with [`parse_these`].
 pub fn list_these_cmd(full_names: &[String]) -> Cmd {
-    Cmd::new("zfs").args(["list", "-Hp", "-t", "snapshot", "-o", COLUMNS]).args(full_names).timeout(DEADLINE)
+    let list = Cmd::new("zfs").args(["list", "-Hp", "-t", "snapshot", "-o", COLUMNS]).args(full_names);
+    // It says so of each that is not there, and lists the others.
+    list.accept(1).timeout(DEADLINE)
+}
+
+/// Reads the output of [`list_these_cmd`]. Those that are gone are left out.
+///
+/// # Errors
+/// When a line has other columns, or ZFS says something else than that one is gone.
+pub fn parse_these(output: &Output) -> Result<Vec<Snapshot>, ParseError> {
+    match output.stderr.lines().find(|line| !is_gone(line)) {
+        Some(line) if output.code != 0 => Err(ParseError { tool: "zfs list", reason: line.to_owned() }),
+        _ => parse_list(&String::from_utf8_lossy(&output.stdout)),
+    }
+}
+
+/// Whether ZFS says in this line that what was named is not there.
+pub fn is_gone(line: &str) -> bool {
+    line.ends_with(" does not exist") || line.starts_with("could not find any snapshots to destroy")
 }
 
 /// As [`list_cmd`], but for names and the order alone, which ZFS since 2.2 knows without opening any of them: four times as fast.

@@ -54,7 +54,12 @@ impl State {
                 if !self.disk.datasets.contains_key(source) && !self.disk.snapshots.contains_key(source) {
                     return Err(error(format!("filesystem '{source}' cannot be mounted")));
                 }
-                assert_eq!(args.iter().any(|arg| arg.contains("zfsutil")), !source.contains('@'), "{args:?}");
+                // As mount.zfs does.
+                let is_legacy = |of: &Dataset| of.own.get("mountpoint").is_some_and(|at| at == "legacy");
+                let by_mount = self.disk.datasets.get(source).is_none_or(is_legacy);
+                if args.iter().any(|arg| arg.contains("zfsutil")) == by_mount {
+                    return Err(error(format!("filesystem '{source}' cannot be mounted: {args:?}")));
+                }
                 self.mounts.push((source.to_owned(), last.to_owned()));
                 Ok(String::new())
             }

@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
+use kld_host::mounts::{self, is_within};
 use kld_host::{Cmd, systemd};
 
 use super::Ground;
-use super::users::{User, find_on, on, unit_of};
+use super::users::{User, find_dataset, on, unit_of};
 use crate::host::{Host, HostError, RealHost};
-use kld_host::mounts::is_within;
 
 /// Settings that name directories, systemd.exec(5) and systemd.unit(5).
 const ASKED: &str = "Id,ActiveState,SubState,MainPID,WorkingDirectory,ReadWritePaths,BindPaths,BindReadOnlyPaths,RequiresMountsFor";
@@ -18,18 +18,18 @@ pub(super) fn users(ground: &dyn Ground, path: &str) -> Result<Vec<User>, HostEr
     with_units(ground, ground.users(path)?, &|at| is_within(at, path))
 }
 
-/// Everybody on this machine who uses what is mounted on `point`, but for this process and the service that it is part of.
-/// What is mounted below does not count: it is another file system.
+/// Everybody on this machine who uses a dataset, wherever it is mounted, in containers, too; but for this process and the service
+/// that it is part of. What is mounted below does not count: it is another file system.
 ///
 /// # Errors
 /// When it cannot be asked.
-pub fn users_on(point: &str) -> Result<Vec<User>, HostError> {
-    let fail = |source| HostError::File { action: "find who uses", path: point.into(), source };
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(fail)?;
-    let on = on(&mounts, point);
-    let mut users = find_on(point, &on).map_err(fail)?;
+pub fn users_of_dataset(dataset: &str) -> Result<Vec<User>, HostError> {
+    let proc = Path::new("/proc");
+    let fail = |source| HostError::File { action: "find who uses a dataset in", path: proc.into(), source };
+    let mut users = find_dataset(proc, dataset).map_err(fail)?;
     if Path::new(systemd::RUNS).is_dir() {
-        users = with_units(&RealHost, users, &on)?;
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(fail)?;
+        users = with_units(&RealHost, users, &on(&mounts::parse(&mounts), dataset))?;
     }
     if let Some(own) = unit_of(&std::fs::read_to_string("/proc/self/cgroup").map_err(fail)?) {
         users.retain(|user| user.unit.as_ref() != Some(&own));

@@ -10,6 +10,8 @@ use kld_host::mounts::{self, Mount, is_within};
 
 use super::kernel::{self, kernel};
 
+const PROC: &str = "/proc";
+
 /// Somebody who uses a directory.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct User {
@@ -41,50 +43,73 @@ impl std::fmt::Display for User {
 pub(crate) fn find_holders(path: &str) -> io::Result<Vec<User>> {
     let mut users = kernel::files(path);
     let below = format!("{}/", path.trim_end_matches('/'));
-    let mounts = mounts::parse(&fs::read_to_string("/proc/self/mountinfo")?);
+    let mounts = mounts_of(Path::new("/proc/self"))?;
     // Whether datasets go along with the one above them, ZFS knows.
     let others = mounts.iter().filter(|mount| mount.point.starts_with(&below) && mount.kind != "zfs");
     users.extend(others.map(|mount| kernel(format!("has {} mounted on {}", mount.kind, mount.point))));
     let sockets =
         sockets_below(&fs::read_to_string("/proc/net/unix").unwrap_or_default(), &|at| is_within(at, path));
-    users.extend(processes(|base| uses(base, &|at| is_within(at, path), &sockets))?);
+    users.extend(processes(Path::new(PROC), |base| uses(base, &|at| is_within(at, path), &sockets))?);
     users.sort();
     Ok(users)
 }
 
 /// Everybody who uses a directory or something below it, but for this process.
 pub(crate) fn find(path: &str) -> io::Result<Vec<User>> {
-    let mounts = mounts::parse(&fs::read_to_string("/proc/self/mountinfo")?);
+    let proc = Path::new(PROC);
+    let mounts = mounts_of(&proc.join("self"))?;
     let place = mounts::place_of(&mounts, path);
-    let unix = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let unix = fs::read_to_string(proc.join("net/unix")).unwrap_or_default();
     let look = |mounts: &[Mount], is_own| {
-        let seen = Seen::in_space(mounts, place.as_ref(), path, is_own);
-        let sockets = sockets_below(&unix, &|at| seen.has(at));
-        (seen, sockets)
+        let (paths, stays) = names_of(mounts, place.as_ref(), path, is_own);
+        Seen::new(mounts, &unix, move |at| paths.iter().any(|path| is_within(at, path)), stays)
     };
-    let own_space = fs::read_link("/proc/self/ns/mnt").ok();
-    let own = look(&mounts, true);
+    let mut own = look(&mounts, true);
     let mut users = kernel::files(path);
-    users.extend(own.0.stays.iter().map(|point| kernel(format!("shows it on {point}, too"))));
-    users.extend(own.0.overlay.iter().map(|does| kernel(does.clone())));
+    users.extend(own.stays.take().map(|point| kernel(format!("shows it on {point}, too"))));
+    users.extend(own.overlay.take().map(kernel));
     users.extend(kernel::exporting(&kernel::exports(), &mounts, path));
-    let mut spaces = BTreeMap::new();
-    users.extend(processes(|base| {
-        let space = fs::read_link(base.join("ns/mnt")).ok().filter(|space| Some(space) != own_space.as_ref());
-        let Some(space) = space else { return uses(base, &|at| own.0.has(at), &own.1) };
-        let mounts = || mounts::parse(&fs::read_to_string(base.join("mountinfo")).unwrap_or_default());
-        let (seen, sockets) = spaces.entry(space).or_insert_with(|| look(&mounts(), false));
-        let stays = || seen.stays.as_ref().map(|point| format!("has it mounted on {point}"));
-        uses(base, &|at| seen.has(at), sockets).or_else(stays).or_else(|| seen.overlay.clone())
-    })?);
+    users.extend(in_spaces(proc, &own, |mounts| look(mounts, false))?);
     users.sort();
     Ok(users)
 }
 
-/// A directory in a mount name space.
+/// Everybody who uses a dataset, wherever it is mounted and in whichever name space, but for this process; processes are told of
+/// in `proc`. What is mounted below it is another file system and does not count.
+pub(super) fn find_dataset(proc: &Path, dataset: &str) -> io::Result<Vec<User>> {
+    let mounts = mounts_of(&proc.join("self"))?;
+    let unix = fs::read_to_string(proc.join("net/unix")).unwrap_or_default();
+    let look = |mounts: &[Mount]| {
+        let stays = mounts.iter().find(|mount| is_of(mount, dataset) && !mount.follows);
+        Seen::new(mounts, &unix, on(mounts, dataset), stays.map(|mount| mount.point.clone()))
+    };
+    let mut own = Seen { stays: None, ..look(&mounts) };
+    let mut users: Vec<User> = own.overlay.take().map(kernel).into_iter().collect();
+    users.extend(in_spaces(proc, &own, look)?);
+    Ok(users)
+}
+
+/// Whether a path lies on a dataset.
+pub(super) fn on(mounts: &[Mount], dataset: &str) -> impl Fn(&str) -> bool + use<> {
+    let (mounts, dataset) = (mounts.to_vec(), dataset.to_owned());
+    move |at| mounts::above(&mounts, at).is_some_and(|mount| is_of(mount, &dataset))
+}
+
+fn is_of(mount: &Mount, dataset: &str) -> bool {
+    mount.kind == "zfs" && mount.source == dataset
+}
+
+/// The mounts that a process sees.
+fn mounts_of(process: &Path) -> io::Result<Vec<Mount>> {
+    Ok(mounts::parse(&fs::read_to_string(process.join("mountinfo"))?))
+}
+
+/// What of a directory or a dataset is seen in a mount name space.
 struct Seen {
-    /// Its names there: its own, and those that it has through mounts of what is above it.
-    paths: Vec<String>,
+    /// Whether a path there is of it.
+    has: Box<dyn Fn(&str) -> bool>,
+    /// The sockets in it.
+    sockets: BTreeSet<String>,
     /// Where it is seen still when something else has its place.
     stays: Option<String>,
     /// That an overlay is made of something in it.
@@ -92,43 +117,61 @@ struct Seen {
 }
 
 impl Seen {
-    fn in_space(mounts: &[Mount], place: Option<&(String, String)>, path: &str, is_own: bool) -> Self {
-        let mut seen = Self { paths: vec![path.to_owned()], stays: None, overlay: None };
-        let Some(place) = place else { return seen };
-        let (device, root) = place;
-        for mount in mounts.iter().filter(|mount| mount.device == *device) {
-            if is_within(&mount.root, root) {
-                seen.stays.get_or_insert_with(|| mount.point.clone());
-                continue;
-            }
-            let Some(below) = root.strip_prefix(mount.root.trim_end_matches('/')) else { continue };
-            let at = format!("{}{below}", mount.point.trim_end_matches('/'));
-            // Not what only begins alike, nor what another mount hides.
-            if mounts::place_of(mounts, &at).as_ref() != Some(place) {
-                continue;
-            }
-            if !(mount.follows || is_own && at == path) {
-                seen.stays.get_or_insert_with(|| at.clone());
-            }
-            seen.paths.push(at);
-        }
-        let overlay = kernel::overlay(mounts, &|at| seen.has(at));
-        seen.overlay = overlay.map(|(point, layer)| format!("has {layer} in the overlay on {point}"));
-        seen
-    }
-
-    /// Whether a path is of it.
-    fn has(&self, at: &str) -> bool {
-        self.paths.iter().any(|path| is_within(at, path))
+    fn new(
+        mounts: &[Mount],
+        unix: &str,
+        has: impl Fn(&str) -> bool + 'static,
+        stays: Option<String>,
+    ) -> Self {
+        let overlay = kernel::overlay(mounts, &has);
+        let overlay = overlay.map(|(point, layer)| format!("has {layer} in the overlay on {point}"));
+        Self { sockets: sockets_below(unix, &has), has: Box::new(has), stays, overlay }
     }
 }
 
-/// Every process that has something of the file system mounted on `point` open, or works in it, but for this one; `on` knows its
-/// paths.
-pub(super) fn find_on(point: &str, on: &dyn Fn(&str) -> bool) -> io::Result<Vec<User>> {
-    let sockets =
-        sockets_below(&fs::read_to_string("/proc/net/unix").unwrap_or_default(), &|at| is_within(at, point));
-    processes(|base| uses(base, on, &sockets))
+/// The names of a directory in a mount name space, its own and those that it has through mounts of what is above it; and where
+/// it is seen still when something else has its place.
+fn names_of(
+    mounts: &[Mount],
+    place: Option<&(String, String)>,
+    path: &str,
+    is_own: bool,
+) -> (Vec<String>, Option<String>) {
+    let (mut paths, mut stays) = (vec![path.to_owned()], None);
+    let Some(place) = place else { return (paths, stays) };
+    let (device, root) = place;
+    for mount in mounts.iter().filter(|mount| mount.device == *device) {
+        if is_within(&mount.root, root) {
+            stays.get_or_insert_with(|| mount.point.clone());
+            continue;
+        }
+        let Some(below) = root.strip_prefix(mount.root.trim_end_matches('/')) else { continue };
+        let at = format!("{}{below}", mount.point.trim_end_matches('/'));
+        // Not what only begins alike, nor what another mount hides.
+        if mounts::place_of(mounts, &at).as_ref() != Some(place) {
+            continue;
+        }
+        if !(mount.follows || is_own && at == path) {
+            stays.get_or_insert_with(|| at.clone());
+        }
+        paths.push(at);
+    }
+    (paths, stays)
+}
+
+/// Every process that uses it, but for this one: as `own` has it, and in another name space as `look` finds it in the mounts there.
+fn in_spaces(proc: &Path, own: &Seen, look: impl Fn(&[Mount]) -> Seen) -> io::Result<Vec<User>> {
+    let own_space = fs::read_link(proc.join("self/ns/mnt")).ok();
+    let mut spaces = BTreeMap::new();
+    processes(proc, |base| {
+        let space = fs::read_link(base.join("ns/mnt")).ok().filter(|space| Some(space) != own_space.as_ref());
+        let seen = match space {
+            None => own,
+            Some(space) => spaces.entry(space).or_insert_with(|| look(&mounts_of(base).unwrap_or_default())),
+        };
+        let stays = || seen.stays.as_ref().map(|point| format!("has it mounted on {point}"));
+        uses(base, &*seen.has, &seen.sockets).or_else(stays).or_else(|| seen.overlay.clone())
+    })
 }
 
 /// Every process that has a device open, or a partition of it, but for this one.
@@ -138,27 +181,19 @@ pub(super) fn find_on(point: &str, on: &dyn Fn(&str) -> bool) -> io::Result<Vec<
 pub fn users_of_device(device: &str) -> io::Result<Vec<User>> {
     let is_it =
         |path: &str| path.strip_prefix(device).is_some_and(|rest| rest.is_empty() || rest.starts_with('p'));
-    processes(|base| uses(base, &is_it, &BTreeSet::new()))
+    processes(Path::new(PROC), |base| uses(base, &is_it, &BTreeSet::new()))
 }
 
-/// Whether a path lies on what is mounted on `point`. What is mounted below is another file system.
-pub(super) fn on(mountinfo: &str, point: &str) -> impl Fn(&str) -> bool + use<> {
-    let mounts = mounts::parse(mountinfo).into_iter().map(|mount| mount.point);
-    let below: Vec<String> = mounts.filter(|at| at != point && is_within(at, point)).collect();
-    let point = point.to_owned();
-    move |path| is_within(path, &point) && !below.iter().any(|at| is_within(path, at))
-}
-
-/// Those that do something, as `does` says of a folder of `/proc`, in the order of their numbers; but for this process.
-fn processes(mut does: impl FnMut(&Path) -> Option<String>) -> io::Result<Vec<User>> {
+/// Those that do something, as `does` says of a folder of `proc`, in the order of their numbers; but for this process.
+fn processes(proc: &Path, mut does: impl FnMut(&Path) -> Option<String>) -> io::Result<Vec<User>> {
     let mut users = Vec::new();
-    for entry in fs::read_dir("/proc")? {
+    for entry in fs::read_dir(proc)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         let Ok(process) = name.parse::<u32>() else { continue };
         if process == std::process::id() {
             continue;
         }
-        let base = Path::new("/proc").join(&name);
+        let base = proc.join(&name);
         // A process that ended meanwhile does nothing.
         if let Some(does) = does(&base) {
             let comm = fs::read_to_string(base.join("comm")).unwrap_or_default();
@@ -224,6 +259,8 @@ pub(super) fn unit_of(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
@@ -263,21 +300,74 @@ mod tests {
         assert!(others.is_empty());
     }
 
+    /// A `/proc` of processes with one open file each: number, name space, mounts, file. The first is the caller.
+    fn proc_of(processes: &[(u32, &str, &str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("writable");
+        for (process, space, mounts, file) in processes {
+            let name = if dir.path().join("self").exists() { process.to_string() } else { "self".to_owned() };
+            let base = dir.path().join(name);
+            for folder in ["ns", "fd"] {
+                fs::create_dir_all(base.join(folder)).expect("made");
+            }
+            symlink(format!("mnt:[{space}]"), base.join("ns/mnt")).expect("made");
+            symlink(file, base.join("fd/3")).expect("made");
+            fs::write(base.join("comm"), "db\n").expect("written");
+            fs::write(base.join("cgroup"), format!("0::/system.slice/u{process}.service\n"))
+                .expect("written");
+            fs::write(base.join("mountinfo"), mounts).expect("written");
+        }
+        dir
+    }
+
     #[test]
-    fn what_is_mounted_below_is_another_file_system() {
-        let mounts = "22 1 0:23 / / rw - zfs r/ROOT/d rw\n40 22 0:40 / /srv/app rw - zfs r/app rw\n\
-                      41 40 0:41 / /srv/app/db rw - zfs r/app/db rw\n42 22 0:42 / /srv/apple rw - zfs r/apple rw\n";
-        let on_it = on(mounts, "/srv/app");
-        assert!(on_it("/srv/app") && on_it("/srv/app/dba"));
-        assert!(!on_it("/srv/app/db") && !on_it("/srv/app/db/x") && !on_it("/srv/apple") && !on_it("/srv"));
+    fn a_dataset_is_used_under_whatever_name_and_in_whichever_name_space() {
+        let host = "22 1 0:23 / / rw shared:1 - zfs r/ROOT/d rw\n40 22 0:40 / /srv/db rw shared:2 - zfs r/db rw\n\
+                    41 40 0:41 / /srv/db/old rw shared:3 - zfs r/db/old rw\n42 22 0:40 /sub /mnt rw shared:2 - zfs r/db rw\n";
+        let with = |point: &str, source: &str, follows: &str| {
+            format!("70 1 0:70 / / rw - overlay o rw\n71 70 0:40 / {point} rw {follows}- zfs {source} rw\n")
+        };
+        let [data, other, slave, hidden] = [
+            with("/data", "r/db", ""),
+            with("/srv/db", "r/other", ""),
+            with("/data", "r/db", "master:2 "),
+            with("/data", "r/db", "master:2 ") + "72 71 0:80 / /data rw - tmpfs t rw\n",
+        ];
+        let dir = proc_of(&[
+            (1, "1", host, "/dev/null"),
+            (11, "1", host, "/srv/db/table"),
+            (12, "1", host, "/mnt/table"),
+            // What is mounted below is another file system; nor is what begins alike.
+            (13, "1", host, "/srv/db/old/table"),
+            (14, "1", host, "/srv/dba"),
+            // `podman run -v /srv/db:/data`, whether it has a file of it open at the moment or not.
+            (21, "2", &data, "/data/table"),
+            (22, "2", &data, "/dev/null"),
+            // Another one that has the same name there.
+            (31, "3", &other, "/srv/db/table"),
+            (41, "4", &slave, "/data/table"),
+            (42, "4", &slave, "/dev/null"),
+            (51, "5", &hidden, "/data/table"),
+        ]);
+        let users = find_dataset(dir.path(), "r/db").expect("readable");
+        let said: Vec<String> = users.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                "db (process 11) of u11.service has /srv/db/table open",
+                "db (process 12) of u12.service has /mnt/table open",
+                "db (process 21) of u21.service has /data/table open",
+                "db (process 22) of u22.service has it mounted on /data",
+                "db (process 41) of u41.service has /data/table open",
+            ]
+        );
     }
 
     #[test]
     fn a_directory_is_known_by_its_name_in_each_name_space() {
         let place = ("0:23".to_owned(), "/srv/app".to_owned());
         let seen = |text: &str, is_own| {
-            let seen = Seen::in_space(&mounts::parse(text), Some(&place), "/srv/app", is_own);
-            (seen.paths[1..].join(" "), seen.stays)
+            let (paths, stays) = names_of(&mounts::parse(text), Some(&place), "/srv/app", is_own);
+            (paths[1..].join(" "), stays)
         };
         let stays = |point: &str| Some(point.to_owned());
         for (table, paths, point) in [
@@ -305,14 +395,16 @@ mod tests {
         assert_eq!(seen(own, true), ("/srv/app".to_owned(), None));
         let twice = format!("{own}40 22 0:23 /srv /mnt rw - zfs r/d rw\n");
         assert_eq!(seen(&twice, true), ("/srv/app /mnt/app".to_owned(), stays("/mnt/app")));
-        // An overlay of something in it, by whatever name.
-        for layer in ["/srv/app/lower", "/mnt/app/lower"] {
-            let text = format!("{twice}50 22 0:50 / /merged rw - overlay o rw,lowerdir=/a:{layer}\n");
-            let seen = Seen::in_space(&mounts::parse(&text), Some(&place), "/srv/app", true);
-            assert_eq!(seen.overlay, Some(format!("has {layer} in the overlay on /merged")));
+    }
+
+    #[test]
+    fn an_overlay_is_made_of_what_it_has_by_whatever_name() {
+        for (layer, is_of_it) in [("/srv/app/lower", true), ("/mnt/app/lower", true), ("/mnt/apple", false)] {
+            let mounts = format!("50 22 0:50 / /merged rw - overlay o rw,lowerdir=/a:{layer}\n");
+            let has = |at: &str| ["/srv/app", "/mnt/app"].iter().any(|path| is_within(at, path));
+            let seen = Seen::new(&mounts::parse(&mounts), "", has, None);
+            assert_eq!(seen.overlay, is_of_it.then(|| format!("has {layer} in the overlay on /merged")));
         }
-        let of_it = Seen::in_space(&mounts::parse(&twice), Some(&place), "/srv/app", true);
-        assert!(of_it.has("/mnt/app/x") && of_it.has("/srv/app") && !of_it.has("/mnt/apple"));
     }
 
     #[test]

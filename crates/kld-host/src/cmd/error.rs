@@ -86,6 +86,19 @@ impl ExecError {
         }
     }
 
+    /// What was run, as a person would type it; `None` when its program is missing.
+    pub fn command(&self) -> Option<&str> {
+        match self {
+            Self::Missing { .. } => None,
+            Self::Start { command, .. }
+            | Self::Input { command, .. }
+            | Self::Failed { command, .. }
+            | Self::TimedOut { command, .. }
+            | Self::Pipe { command, .. }
+            | Self::NotText { command } => Some(command),
+        }
+    }
+
     /// The whole stderr of a command that ran.
     pub fn stderr(&self) -> Option<&str> {
         match self {

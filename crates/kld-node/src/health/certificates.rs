@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const LIVE: [&str; 2] = ["/etc/letsencrypt/live", "/var/lib/dehydrated/certs"];
 /// Where Debian's ssl-cert has people put their own.
 const LOCAL: &str = "/etc/ssl/localcerts";
+pub(super) const SHOW: &str = "ls -lR /etc/letsencrypt/live /var/lib/dehydrated/certs /etc/ssl/localcerts";
 /// They are renewed a month before; two weeks later somebody must look.
 const SOON: &str = "1209600";
 

@@ -5,6 +5,7 @@ use kld_host::Cmd;
 
 /// A machine without a network is not ill at once.
 const PATIENCE: u64 = 86_400;
+pub(super) const SHOW: &str = "timedatectl timesync-status";
 
 pub(super) fn probe(view: &View) -> Vec<Probe> {
     let show = ["show", "--property", "NTP", "--property", "NTPSynchronized"];
@@ -19,5 +20,5 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
     let why = if is("NTP") { "no server has answered" } else { "nobody is asked" };
     let status = if up > PATIENCE { Status::Warn } else { Status::Info };
     let summary = format!("not set by the network since the start {} ago: {why}", age(up));
-    vec![Probe::new("clock", status, summary).with_command("timedatectl timesync-status")]
+    vec![Probe::new("clock", status, summary).with_command(SHOW)]
 }

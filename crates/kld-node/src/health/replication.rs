@@ -3,7 +3,7 @@
 use super::{AHEAD, Family, Probe, Status, View, age};
 use std::path::Path;
 
-const SHOW: &str = "systemctl status kldload-replicate.timer kldload-replicate.service";
+pub(super) const SHOW: &str = "systemctl status kldload-replicate.timer kldload-replicate.service";
 const START: &str = "systemctl start kldload-replicate.service";
 
 pub(super) fn probe(view: &View) -> Vec<Probe> {

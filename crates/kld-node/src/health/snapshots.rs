@@ -4,7 +4,7 @@ use super::{AHEAD, DEADLINE, Family, Probe, Status, View, age};
 use kld_host::Cmd;
 use std::collections::BTreeMap;
 
-const SHOW: &str = "systemctl status sanoid.timer sanoid.service";
+pub(super) const SHOW: &str = "systemctl status sanoid.timer sanoid.service";
 
 pub(super) fn probe(view: &View) -> Vec<Probe> {
     let Some(policy) = view.config.as_ref().and_then(|config| config.snapshots.as_ref()) else {

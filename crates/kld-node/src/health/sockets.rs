@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 /// UDP ports on which DHCP answers come back (RFC 2131, RFC 8415); systemd-networkd's sockets.
 const DHCP: [u16; 2] = [68, 546];
+pub(super) const SHOW: &str = "ss -lntup";
 
 /// One socket of `ss -Hlntup`.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,9 +21,8 @@ struct Listener {
 }
 
 pub(super) fn probe(view: &View) -> Vec<Probe> {
-    let show = "ss -lntup";
     let Some(config) = &view.config else {
-        return vec![Probe::new("sockets", Status::Info, "nothing is promised").with_command(show)];
+        return vec![Probe::new("sockets", Status::Info, "nothing is promised").with_command(SHOW)];
     };
     let text = match view.machine.run_text(Cmd::new("ss").arg("-Hlntup").timeout(DEADLINE)) {
         Ok(text) => text,
@@ -46,10 +46,10 @@ pub(super) fn probe(view: &View) -> Vec<Probe> {
     }
     exposed.dedup();
     vec![if exposed.is_empty() {
-        Probe::new("sockets", Status::Ok, format!("{count} listen, all where they may")).with_command(show)
+        Probe::new("sockets", Status::Ok, format!("{count} listen, all where they may")).with_command(SHOW)
     } else {
         Probe::new("sockets", Status::Fail, format!("reachable from outside a plane: {}", exposed.join(", ")))
-            .with_command(show)
+            .with_command(SHOW)
             .with_subjects(exposed)
     }]
 }

@@ -130,7 +130,16 @@ fn machine() -> FakeMachine {
 }
 
 fn look(machine: FakeMachine, config: Option<NodeConfig>) -> Health {
-    check(Arc::new(machine), config, Duration::from_secs(60), Vec::new())
+    let health = check(Arc::new(machine), config, Duration::from_secs(60), Vec::new());
+    assert_commands(&health);
+    health
+}
+
+/// Whatever is wrong, a person is told what to do next.
+fn assert_commands(health: &Health) {
+    for probe in health.probes.iter().filter(|probe| probe.status > Status::Info) {
+        assert!(probe.command.as_ref().is_some_and(|command| !command.is_empty()), "{probe:?}");
+    }
 }
 
 #[test]
@@ -571,7 +580,7 @@ fn what_only_root_sees_is_no_trouble_of_others() {
         machine.tool(tool, |_, _, _| Err("Operation not permitted".to_owned()));
     }
     let look = || unreachable!("it is a question to root");
-    let question = Question { name: "changes", sees: "what was applied", look: Box::new(look) };
+    let question = Question { name: "changes", sees: "what was applied", shows: "x", look: Box::new(look) };
     let health = check(Arc::new(machine), Some(config()), Duration::from_secs(60), vec![question]);
     let said = health.probes.iter().filter(|probe| probe.status == Status::Info);
     let said: Vec<String> = said.map(|probe| format!("{}: {}", probe.name, probe.summary)).collect();
@@ -663,19 +672,62 @@ fn a_machine_without_any_tool_fails_and_says_so() {
     assert!(health.probes.iter().all(|probe| !probe.summary.is_empty() && !probe.summary.contains('\n')));
 }
 
+/// A tool that says no, in words or without, and one that says nothing that can be read.
+#[test]
+fn a_tool_that_fails_has_the_command_that_shows_it() {
+    let tools =
+        ["zpool", "zfs", "systemctl", "smartctl", "wg", "nft", "ss", "openssl", "systemd-analyze", "setpriv"];
+    let mut text = String::new();
+    for tool in tools {
+        for says in [Err("it says no"), Err(""), Ok("?")] {
+            let machine = machine();
+            machine.tool(tool, move |_, _, _| says.map(Vec::from).map_err(str::to_owned));
+            let health = look(machine, Some(config()));
+            let bad = health.probes.iter().filter(|probe| probe.summary == "it says no");
+            text.extend(bad.map(|of| format!("{}: {}\n", of.name, of.command.as_deref().expect("checked"))));
+        }
+    }
+    expect![[r#"
+        pool: zpool status --json --json-int -p -P rpool
+        scrub: zpool status --json --json-int -p -P rpool
+        keys: zfs get -Hpr -t filesystem,volume -o name,property,value,source keyformat,keystatus rpool
+        snapshots: zfs list -Hp -d 1 -t snapshot -o name,creation rpool/srv/app
+        boot: systemctl is-system-running
+        services: systemctl list-units --failed --plain --no-legend --no-pager
+        wireguard: wg show wg0
+        wireguard: wg show wg1
+        firewall: nft --json list ruleset
+        sockets: ss -Hlntup
+        certificates: openssl x509 -noout -enddate -checkend 1209600 -in /etc/letsencrypt/live/app/cert.pem
+        sandboxes: systemd-analyze security --no-pager -- app.service
+        verify: app answers: curl -fsS http://10.8.0.1:8000/
+    "#]]
+    .assert_eq(&text);
+}
+
 #[test]
 fn a_probe_that_never_returns_is_reported_and_keeps_no_other_away() {
     let view = || Arc::new(View { machine: Arc::new(machine()), config: None });
-    let never = Task::new("stuck", Duration::from_millis(20), |_| {
+    let never = Task::new("stuck", "show stuck", Duration::from_millis(20), |_| {
         loop {
             std::thread::park();
         }
     });
-    let fine = Task::new("fine", Duration::from_secs(60), |_| vec![Probe::new("fine", Status::Ok, "x")]);
-    let broken = Task::new("broken", Duration::from_secs(60), |_| panic!("a bug in a probe"));
+    let long = Duration::from_secs(60);
+    let fine = Task::new("fine", "show fine", long, |_| vec![Probe::new("fine", Status::Ok, "x")]);
+    let broken = Task::new("broken", "show broken", long, |_| panic!("a bug in a probe"));
     let health = Health::new(run_tasks(view(), vec![never, fine, broken]));
-    let found: Vec<_> = health.probes.iter().map(|probe| (probe.name.as_str(), probe.status)).collect();
-    assert_eq!(found, [("stuck", Status::Timeout), ("fine", Status::Ok), ("broken", Status::Fail)]);
+    let found: Vec<_> = health
+        .probes
+        .iter()
+        .map(|probe| (probe.name.as_str(), probe.status, probe.command.as_deref()))
+        .collect();
+    let wanted = [
+        ("stuck", Status::Timeout, Some("show stuck")),
+        ("fine", Status::Ok, None),
+        ("broken", Status::Fail, Some("show broken")),
+    ];
+    assert_eq!(found, wanted);
     assert_eq!(health.status, Status::Fail);
     assert!(!Health::new(vec![Probe::new("stuck", Status::Timeout, "")]).is_well());
 }

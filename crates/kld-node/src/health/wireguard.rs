@@ -58,8 +58,11 @@ fn silent(view: &View, interface: &str, error: &MachineError) -> Probe {
     let is_up = view.machine.has(format!("/sys/class/net/{interface}"));
     let probe = if is_up {
         let probe = Probe::unanswered("wireguard", error);
-        let command = probe.command.clone().unwrap_or_else(|| format!("wg show {interface}"));
-        probe.with_command(command)
+        // Who repeats what was asked sees private keys.
+        match error.hint() {
+            Some(_) => probe,
+            None => probe.with_command(format!("wg show {interface}")),
+        }
     } else {
         Probe::new("wireguard", Status::Fail, format!("{interface} is not up"))
             .with_command(format!("networkctl status {interface}"))

@@ -18,7 +18,7 @@ fn matters(name: &str) -> bool {
 }
 
 /// What was wrong before a change, for which it is not to blame.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Proof {
     failed_before: BTreeSet<String>,
 }

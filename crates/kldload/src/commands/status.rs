@@ -70,8 +70,13 @@ pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
 /// All that is known of this machine; each probe has `deadline`.
 pub(crate) fn health(deadline: Duration) -> anyhow::Result<Health> {
     let questions = vec![
-        Question { name: CHANGES, sees: "what was applied", look: Box::new(changes) },
-        Question { name: be::PROBE, sees: "the boot partition", look: Box::new(be::probe) },
+        Question { name: CHANGES, sees: "what was applied", shows: HISTORY, look: Box::new(changes) },
+        Question {
+            name: be::PROBE,
+            sees: "the boot partition",
+            shows: "kbe list",
+            look: Box::new(be::probe),
+        },
     ];
     Ok(check(Arc::new(RealMachine), read_config()?, deadline, questions))
 }
@@ -110,12 +115,12 @@ pub(crate) fn read_config() -> anyhow::Result<Option<NodeConfig>> {
 }
 
 const CHANGES: &str = "changes";
+const HISTORY: &str = "kldload history";
 
 /// The last apply, and whether somebody has changed something since.
 fn changes() -> Probe {
-    look_at_changes().unwrap_or_else(|error| {
-        Probe::new(CHANGES, Status::Fail, error.to_string()).with_command("kldload history")
-    })
+    look_at_changes()
+        .unwrap_or_else(|error| Probe::new(CHANGES, Status::Fail, error.to_string()).with_command(HISTORY))
 }
 
 fn look_at_changes() -> Result<Probe, HostError> {

@@ -87,6 +87,13 @@ fn what_is_in_use_elsewhere_is_seen(guest: &Guest) {
         assert!(status == 1 && error.contains(part) && error.contains("hint:"), "{said}{error}");
     };
     refused("rpool/srv/old", "`elsewhere.service` runs on `rpool/srv/old`");
+    // A container has it under a name of its own.
+    let script = "systemd-run --unit=contained unshare --mount --propagation private \
+            sh -c 'mount --bind /run/old /mnt && cd /mnt && exec sleep inf'
+        until test \"$(readlink /proc/$(systemctl show -P MainPID contained)/cwd)\" = /mnt; do sleep 0.1; done";
+    guest.run_for(script, BOOT).expect("it answers").is_ok().then_some(()).expect("it runs");
+    refused("rpool/srv/old", "`contained.service`, `elsewhere.service` runs on `rpool/srv/old`");
+    guest.run_ok("systemctl stop contained").expect("stopped");
     refused("rpool/srv/a volume", "is in use: the kernel uses /dev/zd");
     guest
         .run_ok("set -e; swapoff -a; systemctl stop elsewhere; umount /run/old; systemd-run --unit=elsewhere -p StandardInput=file:/dev/zvol/rpool/srv/a+volume sleep inf")
@@ -142,6 +149,18 @@ fn whoever_uses_it_is_stopped_and_runs_again(guest: &Guest) {
     guest.run_ok("systemctl stop holder.service").expect("stopped");
     let (status, said, error) = ksnap(guest, "rollback --dry-run rpool/srv/many free");
     assert!(status == 3 && !said.contains("running:"), "{said}{error}");
+    // One that needs a file which is not there any more.
+    let script = "set -e; touch /srv/many/needed
+        printf '[Service]\\nExecStart=/bin/sh -c \"exec sleep inf < /srv/many/needed\"\\n' > /run/systemd/system/needs.service
+        systemctl daemon-reload; systemctl start needs.service
+        until test \"$(readlink /proc/$(systemctl show -P MainPID needs)/fd/0)\" = /srv/many/needed; do sleep 0.1; done";
+    let made = guest.run_for(script, BOOT).expect("it answers");
+    assert!(made.is_ok(), "{}", made.error_text());
+    let (status, said, error) =
+        ksnap(guest, "rollback --yes --stop-services --within 5s rpool/srv/many free");
+    assert!(status == 1 && said.contains("running: needs.service"), "{said}{error}");
+    assert!(error.contains("not well within 5 seconds") && error.contains("needs.service"), "{error}");
+    guest.run_ok("! test -e /srv/many/needed && systemctl reset-failed needs.service").expect("it went back");
 }
 
 fn what_would_do_harm_is_refused(guest: &Guest) {

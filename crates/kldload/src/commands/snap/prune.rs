@@ -2,21 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io;
 use std::time::Instant;
 
 use clap_complete::engine::ArgValueCompleter;
-use kld_host::ExecError;
+use kld_host::{Cmd, ExecError, Output};
 use kld_snap::{
     Keep, KeepError, Pace, Pruned, Snapshot, Spared, by_snapshots_cmd, destroy_cmd, destroy_together_cmd,
-    known, list_these_cmd, names_cmd, parse_by_snapshots, parse_destroyed, parse_list, parse_names,
-    parse_reclaim, pool_of, prune, spared,
+    is_gone, known, list_these_cmd, names_cmd, parse_by_snapshots, parse_destroyed, parse_names,
+    parse_reclaim, parse_these, pool_of, prune, spared,
 };
 use kld_ui::{ByteSize, ExitStatus, Hinted, Phases, Printer};
 use serde::Serialize;
 
 use super::{Chosen, counted, reclaimed, snapshots, why, word};
 use crate::candidates;
+use crate::commands::asked::show;
 
 /// Destroy snapshots that ksnap has made, but for those that a policy keeps
 ///
@@ -128,18 +128,6 @@ fn stay(failed: &BTreeMap<String, String>) -> Hinted {
     )
 }
 
-/// Who is asked sees it in any case; with `--json`, what is done is said once.
-fn show(printer: &Printer, json: bool, asks: bool, page: &str) -> io::Result<()> {
-    match (json, asks) {
-        (false, _) => printer.data(page),
-        (true, true) => {
-            printer.note(page.trim_end());
-            Ok(())
-        }
-        (true, false) => Ok(()),
-    }
-}
-
 /// What goes, dataset by dataset, and what that would free when it is to be foretold: one question says it for most of them.
 fn rows(
     asked: &[String],
@@ -212,7 +200,7 @@ fn destroy(printer: &Printer, gone: &[Snapshot]) -> anyhow::Result<Done> {
             let refused = if together { destroy_together(pool, batch, &mut done)? } else { None };
             pace = pace.after(batch.len(), start.elapsed());
             together = refused.is_some();
-            destroy_each(refused.as_deref().unwrap_or(batch), &mut done)?;
+            destroy_each(&Cmd::output, refused.as_deref().unwrap_or(batch), &mut done)?;
             count += batch.len();
             if let Some(phase) = &phase {
                 phase.set(count as u64, gone.len() as u64);
@@ -244,31 +232,38 @@ fn destroy_together(
     Ok(Some(refused.cloned().collect()))
 }
 
-/// Destroys these, one dataset after the other, but for those that cannot go.
-fn destroy_each(snapshots: &[Snapshot], done: &mut Done) -> anyhow::Result<()> {
+/// What runs a command.
+type Run<'a> = &'a dyn Fn(&Cmd) -> Result<Output, ExecError>;
+
+/// Destroys these, one dataset after the other, but for those that cannot go. One that is gone already is none.
+fn destroy_each(run: Run<'_>, snapshots: &[Snapshot], done: &mut Done) -> anyhow::Result<()> {
     if snapshots.is_empty() {
         return Ok(());
     }
     let full: Vec<String> = snapshots.iter().map(Snapshot::full).collect();
     let mut by_dataset: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for snapshot in parse_list(&list_these_cmd(&full).stdout_string()?)? {
+    for snapshot in parse_these(&run(&list_these_cmd(&full))?)? {
         match spared(&snapshot) {
             Some(why) => done.spared.push((snapshot, why)),
             None => by_dataset.entry(snapshot.dataset).or_default().push(snapshot.name),
         }
     }
-    by_dataset.into_iter().try_for_each(|(dataset, names)| destroy_list(&dataset, &names, done))
+    by_dataset.into_iter().try_for_each(|(dataset, names)| destroy_list(run, &dataset, &names, done))
 }
 
 /// Destroys these of one dataset. A list goes whole or not at all; when it does not, its names are tried one by one.
-fn destroy_list(dataset: &str, names: &[String], done: &mut Done) -> anyhow::Result<()> {
-    match (destroy_cmd(dataset, names).stdout_string(), names) {
-        (Ok(said), _) => *done.freed.entry(dataset.to_owned()).or_default() += parse_reclaim(&said)?,
+fn destroy_list(run: Run<'_>, dataset: &str, names: &[String], done: &mut Done) -> anyhow::Result<()> {
+    match (run(&destroy_cmd(dataset, names)), names) {
+        (Ok(said), _) => {
+            let freed = parse_reclaim(&String::from_utf8_lossy(&said.stdout))?;
+            *done.freed.entry(dataset.to_owned()).or_default() += freed;
+        }
+        (Err(ExecError::Failed { stderr, .. }), [_]) if stderr.lines().any(is_gone) => {}
         (Err(ExecError::Failed { stderr, .. }), [name]) => {
             done.failed.insert(format!("{dataset}@{name}"), stderr.trim().replace('\n', "; "));
         }
         (Err(ExecError::Failed { .. }), names) => {
-            names.chunks(1).try_for_each(|name| destroy_list(dataset, name, done))?;
+            names.chunks(1).try_for_each(|name| destroy_list(run, dataset, name, done))?;
         }
         (Err(error), _) => return Err(error.into()),
     }
@@ -295,19 +290,57 @@ fn page(pruned: &Pruned, rows: &[Row], done: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::ExitStatus;
+
     use super::*;
 
-    #[test]
-    fn nobody_is_asked_about_what_was_not_shown() {
-        let said = |json, asks| {
-            let (printer, said) = Printer::captured();
-            show(&printer, json, asks, "two go\n").expect("captured");
-            (said.stdout(), said.stderr())
+    /// `zfs` without root's `program`, on a pool from which `t/a@1` goes before it is looked for, and `t/b@4` after.
+    fn zfs(left: &RefCell<Vec<&str>>, cmd: &Cmd) -> Result<Output, ExecError> {
+        let words: Vec<String> = cmd.argv().map(|word| word.to_string_lossy().into_owned()).collect();
+        let failed = |stderr: String| {
+            let (command, status) = (cmd.to_string(), ExitStatus::from_raw(1 << 8));
+            Err(ExecError::Failed { command, status, stderr })
         };
-        let (none, page) = (String::new(), "two go\n".to_owned());
-        assert_eq!(said(false, true), (page.clone(), none.clone()));
-        // Standard output is for the machine.
-        assert_eq!(said(true, true), (none.clone(), page));
-        assert_eq!(said(true, false), (none.clone(), none));
+        let mut left = left.borrow_mut();
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        if words[0] == "list" {
+            for name in words.iter().filter(|word| word.contains('@')) {
+                match left.contains(&name.as_str()) {
+                    true => stdout += &format!("{name}\t0\t1\t0\t0\t0\t0\t\n"),
+                    false => stderr += &format!("cannot open '{name}': dataset does not exist\n"),
+                }
+            }
+            left.retain(|name| *name != "t/b@4");
+        } else {
+            let (dataset, names) = words.last().and_then(|list| list.split_once('@')).expect("a list");
+            let full: Vec<String> = names.split(',').map(|name| format!("{dataset}@{name}")).collect();
+            if full.iter().any(|name| name == "t/a@3") {
+                return failed("cannot destroy snapshot t/a@3: dataset is busy\n".to_owned());
+            }
+            if full.iter().all(|name| !left.contains(&name.as_str())) {
+                return failed("could not find any snapshots to destroy; check snapshot names.\n".to_owned());
+            }
+            left.retain(|name| !full.iter().any(|of| of == name));
+            stdout = "reclaim\t4096\n".to_owned();
+        }
+        let code = i32::from(!stderr.is_empty());
+        if !cmd.accepts(code) {
+            return failed(stderr);
+        }
+        Ok(Output { code, stdout: stdout.into_bytes(), stderr })
+    }
+
+    #[test]
+    fn one_that_somebody_has_destroyed_meanwhile_is_none() {
+        let text = "t/a@1\t1\nt/a@2\t2\nt/a@3\t3\nt/b@4\t4\n";
+        let snapshots = parse_names(text).expect("good");
+        let left = RefCell::new(vec!["t/a@2", "t/a@3", "t/b@4"]);
+        let mut done = Done::default();
+        destroy_each(&|cmd| zfs(&left, cmd), &snapshots, &mut done).expect("the others go");
+        assert_eq!(left.take(), ["t/a@3"]);
+        assert_eq!(done.freed, [("t/a".to_owned(), 4096)].into());
+        assert_eq!(done.failed.into_keys().collect::<Vec<_>>(), ["t/a@3"]);
     }
 }

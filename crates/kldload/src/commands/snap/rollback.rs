@@ -7,10 +7,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap_complete::engine::ArgValueCompleter;
-use kld_engine::User;
+use kld_engine::{User, users_of_dataset};
 use kld_host::mounts::Mount;
 use kld_host::zfs::{Change, parse_diff};
-use kld_host::{Cmd, mounts};
+use kld_host::{Cmd, ExecError, mounts};
 use kld_snap::{
     Rollback, Snapshot, Swap, bookmarks_cmd, find, grants_cmd, has_grants, is_no_system, parse_bookmarks,
     rollback, rollback_cmd,
@@ -20,7 +20,7 @@ use kld_ui::{ByteSize, ExitStatus, Hinted, Printer};
 use serde::Serialize;
 
 use super::diff::{diff_cmd, line};
-use super::users::{places, unused_volume, users_at};
+use super::users::{places, unused_volume};
 use super::{counted, dataset, reclaimed, services, snapshots, swap};
 use crate::candidates;
 use crate::commands::asked::asked;
@@ -133,10 +133,12 @@ pub(super) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> 
     } else {
         let proof = Proof::before();
         let units = services::without(printer, &loss.running, back)?;
-        well(&proof, node.as_ref(), &units, Duration::from_secs(args.within)).map_err(|wrong| {
-            let hint = "the dataset went back; `kst` shows more";
-            Hinted::new(format!("not well within {} seconds: {wrong}", args.within), hint)
-        })?;
+        well(&Cmd::stdout_string, &proof, node.as_ref(), &units, Duration::from_secs(args.within)).map_err(
+            |wrong| {
+                let hint = "the dataset went back; `kst` shows more";
+                Hinted::new(format!("not well within {} seconds: {wrong}", args.within), hint)
+            },
+        )?;
     }
     printer.note(&format!("`{dataset}` is as it was at {}", utc(loss.plan.to.created)));
     if let Some(Swap { aside, .. }) = &kept {
@@ -199,7 +201,7 @@ fn look(plan: Rollback, dataset: &str, all: &[Snapshot], mounts: &[Mount]) -> an
     let places = places(mounts, dataset);
     let diff = || Ok::<_, anyhow::Error>(parse_diff(&diff_cmd(&full, dataset).stdout_string()?)?);
     let files = (!places.is_empty()).then(diff).transpose()?;
-    let (running, in_use) = apart(users_at(&places)?);
+    let (running, in_use) = apart(users_of_dataset(dataset)?);
     Ok(Loss { plan, written, in_newer, files, running, in_use })
 }
 
@@ -211,12 +213,18 @@ fn apart(users: Vec<User>) -> (Vec<String>, Vec<String>) {
 }
 
 /// That what was started again runs, and that the manifest's proofs hold.
-fn well(proof: &Proof, node: Option<&NodeConfig>, units: &[String], limit: Duration) -> Result<(), String> {
+fn well(
+    run: &dyn Fn(&Cmd) -> Result<String, ExecError>,
+    proof: &Proof,
+    node: Option<&NodeConfig>,
+    units: &[String],
+    limit: Duration,
+) -> Result<(), String> {
     // Nobody waits in vain: once all runs again, Ctrl-C ends the command.
     proof.holds(node, limit, &AtomicBool::new(false))?;
     // `systemctl start` returns when most services have only been begun.
     let show = Cmd::new("systemctl").args(["is-active", "--"]).args(units).accept(3);
-    let states = show.timeout(Duration::from_secs(30)).stdout_string().map_err(|error| error.to_string())?;
+    let states = run(&show.timeout(Duration::from_secs(30))).map_err(|error| error.to_string())?;
     let down =
         units.iter().zip(states.lines()).filter(|(_, state)| !matches!(*state, "active" | "activating"));
     let down: Vec<String> = down.map(|(unit, state)| format!("`{unit}` is {state}")).collect();
@@ -294,6 +302,25 @@ mod tests {
         assert_eq!(error.to_string(), "going back to `t/a@one` destroys 1 newer bookmark");
         assert!(
             refuse(&args(&["-r"]), "t/a", &loss).is_ok() && refuse(&args(&["--swap"]), "t/a", &loss).is_ok()
+        );
+    }
+
+    #[test]
+    fn what_was_started_again_must_run() {
+        let units = ["app.service", "db.service"].map(str::to_owned);
+        let well = |states: &str| {
+            let run = |cmd: &Cmd| {
+                assert_eq!(cmd.to_string(), "systemctl is-active -- app.service db.service");
+                assert!(cmd.accepts(3), "none of them runs");
+                Ok(states.to_owned())
+            };
+            well(&run, &Proof::default(), None, &units, Duration::ZERO)
+        };
+        assert_eq!(well("active\nactivating"), Ok(()));
+        assert_eq!(well("active\nfailed"), Err("`db.service` is failed".to_owned()));
+        assert_eq!(
+            well("inactive\nfailed"),
+            Err("`app.service` is inactive, `db.service` is failed".to_owned())
         );
     }
 

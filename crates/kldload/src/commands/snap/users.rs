@@ -1,9 +1,9 @@
-//! Who uses a dataset, wherever it is mounted, or the volume that it is.
+//! Where a dataset is mounted, and who uses the volume that it is.
 
 use std::path::Path;
 
 use anyhow::Context as _;
-use kld_engine::{User, users_of_device, users_on};
+use kld_engine::users_of_device;
 use kld_host::mounts::Mount;
 use kld_ui::Hinted;
 use rustix::fs::{Mode, OFlags};
@@ -13,19 +13,6 @@ use rustix::io::Errno;
 pub(super) fn places<'a>(mounts: &'a [Mount], dataset: &str) -> Vec<&'a str> {
     let of_it = mounts.iter().filter(|mount| mount.kind == "zfs" && mount.source == dataset);
     of_it.map(|mount| mount.point.as_str()).collect()
-}
-
-/// Everybody who uses what is mounted on one of these, once.
-pub(super) fn users_at(places: &[&str]) -> anyhow::Result<Vec<User>> {
-    let mut users: Vec<User> = Vec::new();
-    for place in places {
-        for user in users_on(place)? {
-            if users.iter().all(|known| (known.process, &known.unit) != (user.process, &user.unit)) {
-                users.push(user);
-            }
-        }
-    }
-    Ok(users)
 }
 
 /// That nobody uses a volume: who has a file system on it, or a machine, finds another one below itself. No service is known
