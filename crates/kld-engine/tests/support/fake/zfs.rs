@@ -120,6 +120,10 @@ impl State {
                 }
                 Ok(String::new())
             }
+            // The kernel: `zfs_ioc_snapshot` takes names of one pool.
+            "snapshot" if args[1..].iter().any(|name| pool_of(name) != pool_of(args[1])) => {
+                Err(error("cannot create snapshots : multiple snapshots of same fs not allowed"))
+            }
             "snapshot" => {
                 self.burn(&args.join(" "))?;
                 if let Some(name) = args[1..].iter().find(|name| self.snapshots.contains_key(**name)) {
@@ -396,6 +400,10 @@ impl State {
         };
         (default.to_owned(), "default".to_owned())
     }
+}
+
+fn pool_of(name: &str) -> &str {
+    name.split(['/', '@']).next().unwrap_or_default()
 }
 
 /// How the name of a property ends whose value was received.
