@@ -1,6 +1,6 @@
 //! Carries plans out: journal, snapshot, steps, proof, commit; or back to where it was.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
@@ -569,23 +569,23 @@ impl<'a> Engine<'a> {
         store.write(&Event::Done { step: number })
     }
 
-    /// One moment to go back to, for all datasets that a plan changes: made in one transaction group.
+    /// One moment to go back to, for all datasets that a plan changes or writes files into: made in one transaction group of
+    /// each pool. Several pools have none in common, and the kernel refuses to be asked for one (EXDEV).
     fn snapshot(&self, store: &Store<'_>, plan: &Plan, root: Option<&str>) -> Result<(), HostError> {
-        let mut datasets: Vec<String> = plan
-            .steps
-            .iter()
-            .filter(|step| kinds::is_there_already(step))
-            .map(|step| step.name.clone())
-            .collect();
+        let files = plan.steps.iter().filter(|step| kinds::is_file(step)).map(|step| step.name.as_str());
+        let mut datasets = pools::datasets_of(self.host, files)?;
+        let changed = plan.steps.iter().filter(|step| kinds::is_there_already(step));
+        datasets.extend(changed.map(|step| step.name.clone()));
         datasets.extend(root.map(str::to_owned));
-        datasets.sort();
-        datasets.dedup();
-        if datasets.is_empty() {
-            return Ok(());
+        let mut pools: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for name in &datasets {
+            pools.entry(pools::pool_of(name)).or_default().push(format!("{name}@{}", store.snapshot()));
         }
-        let names: Vec<String> = datasets.iter().map(|name| format!("{name}@{}", store.snapshot())).collect();
-        self.host.run(&Cmd::new("zfs").arg("snapshot").args(&names))?;
-        store.write(&Event::Snapshot { names })
+        for names in pools.into_values() {
+            self.host.run(&Cmd::new("zfs").arg("snapshot").args(&names))?;
+            store.write(&Event::Snapshot { names })?;
+        }
+        Ok(())
     }
 
     /// Undoes every step that was begun, newest first; then units are as they were. What an earlier attempt has undone is

@@ -9,10 +9,10 @@ mod unit;
 
 pub use dataset::put_aside;
 pub(crate) use dataset::{Locked, check_locked, is_birth, is_dataset, is_there_already, makes_a_dataset_at};
-pub(crate) use file::{Settings, kept_content, put_settings, settings_of, shown_settings};
+pub(crate) use file::{Settings, is_file, kept_content, put_settings, settings_of, shown_settings};
 pub(crate) use package::{replaced as replaced_packages, root_dataset};
 pub(crate) use unit::{
-    leaves, look as look_at_units, properties as unit_properties, property as unit_property,
+    leaves, look as look_at_units, properties as unit_properties, property as unit_property, recovers,
 };
 
 use std::collections::BTreeMap;

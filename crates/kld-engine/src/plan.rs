@@ -323,8 +323,9 @@ pub fn plan(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>)
         plan.secrets.extend(found.secrets);
         plan.items.extend(found.items.into_iter().map(|(name, digest)| (key(kind.name(), &name), digest)));
     }
+    // What undoes an interrupted apply at the next start is there before anything that it would undo; of an undo it goes last.
     // The rest keeps its order.
-    plan.steps.sort_by_key(|step| !kinds::leaves(step));
+    plan.steps.sort_by_key(|step| (!kinds::recovers(step), !kinds::leaves(step)));
     plan.at_start.extend(
         reboot::rest(host, wanted)
             .map_err(|source| PlanError::Look { what: "what waits for a reboot", source })?,

@@ -34,10 +34,24 @@ fn concerned<'a>(
 ) -> BTreeSet<String> {
     let paths = paths.iter().copied().chain(["/", MEMORY]);
     let below = paths.filter_map(|path| mounts::above(mounts, path)).filter(|mount| mount.kind == "zfs");
-    let pool = |dataset: &str| dataset.split('/').next().unwrap_or(dataset).to_owned();
-    let mut pools: BTreeSet<String> = datasets.into_iter().map(pool).collect();
-    pools.extend(below.map(|mount| pool(&mount.source)));
+    let mut pools: BTreeSet<String> = datasets.into_iter().map(|name| pool_of(name).to_owned()).collect();
+    pools.extend(below.map(|mount| pool_of(&mount.source).to_owned()));
     pools
+}
+
+/// The pool of a dataset.
+pub(crate) fn pool_of(dataset: &str) -> &str {
+    dataset.split('/').next().unwrap_or(dataset)
+}
+
+/// The datasets that these paths lie on.
+pub(crate) fn datasets_of<'a>(
+    host: &dyn Host,
+    paths: impl IntoIterator<Item = &'a str>,
+) -> Result<BTreeSet<String>, HostError> {
+    let mounts = mounts::parse(&read(host, "/proc/self/mountinfo")?.unwrap_or_default());
+    let below = paths.into_iter().filter_map(|path| mounts::above(&mounts, path));
+    Ok(below.filter(|mount| mount.kind == "zfs").map(|mount| mount.source.clone()).collect())
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use kld_engine::{
     User, undo,
 };
 use kld_host::Cmd;
+use kld_system::RECOVERY_UNIT;
 use support::fake::{Fake, Machine};
 use support::{
     RECIPE, Silent, applied, apply, assert_same, changed, cleared, engine, environments, machine_for,
@@ -707,4 +708,31 @@ fn a_plan_says_what_it_costs_and_how_exposed_services_become() {
     let plan = plan_for(&fake, &wanted(&tighter));
     assert_ne!(plan.exposures[1].then, plan.exposures[1].now, "{:?}", plan.exposures);
     assert!(!fake.machine().files.keys().any(|path| path.starts_with("/run/kldload-plan")));
+}
+
+#[test]
+fn what_recovers_is_there_before_anything_that_it_would_undo() {
+    let recipe = wanted(RECIPE);
+    let file = format!("/etc/systemd/system/{RECOVERY_UNIT}");
+    for at in 0.. {
+        let fake = machine_for(&[&recipe]);
+        let plan = plan_for(&fake, &recipe);
+        let bare = fake.machine().files;
+        fake.fuel(Some(at));
+        let _ = engine(&fake).apply(&plan, "tester", None, &|| Ok(()), &mut Silent);
+        fake.fuel(None);
+        let files = fake.machine().files;
+        if files.contains_key(&format!("/etc/systemd/fake-state/{RECOVERY_UNIT}")) {
+            break;
+        }
+        let mut new = files.into_iter().filter(|(path, entry)| bare.get(path) != Some(entry));
+        // And the directories above it and the journal.
+        let other = new.find(|(path, _)| !file.starts_with(path) && !"/var/lib/kldload".starts_with(path));
+        assert!(other.is_none(), "{at}: nothing would undo {other:?}");
+    }
+    let fake = machine_for(&[&recipe]);
+    apply(&fake, &plan_for(&fake, &recipe));
+    let back = undo(&fake, None).expect("it can go back");
+    let last: Vec<&str> = back.steps.iter().rev().take(2).map(|step| step.name.as_str()).collect();
+    assert_eq!(last, [file.as_str(), RECOVERY_UNIT]);
 }

@@ -26,7 +26,7 @@ pub use self::aside::put_aside;
 use self::aside::{bring_back, take_away};
 pub(super) use self::encryption::still_unlock;
 use self::place::{check as check_place, is_missing, set};
-use self::values::{same, shown};
+use self::values::{name_attributes, same, shown};
 use super::{Found, Kind, Refusal, WayBack, digest, file, to_value};
 use crate::history::Store;
 use crate::host::{Host, HostError};
@@ -192,8 +192,7 @@ impl Kind for Dataset {
                 (dataset, property)
             }
         };
-        let text = host.text(&zfs::get_cmd(dataset, &[property], false))?;
-        let found = zfs::parse_get(&text)?.into_iter().next();
+        let found = read(host, &zfs::get_cmd(dataset, &[property], false))?.into_iter().next();
         Ok(match found {
             Some(Property { value, source, .. }) if source == "local" => Memory::Local(value),
             Some(Property { source, .. }) if source == "received" => Memory::Received,
@@ -288,8 +287,8 @@ impl Kind for Dataset {
         if !exists(host, dataset)? {
             return Ok(None);
         }
-        let text = host.text(&zfs::get_cmd(dataset, &[property], false))?;
-        let Some(now) = zfs::parse_get(&text)?.into_iter().next() else { return Ok(None) };
+        let found = read(host, &zfs::get_cmd(dataset, &[property], false))?;
+        let Some(now) = found.into_iter().next() else { return Ok(None) };
         let is_local = now.source == "local";
         let is_as_left = match change {
             Change::Set { value, .. } => same(property, value, &now.value),
@@ -419,11 +418,18 @@ fn look(host: &dyn Host, wanted: &Wanted, before: &BTreeMap<String, String>) -> 
     })
 }
 
+/// What `zfs get` says, under names that mean the same to every version of ZFS.
+fn read(host: &dyn Host, command: &Cmd) -> Result<Vec<Property>, HostError> {
+    let mut found = zfs::parse_get(&host.text(command)?)?;
+    name_attributes(host, &mut found)?;
+    Ok(found)
+}
+
 /// Asks for properties of every dataset of a pool.
 fn ask(host: &dyn Host, pool: &str, properties: &BTreeSet<&str>) -> Result<Seen, HostError> {
     let names: Vec<&str> = properties.iter().copied().collect();
     let mut seen = Seen::new();
-    for property in zfs::parse_get(&host.text(&zfs::get_cmd(pool, &names, true))?)? {
+    for property in read(host, &zfs::get_cmd(pool, &names, true))? {
         seen.entry(property.dataset.clone()).or_default().insert(property.name.clone(), property);
     }
     Ok(seen)

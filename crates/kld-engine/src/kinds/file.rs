@@ -82,6 +82,11 @@ pub(super) struct Memory {
     settings: Settings,
 }
 
+/// Whether a step is for a file or a directory, whose path is its name.
+pub(crate) fn is_file(step: &Step) -> bool {
+    step.kind == File::NAME
+}
+
 /// What the kernel had been told when a step of any kind began.
 pub(crate) fn settings_of(step: &Step, memory: &serde_json::Value) -> Settings {
     let memory = (step.kind == File::NAME).then(|| from_value::<Memory>(memory).ok());

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kld_host::Cmd;
-use kld_system::Enablement;
+use kld_system::{Enablement, RECOVERY_UNIT};
 use serde::{Deserialize, Serialize};
 
 use super::{Found, Kind, Refusal, WayBack, to_value};
@@ -229,6 +229,14 @@ fn switch(unit: String, state: Enablement, because: Because, leaves: bool) -> St
 /// Whether a step switches a unit off whose file goes.
 pub(crate) fn leaves(step: &Step) -> bool {
     step.kind == Unit::NAME && super::from_value::<Change>(&step.change).is_ok_and(|change| change.leaves)
+}
+
+/// Whether a step is for the unit that undoes what was interrupted, or for its file.
+pub(crate) fn recovers(step: &Step) -> bool {
+    match step.kind.as_str() {
+        Unit::NAME => step.name == RECOVERY_UNIT,
+        _ => super::file::is_file(step) && step.name == own_file(RECOVERY_UNIT),
+    }
 }
 
 fn own_file(unit: &str) -> String {

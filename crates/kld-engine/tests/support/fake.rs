@@ -76,6 +76,8 @@ struct State {
     held: Vec<(String, User)>,
     /// A feature that the pool does not have.
     lacks: Option<&'static str>,
+    /// The version of ZFS, when it is not that of Debian 13.
+    zfs: Option<&'static str>,
     changes: usize,
     log: Vec<String>,
 }
@@ -220,6 +222,11 @@ impl Fake {
         self.state().lacks = feature;
     }
 
+    /// Another version of ZFS: 2.1.11, 2.3.2 or 2.4.4.
+    pub(crate) fn zfs(&self, version: &'static str) {
+        self.state().zfs = Some(version);
+    }
+
     /// Lets a registry have an image.
     pub(crate) fn publish(&self, image: &str) {
         self.state().registry.insert(image.to_owned());
@@ -263,6 +270,10 @@ impl State {
             return Err(refused(2, format!("no space left on device: {what}")));
         }
         Ok(())
+    }
+
+    fn zfs_version(&self) -> &'static str {
+        self.zfs.unwrap_or("2.3.2")
     }
 
     fn put(&mut self, path: &str, entry: Entry) {
@@ -479,6 +490,9 @@ impl Host for Fake {
         let state = self.state();
         if path == "/proc/self/mountinfo" {
             return Ok(Some(file(&state.mountinfo())));
+        }
+        if path == "/sys/module/zfs/version" {
+            return Ok(Some(file(&format!("{}-1\n", state.zfs_version()))));
         }
         if let Some((name, path)) = path.strip_prefix("/.zfs/snapshot/").and_then(|rest| rest.split_once('/'))
         {

@@ -1,9 +1,10 @@
 //! `kldload history`.
 
 use clap_complete::engine::ArgValueCompleter;
-use kld_engine::{History, RealHost, Record, State};
+use kld_engine::{History, Plan, RealHost, Record, State};
 use kld_host::Cmd;
 use kld_ui::{ExitStatus, Printer, Table};
+use serde::Serialize;
 
 use super::{apply, plan};
 use crate::candidates;
@@ -22,21 +23,29 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// A plan, and beside its own keys what became of it.
+#[derive(Debug, Serialize)]
+struct Recorded<'a> {
+    #[serde(flatten)]
+    plan: &'a Plan,
+    apply: &'a Record,
+}
+
 /// Shows it.
 pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
     let history = History::new(&RealHost);
     let mut records = history.records()?;
     records.retain(|record| args.number.is_none_or(|number| record.number == number));
     if let Some(number) = args.number {
-        let Some(plan) = history.plan(number)?.filter(|_| !records.is_empty()) else {
+        let Some((plan, record)) = history.plan(number)?.zip(records.first()) else {
             let hint = "`kldload history` lists them";
             return Err(kld_ui::Hinted::new(format!("there is no apply {number}"), hint).into());
         };
         if args.json {
-            printer.envelope("plan", &[plan])?;
+            printer.envelope("plan", &[Recorded { plan: &plan, apply: record }])?;
         } else {
-            printer.data(&plan::render(&plan))?;
-            records.iter().try_for_each(|record| environment(printer, record))?;
+            printer.data(&(heading(record) + "\n" + &plan::render(&plan)))?;
+            environment(printer, record)?;
             apply::say_kept(printer, number)?;
         }
         return Ok(ExitStatus::Done);
@@ -74,6 +83,19 @@ fn environment(printer: &Printer, record: &Record) -> anyhow::Result<()> {
         false => format!("its boot environment `{name}` is gone"),
     });
     Ok(())
+}
+
+/// The same as [`cells`], for one alone: a line for each that says something, and all lines of its failure.
+fn heading(record: &Record) -> String {
+    let [_, when, by, _, ended, why] = cells(record);
+    let mut text = format!("{}, {when}\nby     {by}\nended  {ended}\n", record.name());
+    if why != "-" {
+        text += &format!("why    {why}\n");
+    }
+    for line in record.failure.iter().flat_map(|failure| failure.lines().skip(1)) {
+        text += &format!("       {line}\n");
+    }
+    text
 }
 
 fn cells(record: &Record) -> [String; 6] {
@@ -118,11 +140,10 @@ pub(crate) fn utc(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use kld_engine::{Record, State, Undone};
+    use kld_engine::{Plan, Record, State, Undone};
 
-    #[test]
-    fn an_apply_says_who_took_it_back_and_an_undo_what() {
-        let record = |undoes: &[u32], undone| Record {
+    fn record(undoes: &[u32], undone: Option<Undone>) -> Record {
+        Record {
             number: 7,
             at: 1_795_752_780,
             by: "alice".to_owned(),
@@ -134,7 +155,34 @@ mod tests {
             failure: None,
             undoes: undoes.to_vec(),
             undone,
-        };
+        }
+    }
+
+    #[test]
+    fn one_says_what_became_of_it_before_its_plan() {
+        let held = super::heading(&record(&[], None));
+        assert_eq!(held, "apply 7, 2026-11-27 04:13 UTC\nby     alice\nended  committed\n");
+        let failure = Some("webapp.service: failed\nno such file".to_owned());
+        let failed = super::heading(&Record { state: State::Undone, failure, ..record(&[6], None) });
+        let (first, rest) = failed.split_once('\n').expect("lines");
+        assert_eq!(first, "undo 7, 2026-11-27 04:13 UTC");
+        assert_eq!(rest, "by     alice\nended  undone\nwhy    webapp.service: failed\n       no such file\n");
+    }
+
+    #[test]
+    fn the_record_stands_beside_the_keys_of_the_plan() {
+        let mut plan = Plan::default();
+        plan.machine = "web".to_owned();
+        let apply = record(&[], None);
+        let said = serde_json::to_value(super::Recorded { plan: &plan, apply: &apply }).expect("JSON");
+        assert_eq!((&said["machine"], &said["steps"]), (&"web".into(), &serde_json::json!([])));
+        let told = ["number", "by", "state", "at", "failure"].map(|key| said["apply"][key].clone());
+        let want = serde_json::json!([7, "alice", "committed", 1_795_752_780, null]);
+        assert_eq!(serde_json::Value::from(told.to_vec()), want);
+    }
+
+    #[test]
+    fn an_apply_says_who_took_it_back_and_an_undo_what() {
         let why = |record: &Record| super::cells(record)[5].clone();
         assert_eq!(why(&record(&[], None)), "-");
         assert_eq!(why(&record(&[6, 5], None)), "takes back applies 6, 5");

@@ -72,9 +72,9 @@ impl State {
                     if (name, value) == ("canmount", "on") && self.property(&last, "canmount").0 == "off" {
                         self.machine.unmounted.entry(last.clone()).or_default();
                     }
+                    let value = self.printed(name, value);
                     let own = self.machine.datasets.get_mut(&last).ok_or_else(|| absent(&last))?;
-                    let none = value == "none" && LIMITS.contains(&name);
-                    own.insert(name.to_owned(), exact(name, if none { "0" } else { value }));
+                    own.insert(name.to_owned(), value);
                 }
                 Ok(String::new())
             }
@@ -92,7 +92,7 @@ impl State {
                 let mut own = BTreeMap::new();
                 for pair in args[1..args.len() - 1].iter().filter(|word| **word != "-o") {
                     let (name, value) = pair.split_once('=').ok_or_else(|| error("bad property"))?;
-                    own.insert(name.to_owned(), exact(name, value));
+                    own.insert(name.to_owned(), self.printed(name, value));
                 }
                 let parent = last.rsplit_once('/').map_or("", |(parent, _)| parent);
                 if self.machine.datasets.contains_key(&last) {
@@ -119,6 +119,10 @@ impl State {
                     _ => {}
                 }
                 Ok(String::new())
+            }
+            // The kernel: `zfs_ioc_snapshot` takes names of one pool.
+            "snapshot" if args[1..].iter().any(|name| pool_of(name) != pool_of(args[1])) => {
+                Err(error("cannot create snapshots : multiple snapshots of same fs not allowed"))
             }
             "snapshot" => {
                 self.burn(&args.join(" "))?;
@@ -389,13 +393,68 @@ impl State {
             "recordsize" => "131072",
             "atime" | "canmount" | "exec" | "setuid" | "devices" => "on",
             "compression" => "lz4",
-            "acltype" | "xattr" | "dnodesize" => "posix",
+            "xattr" => self.xattr_names()[0],
+            "acltype" => "off",
+            "dnodesize" => "legacy",
             "encryption" => "off",
             "keyformat" | "keylocation" => "none",
             _ => "0",
         };
         (default.to_owned(), "default".to_owned())
     }
+
+    /// Names of the two ways to store extended attributes, each as it is printed: that of `on`, then the other.
+    fn xattr_names(&self) -> [&'static str; 2] {
+        match self.zfs_version() {
+            "2.1.11" => ["on", "sa"],
+            "2.3.2" => ["on", "dir"],
+            _ => ["sa", "dir"],
+        }
+    }
+
+    /// A value as `zfs get -p` prints it: numbers in full, and of several names the first in ZFS's table.
+    fn printed(&self, name: &str, value: &str) -> String {
+        let (on, other) = self.xattr_names().into();
+        let is_old = self.zfs_version() == "2.1.11";
+        let first = match (name, value) {
+            ("xattr", "on") => on,
+            ("xattr", "sa") => {
+                if is_old {
+                    other
+                } else {
+                    on
+                }
+            }
+            ("xattr", "dir") => {
+                if is_old {
+                    on
+                } else {
+                    other
+                }
+            }
+            ("acltype", "posixacl") => "posix",
+            ("acltype", "noacl") => "off",
+            ("compression", "gzip-6") => "gzip",
+            ("compression", "zstd-fast-1") => "zstd-fast",
+            (_, "none") if SIZES.contains(&name) => "0",
+            _ => value,
+        };
+        let digits = first.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let shift = match first[digits.len()..].to_ascii_lowercase().as_str() {
+            "k" => 10,
+            "m" => 20,
+            "g" => 30,
+            _ => 0,
+        };
+        match digits.parse::<u64>() {
+            Ok(number) if SIZES.contains(&name) => (number << shift).to_string(),
+            _ => first.to_owned(),
+        }
+    }
+}
+
+fn pool_of(name: &str) -> &str {
+    name.split(['/', '@']).next().unwrap_or_default()
 }
 
 /// How the name of a property ends whose value was received.
@@ -417,17 +476,6 @@ const LIMITS: [&str; 6] =
 /// What is never changed.
 const FIXED: [&str; 2] = ["encryption=", "keyformat="];
 
-/// Numbers as `zfs get -p` prints them.
-fn exact(name: &str, value: &str) -> String {
-    let sizes = ["recordsize", "quota", "refquota", "reservation", "refreservation"];
-    let (digits, shift) = match value.to_ascii_lowercase() {
-        v if v.ends_with('k') => (v[..v.len() - 1].to_owned(), 10),
-        v if v.ends_with('m') => (v[..v.len() - 1].to_owned(), 20),
-        v if v.ends_with('g') => (v[..v.len() - 1].to_owned(), 30),
-        v => (v, 0),
-    };
-    match digits.parse::<u64>() {
-        Ok(number) if sizes.contains(&name) => (number << shift).to_string(),
-        _ => value.to_owned(),
-    }
-}
+/// Numbers of bytes; `none` of them is 0.
+const SIZES: [&str; 6] =
+    ["recordsize", "special_small_blocks", "quota", "refquota", "reservation", "refreservation"];
