@@ -4,6 +4,7 @@
 //! test is asked.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod deaths;
 mod judge;
 mod tools;
 
