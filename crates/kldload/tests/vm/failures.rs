@@ -188,6 +188,8 @@ fn a_start_takes_back_what_nobody_has_confirmed(guest: &Guest) {
         let lines = state.lines().filter(|line| !line.contains("rpool/ROOT/apply-"));
         lines.collect::<Vec<_>>().join("\n")
     };
+    // The package has stayed, switched on as at any first installation: the next start would start its service, too.
+    run(guest, "systemctl is-enabled kld-probe.service && systemctl start kld-probe.service");
     let before = state();
     run(guest, &format!("kldload apply --yes --confirm-within 1h {DIR}/appliance.manifest"));
     guest.reboot(BOOT, |_| ()).expect("it reboots");
