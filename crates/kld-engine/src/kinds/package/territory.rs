@@ -62,11 +62,8 @@ pub(super) fn split(changes: Vec<Change>, shipped: &BTreeSet<String>) -> (Vec<St
         .map(|change| change.path.clone())
         .collect();
     let ours = |path: &String| {
-        let path = path.as_str();
-        let is_brought = || path.match_indices('/').any(|(at, _)| brought.contains(&path[..at]));
         within(path, &RECORDS)
-            || brought.contains(path)
-            || within(path, &SHARED) && is_brought()
+            || brought.iter().any(|of| is_within(path, of))
             || within(path, &PACKAGES) && !within(path, &FOREIGN)
     };
     let (mut remove, mut restore) = (Vec::new(), Vec::new());
