@@ -5,20 +5,15 @@
 
 mod support;
 
-use std::collections::BTreeSet;
-
 use kld_boot::{
     BootError, Looked, Maker, Origin, Plan, Starts, Trial, activate, carry_out, create, fail_trial,
     is_on_trial, leftovers, pass_trial, plan_activate, plan_destroy, plan_pass_trial, try_out, unequal,
 };
+use support::deaths::{clear, name, starts};
 use support::{Cut, ESPS, Fake, mark_good};
 
 const OLD: &str = "rpool/ROOT/debian";
 const NEW: &str = "rpool/ROOT/new";
-
-fn name(text: &str) -> kld_boot::BootEnvironmentName {
-    text.parse().expect("a name")
-}
 
 /// A package manager that puts a new kernel into the clone, file by file; it can be killed between any two.
 fn upgrade(fake: &Fake, dataset: &str) -> Result<Option<String>, BootError> {
@@ -38,18 +33,6 @@ fn upgrade(fake: &Fake, dataset: &str) -> Result<Option<String>, BootError> {
 
 fn kupgrade(fake: &Fake) -> Result<bool, BootError> {
     try_out(fake, &name("new"), &Origin::Running, |dataset| upgrade(fake, dataset), &mut |_| ())
-}
-
-fn starts(fake: &Fake) -> BTreeSet<String> {
-    let disk = fake.disk();
-    let start = |esp| disk.would_start(esp).unwrap_or_else(|error| panic!("{esp}: {error}\n{disk:#?}")).1;
-    ESPS.map(start).into()
-}
-
-fn clear(fake: &Fake) {
-    let actions = leftovers(&Looked::before_change(fake).expect("readable")).actions;
-    carry_out(fake, &Plan { actions, ..Plan::default() }, &mut |_| ()).expect("it is cleared");
-    assert_eq!(leftovers(&Looked::at(fake).expect("readable")).actions, [], "clearing clears all of it");
 }
 
 /// A machine whose next start is the upgraded one.
