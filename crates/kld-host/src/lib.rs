@@ -5,6 +5,7 @@
 //! the real tools take the one and write the other is tested on a machine (`kldload/tests/vm/tools.rs`).
 
 mod atomic;
+pub mod civil;
 mod cmd;
 pub mod folder;
 mod lock;

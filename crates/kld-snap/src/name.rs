@@ -4,13 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use kld_disk::esp::civil_from_days;
+use kld_host::civil::days_from_civil;
 
 /// ZFS takes no longer name, the dataset included.
 const LONGEST: usize = 255;
 /// `-YYYYmmdd-HHMMSS`.
 const STAMP: usize = 16;
-/// Days from 1 March of year 0 to 1 January 1970.
-const TO_1970: u64 = 719_468;
 
 /// What a person calls a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,12 +110,8 @@ pub(crate) fn stamped(snapshot: &str) -> Option<u64> {
     let digits = |from: usize, to: usize| apart(snapshot)?.1.get(from..to)?.parse::<u64>().ok();
     let (year, month, day) = (digits(1, 5)?, digits(5, 7)?, digits(7, 9)?);
     let (hour, minute, second) = (digits(10, 12)?, digits(12, 14)?, digits(14, 16)?);
-    // Days since 1 March of year 0, as in Hinnant, "chrono-Compatible Low-Level Date Algorithms", days_from_civil.
-    let (years, months) = if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
-    let days = years * 365 + years / 4 - years / 100 + years / 400 + (months * 153 + 2) / 5 + day;
-    // One for the day, which counts from 1.
-    let since_1970 = days.checked_sub(TO_1970 + 1)?;
-    Some(since_1970 * 86_400 + hour * 3600 + minute * 60 + second)
+    let days = days_from_civil(year, month, day)?;
+    Some(days * 86_400 + hour * 3600 + minute * 60 + second)
 }
 
 fn apart(snapshot: &str) -> Option<(&str, &str)> {

@@ -4,6 +4,7 @@
 //! `errors:`, times as `ctime(3)` writes them.
 
 use super::{DEADLINE, PoolStatus, Role, Scan, Unusable};
+use crate::civil::days_from_civil;
 use crate::{Cmd, ParseError};
 
 /// `zpool status` of one pool, with whole numbers and whole paths, and times in UTC.
@@ -127,10 +128,7 @@ fn seconds(time: &str) -> Option<u64> {
     let (day, year): (u64, u64) = (day.parse().ok()?, year.parse().ok()?);
     let clock: Vec<u64> = clock.split(':').map(str::parse).collect::<Result<_, _>>().ok()?;
     let ([hour, minute, second], 1970..=9999, 1..=31) = (&clock[..], year, day) else { return None };
-    // Years from March, so that the leap day is a year's last (Hinnant, *chrono-Compatible Low-Level Date Algorithms*).
-    let year = if month > 2 { year } else { year - 1 };
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + day_of_year - 719_468;
+    let days = days_from_civil(year, month, day)?;
     days.checked_mul(86_400)?
         .checked_add(hour.checked_mul(3600)?.checked_add(minute.checked_mul(60)?)?)?
         .checked_add(*second)
