@@ -245,10 +245,7 @@ impl Cmd {
     /// # Errors
     /// As [`Cmd::run`].
     pub fn output(&self) -> Result<Output, ExecError> {
-        let mut stdout = Vec::new();
-        let read = |pipe: &mut dyn Read, _: &mpsc::Sender<_>| pipe.read_to_end(&mut stdout).map(drop);
-        let (code, stderr) = self.attend(read, None, usize::MAX)?;
-        Ok(Output { code, stdout, stderr })
+        self.collect(None)
     }
 
     /// The same; kills it, and all it started, when `stop` is set before it has ended, and then gives `None`.
@@ -256,14 +253,19 @@ impl Cmd {
     /// # Errors
     /// As [`Cmd::run`].
     pub fn output_unless(&self, stop: &AtomicBool) -> Result<Option<Output>, ExecError> {
-        let mut stdout = Vec::new();
-        let read = |pipe: &mut dyn Read, _: &mpsc::Sender<_>| pipe.read_to_end(&mut stdout).map(drop);
-        match self.attend(read, Some(stop), usize::MAX) {
-            Ok((code, stderr)) => Ok(Some(Output { code, stdout, stderr })),
+        match self.collect(Some(stop)) {
+            Ok(output) => Ok(Some(output)),
             // Whoever has set it may have told the command, too.
             Err(_) if stop.load(Ordering::SeqCst) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    fn collect(&self, stop: Option<&AtomicBool>) -> Result<Output, ExecError> {
+        let mut stdout = Vec::new();
+        let (code, stderr) =
+            self.attend(|pipe, _| pipe.read_to_end(&mut stdout).map(drop), stop, usize::MAX)?;
+        Ok(Output { code, stdout, stderr })
     }
 
     /// Runs it and gives its stdout as text, without the final newlines.
