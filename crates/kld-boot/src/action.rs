@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use kld_host::Cmd;
+use kld_host::zfs::pool_of;
 use kld_ui::ByteSize;
 
 use crate::loader;
@@ -226,8 +227,7 @@ impl Action {
             Self::Mount { dataset, place } => mount::mount_writable(machine, dataset, place),
             Self::Unmount { place } => mount::unmount_place(machine, place),
             Self::Bootfs { dataset } => {
-                let pool = dataset.split('/').next().unwrap_or_default();
-                let set = Cmd::new("zpool").args(["set", &format!("bootfs={dataset}"), pool]);
+                let set = Cmd::new("zpool").args(["set", &format!("bootfs={dataset}"), pool_of(dataset)]);
                 machine.run(&set.timeout(DEADLINE)).map(drop)
             }
             Self::DefaultVariable { entry } => machine.run(&loader::default_cmd(entry.as_deref())).map(drop),

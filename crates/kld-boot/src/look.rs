@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use kld_host::mounts;
+use kld_host::zfs::pool_of;
 use kld_host::{Cmd, ParseError};
 
 use crate::action::{Action, Plan};
@@ -206,7 +207,7 @@ impl Looked {
         };
         let root = running.rsplit_once('/').map(|(root, _)| root.to_owned());
         let root = root.ok_or_else(|| BootError::NoParent { dataset: running.clone() })?;
-        let pool = root.split('/').next().unwrap_or_default().to_owned();
+        let pool = pool_of(&root).to_owned();
 
         let loader = Loader::read(machine)?;
         let (partitions, notes) = esp::find(machine)?;

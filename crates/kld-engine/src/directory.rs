@@ -238,7 +238,7 @@ fn place(path: &str, datasets: &Datasets, root: Option<&str>) -> Result<Place, D
         [] => {
             let pools: Vec<&str> =
                 datasets.keys().map(String::as_str).filter(|name| !name.contains('/')).collect();
-            match (root.and_then(|root| root.split('/').next()), &pools[..]) {
+            match (root.map(zfs::pool_of), &pools[..]) {
                 (Some(pool), _) => (pool, path),
                 (None, [pool]) => (*pool, path),
                 (None, []) => return Err(refuse(path, "there is no pool", "`zpool import` finds pools")),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::Value;
 
 use kld_host::Cmd;
+use kld_host::zfs::pool_of;
 use kld_system::IDENTITY_UNIT;
 use serde::{Deserialize, Serialize};
 
@@ -579,7 +580,7 @@ impl<'a> Engine<'a> {
         datasets.extend(root.map(str::to_owned));
         let mut pools: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for name in &datasets {
-            pools.entry(pools::pool_of(name)).or_default().push(format!("{name}@{}", store.snapshot()));
+            pools.entry(pool_of(name)).or_default().push(format!("{name}@{}", store.snapshot()));
         }
         for names in pools.into_values() {
             self.host.run(&Cmd::new("zfs").arg("snapshot").args(&names))?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use kld_host::mounts::{self, Mount};
+use kld_host::zfs::pool_of;
 use kld_host::{Cmd, zpool};
 
 use crate::history::MEMORY;
@@ -37,11 +38,6 @@ fn concerned<'a>(
     let mut pools: BTreeSet<String> = datasets.into_iter().map(|name| pool_of(name).to_owned()).collect();
     pools.extend(below.map(|mount| pool_of(&mount.source).to_owned()));
     pools
-}
-
-/// The pool of a dataset.
-pub(crate) fn pool_of(dataset: &str) -> &str {
-    dataset.split('/').next().unwrap_or(dataset)
 }
 
 /// The datasets that these paths lie on.

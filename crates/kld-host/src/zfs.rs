@@ -33,6 +33,11 @@ impl Property {
     }
 }
 
+/// The pool of a dataset, or of a snapshot.
+pub fn pool_of(name: &str) -> &str {
+    name.split(['/', '@']).next().unwrap_or_default()
+}
+
 /// Properties (`["all"]` for every one) of a dataset, or of it and all datasets below; not of their snapshots, which may
 /// be thousands.
 pub fn get_cmd(dataset: &str, properties: &[&str], recursive: bool) -> Cmd {
@@ -99,6 +104,11 @@ pub fn parse_get(text: &str) -> Result<Vec<Property>, ParseError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pool_is_what_stands_before_the_first_dataset() {
+        assert_eq!(["t/a/b", "t@x", "t"].map(pool_of), ["t"; 3]);
+    }
     use expect_test::expect;
 
     #[test]

@@ -33,11 +33,6 @@ settle()
 return { refused = refused, freed = freed }
 "#;
 
-/// The pool of a dataset, or of a snapshot.
-pub fn pool_of(name: &str) -> &str {
-    name.split(['/', '@']).next().unwrap_or_default()
-}
-
 /// What [`destroy_together_cmd`] has done.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Destroyed {
@@ -92,10 +87,5 @@ mod tests {
         let nothing = Destroyed { freed: BTreeMap::new(), refused: BTreeMap::new() };
         assert_eq!(parse_destroyed("{\"return\":{\"freed\":{},\"refused\":{}}}\n"), Ok(nothing));
         assert!(parse_destroyed("").is_err() && parse_destroyed("{\"return\":{}}").is_err());
-    }
-
-    #[test]
-    fn a_pool_is_what_stands_before_the_first_dataset() {
-        assert_eq!(["t/a/b", "t@x", "t"].map(pool_of), ["t"; 3]);
     }
 }

@@ -16,7 +16,7 @@ mod swap;
 mod words;
 
 pub use bookmark::{Bookmark, bookmarks_cmd, parse_bookmarks};
-pub use destroy::{Destroyed, destroy_cmd, destroy_together_cmd, parse_destroyed, pool_of};
+pub use destroy::{Destroyed, destroy_cmd, destroy_together_cmd, parse_destroyed};
 pub use find::{Unclear, choose, find};
 pub use freed::{by_snapshots_cmd, known, parse_by_snapshots, parse_reclaim, reclaim_cmds};
 pub use name::{NameError, ShortName, short_of, stamp};

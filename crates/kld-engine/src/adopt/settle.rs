@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kld_host::Cmd;
+use kld_host::zfs::pool_of;
 
 use super::store::{Adoption, Store, Told as _};
 use super::{Adopter, Watch};
@@ -11,8 +12,7 @@ use crate::host::{Entry, HostError, Node};
 
 /// What mount units are made of: zfs-mount-generator(8).
 fn cache_of(adoption: &Adoption) -> String {
-    let pool = adoption.dataset.split('/').next().unwrap_or_default();
-    format!("/etc/zfs/zfs-list.cache/{pool}")
+    format!("/etc/zfs/zfs-list.cache/{}", pool_of(&adoption.dataset))
 }
 
 impl Adopter<'_> {

@@ -1,5 +1,7 @@
 //! `zfs` of the machine in memory.
 
+use kld_host::zfs::pool_of;
+
 use super::*;
 
 impl State {
@@ -451,10 +453,6 @@ impl State {
             _ => first.to_owned(),
         }
     }
-}
-
-fn pool_of(name: &str) -> &str {
-    name.split(['/', '@']).next().unwrap_or_default()
 }
 
 /// How the name of a property ends whose value was received.

@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 use std::time::Instant;
 
 use clap_complete::engine::ArgValueCompleter;
+use kld_host::zfs::pool_of;
 use kld_host::{Cmd, ExecError, Output};
 use kld_snap::{
     Keep, KeepError, Pace, Pruned, Snapshot, Spared, by_snapshots_cmd, destroy_cmd, destroy_together_cmd,
     is_gone, known, list_these_cmd, names_cmd, parse_by_snapshots, parse_destroyed, parse_names,
-    parse_reclaim, parse_these, pool_of, prune, spared,
+    parse_reclaim, parse_these, prune, spared,
 };
 use kld_ui::{ByteSize, ExitStatus, Hinted, Phases, Printer};
 use serde::Serialize;
