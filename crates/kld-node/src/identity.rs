@@ -12,6 +12,7 @@ mod esp;
 mod host_id;
 mod host_name;
 mod issue;
+pub(crate) mod mounts;
 mod operator;
 mod pool;
 mod replication;

@@ -26,6 +26,7 @@ pub use distro::{
     SwitchedOff, UnitNames, UnknownDistro, find_distro, known as known_distros,
 };
 pub use explain::{ExplainRow, explain};
+pub use layers::datasets::{MOUNT_CACHE, mount_cache_columns, mount_cache_path};
 pub use layers::encryption::{KEYS as SEALED_KEYS, KEYS_IN_MEMORY, unlocking_files};
 pub use layers::firewall::flow::{Broken, Flow};
 pub use layers::firewall::verdict::{Outline, Packet, Ruleset, Sender, Verdict, Way};

@@ -12,7 +12,7 @@ use crate::host::{Entry, HostError, Node};
 
 /// What mount units are made of: zfs-mount-generator(8).
 fn cache_of(adoption: &Adoption) -> String {
-    format!("/etc/zfs/zfs-list.cache/{}", pool_of(&adoption.dataset))
+    kld_system::mount_cache_path(pool_of(&adoption.dataset))
 }
 
 impl Adopter<'_> {

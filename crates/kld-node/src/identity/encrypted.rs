@@ -4,7 +4,8 @@
 //! then removed there. [`FILL`] on the dataset says how far that has come. Copy and removal go to one pool, whose
 //! transactions are committed in order: after a power cut there is never neither.
 
-use super::{Changes, IdentityError, Node, StepResult, chain, mount_unit};
+use super::mounts::{self, given};
+use super::{Changes, IdentityError, Node, StepResult, chain};
 use crate::keys::{self, KeyError, Leftover};
 use crate::machine::{Machine, MachineError};
 use kld_host::{Cmd, zfs};
@@ -18,8 +19,6 @@ const COPYING: &str = "copying";
 const COPIED: &str = "copied";
 /// Where a dataset is mounted while it is filled.
 const FILL_MOUNT: &str = "/run/kldload/fill";
-/// Where zfs-mount-generator(8) puts the mount units of the datasets in its cache.
-const UNITS: &str = "/run/systemd/generator";
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Copying what an image carried.
 const COPY_DEADLINE: Duration = Duration::from_secs(240);
@@ -115,16 +114,8 @@ fn ensure_one(
         changes.made.push(dataset.clone());
     }
     fill(machine, wanted)?;
-    match unit_of(machine, wanted) {
-        None => mount(machine, wanted)?,
-        // systemd has no reason to when it has started already. It is not waited for: it waits for this program.
-        Some(unit) if !is_there => {
-            let start = Cmd::new("systemctl").args(["start", "--no-block", &unit]).timeout(DEADLINE);
-            if let Err(error) = machine.run(start, &[]) {
-                changes.warnings.push(format!("{dataset} is mounted by the next start: {}", chain(&error)));
-            }
-        }
-        Some(_) => {}
+    if let Err(error) = mounts::ensure(node, wanted, !is_there)? {
+        changes.warnings.push(format!("{dataset} is mounted by the next start: {}", chain(&error)));
     }
     Ok(Lock::Open)
 }
@@ -215,49 +206,7 @@ fn copy(machine: &dyn Machine, wanted: &NodeEncrypted, mountpoint: &str) -> Resu
     run(Cmd::new("umount").arg(FILL_MOUNT))
 }
 
-/// The mount unit of a dataset that is in the mount cache: systemd mounts it, after this program. ZFS's event daemon writes that
-/// cache, too, and one that has just done so for something else had no line for this dataset.
-fn unit_of(machine: &dyn Machine, wanted: &NodeEncrypted) -> Option<String> {
-    let unit = mount_unit(mounted_at(wanted)?);
-    machine.has(format!("{UNITS}/{unit}")).then_some(unit)
-}
-
-/// Mounts what systemd has no unit for. It runs the command all the same: this service has a view of the file systems of its
-/// own, and nobody else would see the mount. Not `--wait`, which needs a message bus that may not run yet.
-fn mount(machine: &dyn Machine, wanted: &NodeEncrypted) -> Result<(), MachineError> {
-    if mounted_at(wanted).is_some() && property(machine, &wanted.dataset, "mounted")? == "no" {
-        run_mount(machine, &wanted.dataset)?;
-    }
-    Ok(())
-}
-
-fn run_mount(machine: &dyn Machine, dataset: &str) -> Result<(), MachineError> {
-    let properties = ["--property=Type=oneshot", "--property=DefaultDependencies=no"];
-    let run = Cmd::new("systemd-run").args(["--quiet", "--collect"]).args(properties);
-    machine.run(run.args(["zfs", "mount", dataset]).timeout(DEADLINE), &[]).map(drop)
-}
-
-/// Mounts a dataset whose key was not there when the machine started. systemd is waited for.
-pub(crate) fn mount_now(machine: &dyn Machine, dataset: &str, place: &str) -> Result<(), MachineError> {
-    let unit = mount_unit(place);
-    if machine.has(format!("{UNITS}/{unit}")) {
-        let start = Cmd::new("systemctl").args(["start", "--", &unit]).timeout(DEADLINE);
-        return machine.run(start, &[]).map(drop);
-    }
-    run_mount(machine, dataset)
-}
-
-/// Where it is mounted by itself.
-fn mounted_at(wanted: &NodeEncrypted) -> Option<&str> {
-    let is_on = given(wanted, "canmount").unwrap_or("on") == "on";
-    given(wanted, "mountpoint").filter(|path| is_on && path.starts_with('/'))
-}
-
-fn given<'a>(wanted: &'a NodeEncrypted, name: &str) -> Option<&'a str> {
-    wanted.properties.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
-}
-
-fn property(machine: &dyn Machine, dataset: &str, name: &str) -> Result<String, MachineError> {
+pub(super) fn property(machine: &dyn Machine, dataset: &str, name: &str) -> Result<String, MachineError> {
     let text = machine.run_text(zfs::get_cmd(dataset, &[name], false))?;
     let found = zfs::parse_get(&text)?.into_iter().next();
     // A mark that a parent carries is the parent's.

@@ -458,6 +458,37 @@ fn a_dataset_with_a_mount_unit_is_left_to_systemd() {
     assert!(!told(&machine.take_log()));
 }
 
+/// ZFS's event daemon may have written the cache just before, without the dataset: a unit that comes later would end the mount.
+#[test]
+fn a_dataset_that_the_cache_has_lost_has_a_unit_before_it_is_mounted() {
+    let machine = image();
+    let cache = "/etc/zfs/zfs-list.cache/rpool";
+    machine.put(cache, "rpool\tnone\toff\nrpool/var\t/var\toff\n");
+    machine.tool("systemctl", |args, _, files| {
+        let cache = files.text("/etc/zfs/zfs-list.cache/rpool").expect("there");
+        if args == ["daemon-reload"] && cache.contains("\nrpool/srv/vault\t") {
+            files.put("/run/systemd/generator/srv-vault.mount", "[Mount]\n", 0o644);
+        }
+        Ok(vec![])
+    });
+    assert!(start(&machine).is_complete());
+    let log = machine.take_log();
+    let at = |line: &str| log.iter().position(|of| of == line);
+    let (reload, told) = (at("systemctl daemon-reload"), at("systemctl start --no-block srv-vault.mount"));
+    assert!(reload.is_some() && reload < told, "{log:?}");
+    assert!(!log.iter().any(|line| line.ends_with(" zfs mount rpool/srv/vault")), "{log:?}");
+    let text = machine.text(cache).expect("it is there");
+    let names: Vec<&str> = text.lines().filter_map(|line| line.split('\t').next()).collect();
+    assert_eq!(names[..3], ["rpool", "rpool/srv/vault", "rpool/srv/vault/db"], "{text}");
+    assert!(text.contains("rpool/srv/vault\t/srv/vault\ton\t"), "{text}");
+    // What is there and mounted is left alone.
+    machine.put("/dataset/rpool/srv/vault/mounted", "yes");
+    machine.put("/dataset/rpool/srv/vault/db/mounted", "yes");
+    start(&machine);
+    let log = machine.take_log();
+    assert!(!log.iter().any(|line| line.contains("systemctl")), "{log:?}");
+}
+
 #[test]
 fn mount_units_are_named_as_systemd_names_them() {
     assert_eq!(mount_unit("/efi"), "efi.mount");

@@ -8,7 +8,7 @@ use kld_host::{Cmd, zfs};
 use kld_system::node::{NodeConfig, NodeDatasetKey};
 
 use super::KeyError;
-use crate::identity::{encrypted, unit_name};
+use crate::identity::{encrypted, mounts, unit_name};
 use crate::machine::{Machine, MachineError};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -50,7 +50,7 @@ pub(super) fn mount(
         let place = of.get("mountpoint").filter(|place| place.starts_with('/'));
         let waits = is("canmount", "on") && is("encryptionroot", dataset) && is("mounted", "no");
         if let (Some(place), true) = (place, waits) {
-            encrypted::mount_now(machine, &name, place)?;
+            mounts::now(machine, &name, place)?;
             mounted.push(name);
         }
     }

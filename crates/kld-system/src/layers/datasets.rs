@@ -14,6 +14,9 @@ use crate::distro::DistroSpec;
 use crate::draft::Draft;
 use crate::system::{Because, Created, Item, Layer, MountOwner, SystemDataset, SystemFile};
 
+/// Where zfs-mount-generator(8) reads the datasets of each pool.
+pub const MOUNT_CACHE: &str = "/etc/zfs/zfs-list.cache";
+
 /// Columns of a line in `/etc/zfs/zfs-list.cache/POOL` after name, mountpoint and canmount, with the value `zfs list -H`
 /// prints when nobody set it; that of `relatime` is the release's. The order is that of zfs-mount-generator(8).
 const CACHE_COLUMNS: &[(&str, &str)] = &[
@@ -225,6 +228,17 @@ pub(crate) fn name(text: &str) -> DatasetName {
     text.parse().expect("a pool name with parts that the layers state is a dataset name")
 }
 
+/// The file of a pool's datasets in [`MOUNT_CACHE`].
+pub fn mount_cache_path(pool: &str) -> String {
+    format!("{MOUNT_CACHE}/{pool}")
+}
+
+/// What `zfs list -H -o` is asked for a line of that file.
+pub fn mount_cache_columns() -> String {
+    let columns = CACHE_COLUMNS.iter().map(|(column, _)| *column);
+    ["name", "mountpoint", "canmount"].into_iter().chain(columns).collect::<Vec<_>>().join(",")
+}
+
 /// `/etc/zfs/zfs-list.cache/POOL`: the mount generator reads it before the pool can be asked, the event daemon keeps it.
 pub(crate) fn mount_cache(
     pool: &PoolName,
@@ -238,7 +252,7 @@ pub(crate) fn mount_cache(
         Layer::Datasets,
         "every dataset gets a mount unit, so that services can wait for their own",
     );
-    SystemFile::text(format!("/etc/zfs/zfs-list.cache/{pool}"), lines.concat(), because)
+    SystemFile::text(mount_cache_path(pool.as_str()), lines.concat(), because)
 }
 
 fn cache_line(

@@ -119,7 +119,7 @@ pub(crate) fn wait_until_well(guest: &Guest) {
         "not well:\n{}{}\n{}",
         output.text(),
         output.error_text(),
-        guest.run("journalctl -b -p warning --no-pager | tail -60").map(|o| o.text()).unwrap_or_default()
+        guest.run("journalctl -b --no-pager | tail -150").map(|o| o.text()).unwrap_or_default()
     );
 }
 

@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::host::{Entry, Node};
 use crate::wanted::WantedFile;
 
-const DIRECTORY: &str = "/etc/zfs/zfs-list.cache/";
 /// The columns of `atime` and `relatime`.
 const ATIME: usize = 3;
 const RELATIME: usize = 4;
@@ -20,7 +19,7 @@ const KEY_LOCATION: usize = 11;
 const PROMPT: &str = "prompt";
 
 pub(super) fn is_one(path: &str) -> bool {
-    path.starts_with(DIRECTORY)
+    path.strip_prefix(kld_system::MOUNT_CACHE).is_some_and(|name| name.starts_with('/'))
 }
 
 /// What is to be in the file, with the lines of datasets that the manifest does not know.

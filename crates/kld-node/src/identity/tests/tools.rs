@@ -246,6 +246,13 @@ fn zfs(args: &[String], input: &[u8], files: &mut Files) -> Result<Vec<u8>, Stri
         return Err(format!("cannot open '{dataset}': dataset does not exist"));
     }
     match &args[0][..] {
+        "list" if args.contains(&"--".to_owned()) => {
+            let of = args[3].split(',').map(|name| match name {
+                "name" => dataset.clone(),
+                name => property(files, &dataset, name),
+            });
+            return Ok((of.collect::<Vec<_>>().join("\t") + "\n").into_bytes());
+        }
         "list" => {
             let names = files.0.keys().filter(|path| path.ends_with("mounted"));
             let names = names.filter_map(|path| path.strip_prefix("/dataset").ok()?.parent());
