@@ -46,8 +46,7 @@ impl Proof {
         loop {
             let health = check_some(Arc::new(RealMachine), Some(node.clone()), PROBE, Vec::new(), matters);
             let wrong = health.probes.iter().filter(|probe| self.is_wrong(&own, probe));
-            let wrong: Vec<String> =
-                wrong.map(|probe| format!("{}: {}", probe.name, probe.summary)).collect();
+            let wrong: Vec<String> = wrong.map(|probe| self.said_of(&own, probe)).collect();
             if wrong.is_empty() {
                 return Ok(());
             }
@@ -58,12 +57,24 @@ impl Proof {
         }
     }
 
-    /// A service of the manifest must run whatever was before.
     fn is_wrong(&self, own: &BTreeSet<&str>, probe: &Probe) -> bool {
-        let is_old = |unit: &String| self.failed_before.contains(unit) && !own.contains(unit.as_str());
-        let is_excused =
-            probe.name == "services" && !probe.subjects.is_empty() && probe.subjects.iter().all(is_old);
+        let excused = self.excused(own, probe).len();
+        let is_excused = excused > 0 && excused == probe.subjects.len();
         matches!(probe.status, Status::Fail | Status::Timeout) && !is_excused
+    }
+
+    /// Units that had failed before. A service of the manifest must run whatever was before.
+    fn excused<'a>(&self, own: &BTreeSet<&str>, probe: &'a Probe) -> Vec<&'a str> {
+        let units = probe.subjects.iter().filter(|_| probe.name == "services").map(String::as_str);
+        units.filter(|unit| self.failed_before.contains(*unit) && !own.contains(unit)).collect()
+    }
+
+    fn said_of(&self, own: &BTreeSet<&str>, probe: &Probe) -> String {
+        let said = format!("{}: {}", probe.name, probe.summary);
+        match &self.excused(own, probe)[..] {
+            [] => said,
+            units => format!("{said} ({} had failed before)", units.join(", ")),
+        }
     }
 }
 
@@ -88,5 +99,8 @@ mod tests {
         ] {
             assert_eq!(proof.is_wrong(&own, &probe), want, "{probe:?}");
         }
+        assert_eq!(proof.said_of(&own, &of(&["webapp.service"])), "services: bad");
+        let both = proof.said_of(&own, &of(&["cron.service", "webapp.service"]));
+        assert_eq!(both, "services: bad (cron.service had failed before)");
     }
 }
