@@ -35,6 +35,8 @@ pub enum State {
     Undone,
     /// It was interrupted: neither.
     Interrupted,
+    /// The same in its journal, while whoever has the machine's lock is still at work: the history does not know locks.
+    UnderWay,
 }
 
 /// One time that a plan was carried out.

@@ -3,11 +3,17 @@
 //! An advisory `flock(2)` on a file that stays: the kernel lets go when the holder dies, so there is no stale lock.
 //! The file says who holds it, for the message only.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, flock, major, minor, stat};
+
+/// The kernel's list of who has which file locked: proc_locks(5).
+const LOCKS: &str = "/proc/locks";
+
+/// Who has it, when the file does not say so.
+const UNKNOWN: &str = "another process";
 
 /// A lock that is held until it is dropped.
 #[derive(Debug)]
@@ -63,6 +69,22 @@ impl Lock {
         Self::acquire_with(path, purpose, FlockOperation::LockExclusive)
     }
 
+    /// Who has it, as [`LockError::Held`] says: for who only looks, and must not have it himself for a moment. `None` also when that
+    /// cannot be seen.
+    pub fn holder(path: &Path) -> Option<String> {
+        let there = stat(path).ok()?;
+        let file = format!("{:02x}:{:02x}:{}", major(there.st_dev), minor(there.st_dev), there.st_ino);
+        let locks = fs::read_to_string(LOCKS).ok()?;
+        let is_held = locks.lines().any(|line| {
+            let mut words = line.split_ascii_whitespace();
+            words.any(|word| word == "FLOCK") && words.any(|word| word == file)
+        });
+        is_held.then(|| {
+            let text = fs::read_to_string(path).unwrap_or_default();
+            text.lines().next().unwrap_or(UNKNOWN).to_owned()
+        })
+    }
+
     fn acquire_with(path: &Path, purpose: &str, operation: FlockOperation) -> Result<Self, LockError> {
         let error = |source| LockError::File { path: path.to_owned(), source };
         let mut options = OpenOptions::new();
@@ -73,7 +95,7 @@ impl Lock {
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut holder = String::new();
                 let _ = file.take(200).read_to_string(&mut holder);
-                let holder = holder.lines().next().unwrap_or("another process").to_owned();
+                let holder = holder.lines().next().unwrap_or(UNKNOWN).to_owned();
                 return Err(LockError::Held { path: path.to_owned(), holder });
             }
             Err(errno) => return Err(error(errno.into())),
@@ -98,7 +120,11 @@ mod tests {
         let want =
             format!("`{}` is locked by process {} (kldload build)", path.display(), std::process::id());
         assert_eq!(error.to_string(), want);
+        let holder = format!("process {} (kldload build)", std::process::id());
+        assert_eq!(Lock::holder(&path), Some(holder));
         drop(first);
+        assert_eq!(Lock::holder(&path), None, "free, though its file still names who had it");
+        assert_eq!(Lock::holder(&folder.path().join("other")), None);
         Lock::acquire(&path, "next").expect("free again");
     }
 

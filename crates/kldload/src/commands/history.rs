@@ -6,6 +6,7 @@ use kld_host::Cmd;
 use kld_ui::{ExitStatus, Printer, Table};
 use serde::Serialize;
 
+use super::lock::records;
 use super::{apply, plan};
 use crate::candidates;
 
@@ -34,7 +35,7 @@ struct Recorded<'a> {
 /// Shows it.
 pub(crate) fn run(printer: &Printer, args: &Args) -> anyhow::Result<ExitStatus> {
     let history = History::new(&RealHost);
-    let mut records = history.records()?;
+    let (mut records, _) = records(&history)?;
     records.retain(|record| args.number.is_none_or(|number| record.number == number));
     if let Some(number) = args.number {
         let Some((plan, record)) = history.plan(number)?.zip(records.first()) else {
@@ -104,6 +105,7 @@ fn cells(record: &Record) -> [String; 6] {
         State::Unconfirmed => "unconfirmed",
         State::Undone => "undone",
         State::Interrupted => "interrupted",
+        State::UnderWay => "under way",
     };
     let failure = record.failure.as_deref().and_then(|text| text.lines().next());
     let why = match (&record.undone, failure) {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use kld_engine::{ApplyError, History, ProcedureKind, RealHost, State};
+use kld_engine::{ApplyError, History, HostError, ProcedureKind, RealHost, Record, State};
 use kld_host::{Lock, LockError};
 use kld_ui::Hinted;
 
@@ -49,6 +49,20 @@ pub(crate) fn lock(purpose: &str) -> anyhow::Result<Alone> {
 pub(crate) fn take_lock(purpose: &str) -> anyhow::Result<Alone> {
     must_be_root(purpose)?;
     Ok(try_both(Path::new(LOCK), Path::new(LOCK_WITHIN), purpose, is_our_procedure)?)
+}
+
+/// What was applied to this machine, and who is at work on it.
+pub(crate) fn records(history: &History<'_>) -> Result<(Vec<Record>, Option<String>), HostError> {
+    let at_work = || Lock::holder(Path::new(LOCK_WITHIN));
+    // Asked twice, because it begins or ends while the records are read.
+    let before = at_work();
+    let mut records = history.records()?;
+    let who = before.or_else(at_work);
+    if who.is_some() {
+        let under_way = records.iter_mut().filter(|record| record.state == State::Interrupted);
+        under_way.for_each(|record| record.state = State::UnderWay);
+    }
+    Ok((records, who))
 }
 
 fn must_be_root(purpose: &str) -> anyhow::Result<()> {

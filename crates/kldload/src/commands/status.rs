@@ -13,6 +13,7 @@ use kld_node::health::{Health, Probe, Question, Status, check, render_prometheus
 use kld_system::{NODE_CONFIG_PATH, NodeConfig};
 use kld_ui::{ExitStatus, Printer};
 
+use super::lock::records;
 use super::{be, history::utc, seconds::seconds};
 
 /// Say whether all is well, and which command mends what is not
@@ -125,14 +126,18 @@ fn changes() -> Probe {
 
 fn look_at_changes() -> Result<Probe, HostError> {
     let history = History::new(&RealHost);
-    let records = history.records()?;
+    let (records, at_work) = records(&history)?;
     let in_state = |state| records.iter().find(|record| record.state == state);
     if let Some(record) = in_state(State::Interrupted) {
         let summary = format!("{} was interrupted", record.name());
         return Ok(Probe::new(CHANGES, Status::Fail, summary).with_command("kldload recover"));
     }
+    if let Some((record, who)) = in_state(State::UnderWay).zip(at_work.as_ref()) {
+        let summary = format!("{} is under way: {who}", record.name());
+        return Ok(Probe::new(CHANGES, Status::Info, summary));
+    }
     let adoptions = Adopter::new(&RealHost).all()?;
-    if let Some(probe) = interrupted(&adoptions) {
+    if let Some(probe) = interrupted(&adoptions, at_work.as_deref()) {
         return Ok(probe);
     }
     if let Some(record) = in_state(State::Unconfirmed) {
@@ -162,8 +167,14 @@ fn look_at_changes() -> Result<Probe, HostError> {
 }
 
 /// A directory that is neither here nor there, whose services may be down, or that is removed by half.
-fn interrupted(adoptions: &[(Adoption, Stage)]) -> Option<Probe> {
+fn interrupted(adoptions: &[(Adoption, Stage)], at_work: Option<&str>) -> Option<Probe> {
     let in_stage = |stage| adoptions.iter().find(|(_, of)| *of == stage).map(|(adoption, _)| adoption);
+    if let (Some(who), Some(adoption)) =
+        (at_work, in_stage(Stage::Interrupted).or_else(|| in_stage(Stage::Freeing)))
+    {
+        let summary = format!("the adoption of {} is under way: {who}", adoption.path);
+        return Some(Probe::new(CHANGES, Status::Info, summary));
+    }
     if let Some(Adoption { path, .. }) = in_stage(Stage::Interrupted) {
         let summary = format!("the adoption of {path} was interrupted");
         return Some(Probe::new(CHANGES, Status::Fail, summary).with_command("kldload recover"));
@@ -191,7 +202,7 @@ mod tests {
 
     #[test]
     fn adoptions_that_wait_are_told_and_those_that_were_interrupted_are_wrong() {
-        let said = |stages: &[Stage]| {
+        let said_while = |at_work: Option<&str>, stages: &[Stage]| {
             let all = stages.iter().zip(1..).map(|(stage, number)| {
                 let adoption = Adoption {
                     number,
@@ -206,9 +217,10 @@ mod tests {
                 (adoption, *stage)
             });
             let all: Vec<(Adoption, Stage)> = all.collect();
-            let wrong = interrupted(&all).map(|probe| (probe.status, probe.summary));
+            let wrong = interrupted(&all, at_work).map(|probe| (probe.status, probe.summary));
             wrong.or_else(|| waiting(&all).map(|summary| (Status::Info, summary)))
         };
+        let said = |stages: &[Stage]| said_while(None, stages);
         let adoption = |status, text: &str| Some((status, format!("the adoption of {text}")));
         let waits = "waits for `kldload adopt --confirm`";
         assert_eq!(said(&[Stage::Confirmed, Stage::TakenBack]), None);
@@ -217,6 +229,12 @@ mod tests {
         assert_eq!(two, adoption(Status::Info, &format!("/srv/a2 and 1 more {waits}")));
         let wrong = said(&[Stage::Unconfirmed, Stage::Interrupted]);
         assert_eq!(wrong, adoption(Status::Fail, "/srv/a2 was interrupted"));
+        let busy = Some("process 7 (kldload adopt)");
+        for stage in [Stage::Interrupted, Stage::Freeing] {
+            let under_way = adoption(Status::Info, "/srv/a1 is under way: process 7 (kldload adopt)");
+            assert_eq!(said_while(busy, &[stage]), under_way);
+        }
+        assert_eq!(said_while(busy, &[Stage::Unconfirmed]), said(&[Stage::Unconfirmed]));
         let half = said(&[Stage::Freeing]).map(|(status, _)| status);
         assert_eq!(half, Some(Status::Warn));
     }
