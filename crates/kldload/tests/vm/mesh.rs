@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use kld_vm::{Guest, Mac, Nic};
 
+use crate::apply::{STATE, assert_same, give};
 use crate::fixture::{BOOT, ON_THE_WIRE, OPERATOR, cable, key_pair, machine, webapp, webapp_image};
 
 /// Addresses on the wire.
@@ -110,7 +111,52 @@ fn strangers_see_one_udp_port_and_peers_see_the_application() {
     // The zone of wg0 opens 22 and 8000, and nothing else, PostgreSQL and the exporter included.
     assert_eq!(scan(&outside, "10.8.0.1", 1, 10_000), "[(22, 0), (8000, 0)]");
 
+    who_is_cut_off_comes_in_again(&server, &outside);
     two_machines_share_no_identity(&server, &outside);
+}
+
+/// A person moves the port of the mesh over SSH, and is out: nobody confirms, and the machine is as it was.
+fn who_is_cut_off_comes_in_again(server: &Guest, outside: &Guest) {
+    give(server, "/root/moved", &[("port=51820", "port=51999")]);
+    let state = || {
+        let state = server.run_ok(STATE).expect("readable");
+        // The environment of before, and what the rules had for the scan.
+        let lines =
+            state.lines().filter(|line| !line.contains("rpool/ROOT/apply-") && !line.contains(OUTSIDE));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let before = state();
+    let key = outside
+        .run_ok("ssh-keygen -q -t ed25519 -N '' -f /root/person && cat /root/person.pub")
+        .expect("a person has a key");
+    server
+        .run_ok(&format!("install -d -m 700 /root/.ssh && echo '{key}' > /root/.ssh/authorized_keys"))
+        .expect("the person may come in");
+    let apply = "systemd-run --quiet --unit=session ssh -i /root/person -o StrictHostKeyChecking=accept-new \
+         -o ServerAliveInterval=5 -o ServerAliveCountMax=3 root@10.8.0.1 kldload apply --yes /root/moved/appliance.manifest";
+    outside.run_ok(apply).expect("the session begins");
+    let answers = "curl -fsS --max-time 3 -o /dev/null http://10.8.0.1:8000/healthz 2> /dev/null";
+    let log = || {
+        let session = outside.run("journalctl --no-pager -o cat -u session").map(|said| said.text());
+        let history = server.run("kldload history 2>&1").map(|said| said.text());
+        format!("{}\n{}", session.unwrap_or_default(), history.unwrap_or_default())
+    };
+    let moved =
+        "for i in $(seq 300); do test \"$(wg show wg0 listen-port)\" = 51999 && exit; sleep 1; done; exit 1";
+    assert!(server.run_for(moved, BOOT).expect("it answers").is_ok(), "the port is never moved: {}", log());
+    let out = outside.run_for(answers, BOOT).expect("it answers");
+    assert!(!out.is_ok(), "the person is not cut off: {}", log());
+    let ended = outside.run_for("while systemctl is-active -q session; do sleep 1; done", BOOT);
+    assert!(ended.expect("it answers").is_ok(), "the session is lost");
+    // Nothing is done here but to wait.
+    let again =
+        outside.run_for(&format!("for i in $(seq 300); do {answers} && exit; sleep 1; done; exit 1"), BOOT);
+    assert!(again.expect("it answers").is_ok(), "the person does not come in again: {}", log());
+    let idle =
+        "until kldload history | grep -q 'nobody has confirmed it: taken back by kldload'; do sleep 1; done";
+    assert!(server.run_for(idle, BOOT).expect("it answers").is_ok(), "{}", log());
+    server.run_ok("rm -r /root/.ssh").expect("it was made");
+    assert_same(&before, &state());
 }
 
 /// The two came from one image.
