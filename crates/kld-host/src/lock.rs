@@ -18,7 +18,15 @@ const UNKNOWN: &str = "another process";
 /// A lock that is held until it is dropped.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    /// Said, and not left to the end of the file: a child that another thread is just starting has it open, too, until it becomes
+    /// another program.
+    fn drop(&mut self) {
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 /// A lock that was not taken.
@@ -103,7 +111,7 @@ impl Lock {
         file.set_len(0).map_err(error)?;
         file.rewind().map_err(error)?;
         writeln!(file, "process {} ({purpose})", std::process::id()).map_err(error)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 
@@ -126,6 +134,16 @@ mod tests {
         assert_eq!(Lock::holder(&path), None, "free, though its file still names who had it");
         assert_eq!(Lock::holder(&folder.path().join("other")), None);
         Lock::acquire(&path, "next").expect("free again");
+    }
+
+    #[test]
+    fn whoever_has_the_file_open_still_does_not_keep_it() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("lock");
+        let lock = Lock::try_acquire(&path, "first").expect("free");
+        let _of_a_child = lock.file.try_clone().expect("open twice");
+        drop(lock);
+        Lock::try_acquire(&path, "next").expect("free again");
     }
 
     #[test]
