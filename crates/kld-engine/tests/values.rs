@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
 use kld_engine::{Host as _, Wanted};
 use kld_host::Cmd;
 use kld_host::zfs::{create_cmd, get_cmd, set_cmd};
@@ -95,6 +97,27 @@ fn a_value_that_was_set_is_not_asked_for_again() {
         }
     }
     assert!(again.is_empty(), "{again:#?}");
+}
+
+#[test]
+fn what_is_settled_at_birth_is_refused_afterwards_with_the_way_there() {
+    let fake = machine("2.3.2");
+    for (property, is, wanted) in [
+        ("casesensitivity", "sensitive", "insensitive"),
+        ("normalization", "none", "formC"),
+        ("utf8only", "off", "on"),
+    ] {
+        assert!(FIXED.contains(&property));
+        fake.run(&create_cmd(DATASET, &[(property, is)])).expect("made");
+        let error =
+            kld_engine::plan(&fake, &stating(property, wanted), &BTreeMap::new()).expect_err("refused");
+        let said = format!("{error} / {}", error.hint().unwrap_or_default());
+        let want = format!(
+            "`{DATASET}`: `{property}` is `{is}` since it was made, and cannot become `{wanted}` / make a dataset beside it and copy into it"
+        );
+        assert!(said.ends_with(&want), "{said}");
+        fake.run(&Cmd::new("zfs").args(["destroy", DATASET])).expect("it goes");
+    }
 }
 
 #[test]
