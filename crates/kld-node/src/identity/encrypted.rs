@@ -4,8 +4,7 @@
 //! then removed there. [`FILL`] on the dataset says how far that has come. Copy and removal go to one pool, whose
 //! transactions are committed in order: after a power cut there is never neither.
 
-use super::mounts::{self, given};
-use super::{Changes, IdentityError, Node, StepResult, chain};
+use super::{Changes, IdentityError, Node, StepResult, mounts};
 use crate::keys::{self, KeyError, Leftover};
 use crate::machine::{Machine, MachineError};
 use kld_host::{Cmd, zfs};
@@ -114,9 +113,7 @@ fn ensure_one(
         changes.made.push(dataset.clone());
     }
     fill(machine, wanted)?;
-    if let Err(error) = mounts::ensure(node, wanted, !is_there)? {
-        changes.warnings.push(format!("{dataset} is mounted by the next start: {}", chain(&error)));
-    }
+    mounts::ensure(node, wanted, !is_there, changes)?;
     Ok(Lock::Open)
 }
 
@@ -204,6 +201,11 @@ fn copy(machine: &dyn Machine, wanted: &NodeEncrypted, mountpoint: &str) -> Resu
         run(Cmd::new("chmod").args([mode, FILL_MOUNT]))?;
     }
     run(Cmd::new("umount").arg(FILL_MOUNT))
+}
+
+/// What the manifest says of a property.
+pub(super) fn given<'a>(wanted: &'a NodeEncrypted, name: &str) -> Option<&'a str> {
+    wanted.properties.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
 }
 
 pub(super) fn property(machine: &dyn Machine, dataset: &str, name: &str) -> Result<String, MachineError> {

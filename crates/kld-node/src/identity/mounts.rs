@@ -6,39 +6,43 @@ use kld_system::{mount_cache_columns, mount_cache_path};
 use std::path::Path;
 use std::time::Duration;
 
-use super::encrypted::property;
-use super::{Node, mount_unit};
+use super::encrypted::{given, property};
+use super::{Changes, Node, chain, mount_unit};
 use crate::machine::{Access, Machine, MachineError};
 
 /// Where zfs-mount-generator(8) puts its units.
 const UNITS: &str = "/run/systemd/generator";
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Sees to it that a dataset is mounted; the inner error: the next start does so.
+/// Sees to it that a dataset is mounted, or says that the next start does so.
 pub(super) fn ensure(
     node: &Node<'_>,
     wanted: &NodeEncrypted,
     is_new: bool,
-) -> Result<Result<(), MachineError>, MachineError> {
-    let machine = node.machine;
-    let Some(place) = mounted_at(wanted) else { return Ok(Ok(())) };
+    changes: &mut Changes,
+) -> Result<(), MachineError> {
+    let (machine, dataset) = (node.machine, &wanted.dataset);
+    let Some(place) = mounted_at(wanted) else { return Ok(()) };
     let unit = mount_unit(place);
-    let mut is_to_start = is_new;
-    if !has_unit(machine, &unit) {
-        if property(machine, &wanted.dataset, "mounted")? != "no" {
-            return Ok(Ok(()));
+    if has_unit(machine, &unit) {
+        if !is_new {
+            return Ok(());
         }
-        is_to_start = true;
-        make_unit(machine, &node.config.pool, &wanted.dataset)?;
+    } else {
+        if property(machine, dataset, "mounted")? != "no" {
+            return Ok(());
+        }
+        make_unit(machine, &node.config.pool, dataset)?;
+        if !has_unit(machine, &unit) {
+            return run_mount(machine, dataset);
+        }
     }
-    if !has_unit(machine, &unit) {
-        run_mount(machine, &wanted.dataset)?;
-    } else if is_to_start {
-        // systemd has no reason to when it has started already. It is not waited for: it waits for this program.
-        let start = Cmd::new("systemctl").args(["start", "--no-block", &unit]).timeout(DEADLINE);
-        return Ok(machine.run(start, &[]).map(drop));
+    // systemd has no reason to when it has started already. It is not waited for: it waits for this program.
+    let start = Cmd::new("systemctl").args(["start", "--no-block", &unit]).timeout(DEADLINE);
+    if let Err(error) = machine.run(start, &[]) {
+        changes.warnings.push(format!("{dataset} is mounted by the next start: {}", chain(&error)));
     }
-    Ok(Ok(()))
+    Ok(())
 }
 
 /// Has a unit made for a dataset that was born a moment ago. The cache has its line since the image was built or the apply began, but
@@ -85,12 +89,7 @@ pub(crate) fn now(machine: &dyn Machine, dataset: &str, place: &str) -> Result<(
 }
 
 /// Where it is mounted by itself.
-pub(super) fn mounted_at(wanted: &NodeEncrypted) -> Option<&str> {
+fn mounted_at(wanted: &NodeEncrypted) -> Option<&str> {
     let is_on = given(wanted, "canmount").unwrap_or("on") == "on";
     given(wanted, "mountpoint").filter(|path| is_on && path.starts_with('/'))
-}
-
-/// What the manifest says of a property.
-pub(super) fn given<'a>(wanted: &'a NodeEncrypted, name: &str) -> Option<&'a str> {
-    wanted.properties.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
 }
